@@ -1,0 +1,58 @@
+# Every target does the set-up that it needs, in .venv; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RENDER_READY := .venv-render/.ready
+
+# Threads that wait by spinning slow each other down many times over on a machine that does something else besides.
+export OMP_WAIT_POLICY ?= passive
+export GOMP_SPINCOUNT ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow bench check format render-env clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Create .venv with the pinned versions and install the package
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV) || { echo "The venv module is missing: install it (Debian and Ubuntu: apt-get install python3-venv)."; exit 1; }
+	$(BIN)/python -m pip install --upgrade --quiet pip
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)  ## Interpolate four shipped pairs with every method; opens nothing, prints where the report is
+	$(BIN)/python run.py experiment=demo
+
+test: $(READY)  ## Run the tests (under ten minutes)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## Run the slow tests as well
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+bench: $(READY)  ## Measure the solvers against closed forms and on the shipped model
+	$(BIN)/python -m pytest tests/bench -m slow -s
+
+check: $(READY)  ## Lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## Format the code and sort its imports
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+
+render-env: $(RENDER_READY)  ## Create .venv-render with Blender's Cycles (Python 3.11 only), to render new scenes
+
+$(RENDER_READY):
+	$(PYTHON) -m venv .venv-render
+	.venv-render/bin/python -m pip install --quiet --upgrade pip
+	.venv-render/bin/python -m pip install 'bpy==5.0.1'
+	touch $@
+
+clean:  ## Delete the environments and every cache; runs/ and work/ stay
+	rm -rf $(VENV) .venv-render .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

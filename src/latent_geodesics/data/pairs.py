@@ -1,0 +1,209 @@
+"""Pairs of images with their prompts, from a manifest or from two files.
+
+A manifest is a CSV file with a line a pair: `id, group, image_a, image_b, prompt_a, prompt_b`, and optionally
+`difficulty, frames, sha256_a, sha256_b`; paths are relative to the manifest. `frames` names a folder of true
+in-between frames (both ends included), numbered in the order of their file names.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.data.images import read_image
+from latent_geodesics.errors import UserError
+
+__all__ = ["ImagePair", "PairBatch", "PairData", "read_manifest"]
+
+REQUIRED_COLUMNS = ("id", "group", "image_a", "image_b", "prompt_a", "prompt_b")
+FRAME_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePair:
+    """Two image files with a prompt each; `frames` are the files of the true in-between images, or none."""
+
+    id: str
+    image_a: Path
+    image_b: Path
+    prompt_a: str = ""
+    prompt_b: str = ""
+    group: str = ""
+    frames: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch:
+    """Pairs read from disk: images in [0, 1]; `truth` holds the true frames of a pair, [n 3 h w], or None."""
+
+    pairs: tuple[ImagePair, ...]
+    images_a: Float[Tensor, "p 3 h w"]
+    images_b: Float[Tensor, "p 3 h w"]
+    truth: tuple[Float[Tensor, "n 3 h w"] | None, ...]
+
+    @property
+    def ids(self) -> list[str]:
+        """The pairs' names."""
+        return [pair.id for pair in self.pairs]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+class PairData:
+    """The pairs of a manifest, or the one pair that two given files make.
+
+    Args:
+        manifest: The CSV file that lists the pairs.
+        image_a: A file of the user's own; with `image_b` it replaces the manifest.
+        image_b: The other file.
+        prompt_a: What the first image shows.
+        prompt_b: What the second image shows; the first prompt when it is not given.
+        limit: Take only the first so many pairs.
+        batch_size: How many pairs are solved together.
+        verify: Compare the files with the checksums of the manifest.
+    """
+
+    def __init__(
+        self,
+        *,
+        manifest: str | Path | None = None,
+        image_a: str | Path | None = None,
+        image_b: str | Path | None = None,
+        prompt_a: str | None = None,
+        prompt_b: str | None = None,
+        limit: int | None = None,
+        batch_size: int = 4,
+        verify: bool = True,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"data.batch_size must be at least 1, got {batch_size}.")
+        if limit is not None and limit < 1:
+            raise UserError(f"data.limit must be at least 1, got {limit}: leave it out to take every pair.")
+        self.batch_size = batch_size
+        if image_a is not None or image_b is not None:
+            pairs = [_own_pair(image_a, image_b, prompt_a, prompt_b)]
+        elif prompt_a is not None or prompt_b is not None:
+            raise UserError(
+                "A prompt was given without images: give image_a=<file> and image_b=<file> with it."
+            )
+        elif manifest is not None:
+            pairs = read_manifest(manifest, verify=verify)
+        else:
+            raise UserError("No pairs were given: set data.manifest, or image_a=<file> and image_b=<file>.")
+        self.pairs = tuple(pairs[:limit])
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def batches(self, *, size: int) -> Iterator[PairBatch]:
+        """Reads the pairs, `batch_size` at a time, as images of `size` pixels a side."""
+        for first in range(0, len(self.pairs), self.batch_size):
+            yield read_batch(self.pairs[first : first + self.batch_size], size=size)
+
+
+def read_batch(pairs: Sequence[ImagePair], *, size: int) -> PairBatch:
+    """Reads the files of some pairs as images of `size` pixels a side."""
+    return PairBatch(
+        pairs=tuple(pairs),
+        images_a=torch.stack([read_image(pair.image_a, size=size) for pair in pairs]),
+        images_b=torch.stack([read_image(pair.image_b, size=size) for pair in pairs]),
+        truth=tuple(
+            torch.stack([read_image(frame, size=size) for frame in pair.frames]) if pair.frames else None
+            for pair in pairs
+        ),
+    )
+
+
+def read_manifest(manifest: str | Path, *, verify: bool = True) -> list[ImagePair]:
+    """Reads and checks a manifest (see the module's text for its columns).
+
+    Raises:
+        UserError: when the manifest, one of its columns or one of its files is missing, when an id stands twice, or
+            when a file does not match its checksum.
+    """
+    manifest = Path(manifest)
+    if not manifest.is_file():
+        raise UserError(
+            f"The manifest '{manifest}' does not exist: set data.manifest to a CSV file of pairs."
+        )
+    with manifest.open(newline="", encoding="utf-8") as lines:
+        reader = csv.DictReader(lines)
+        missing = [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(
+                f"The manifest '{manifest}' lacks the column(s) {', '.join(missing)}: its first line must name "
+                f"{', '.join(REQUIRED_COLUMNS)}."
+            )
+        rows = list(reader)
+    if not rows:
+        raise UserError(f"The manifest '{manifest}' lists no pairs: add a line for each pair.")
+    seen: set[str] = set()
+    pairs = []
+    for row in rows:
+        if row["id"] in seen:
+            raise UserError(
+                f"The manifest '{manifest}' names the pair '{row['id']}' twice: give each its own id."
+            )
+        seen.add(row["id"])
+        pairs.append(_manifest_pair(row, manifest, verify=verify))
+    return pairs
+
+
+def _manifest_pair(row: dict[str, str], manifest: Path, *, verify: bool) -> ImagePair:
+    files = {}
+    for side in ("a", "b"):
+        file = manifest.parent / row[f"image_{side}"]
+        if not file.is_file():
+            raise UserError(f"The pair '{row['id']}' of '{manifest}' names '{file}', which does not exist.")
+        expected = row.get(f"sha256_{side}")
+        if verify and expected and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+            raise UserError(
+                f"The file '{file}' of the pair '{row['id']}' does not match its checksum in '{manifest}': restore the "
+                "file, correct the manifest, or set data.verify=false."
+            )
+        files[side] = file
+    return ImagePair(
+        id=row["id"],
+        group=row["group"],
+        image_a=files["a"],
+        image_b=files["b"],
+        prompt_a=row["prompt_a"],
+        prompt_b=row["prompt_b"],
+        frames=_true_frames(row, manifest),
+    )
+
+
+def _true_frames(row: dict[str, str], manifest: Path) -> tuple[Path, ...]:
+    if not row.get("frames"):
+        return ()
+    folder = manifest.parent / row["frames"]
+    frames = tuple(sorted(file for file in folder.glob("*") if file.suffix.lower() in FRAME_SUFFIXES))
+    if len(frames) < 2:
+        raise UserError(
+            f"The pair '{row['id']}' of '{manifest}' names the true frames '{folder}', which holds {len(frames)} "
+            "images: it needs two or more, or an empty cell."
+        )
+    return frames
+
+
+def _own_pair(
+    image_a: str | Path | None, image_b: str | Path | None, prompt_a: str | None, prompt_b: str | None
+) -> ImagePair:
+    if image_a is None or image_b is None:
+        given, wanted = ("image_a", "image_b") if image_b is None else ("image_b", "image_a")
+        raise UserError(f"Only {given} was given: two images make a pair, add {wanted}=<file>.")
+    first = prompt_a if prompt_a is not None else (prompt_b or "")
+    return ImagePair(
+        id=f"{Path(image_a).stem}--{Path(image_b).stem}",
+        group="own",
+        image_a=Path(image_a),
+        image_b=Path(image_b),
+        prompt_a=first,
+        prompt_b=prompt_b if prompt_b is not None else first,
+    )
