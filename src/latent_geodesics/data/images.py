@@ -30,9 +30,7 @@ def read_image(path: str | Path, *, size: int) -> Float[Tensor, "3 {size} {size}
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(
-            f"The image '{path}' does not exist or is not a file: give the path of an image file."
-        )
+        raise UserError(f"The image '{path}' does not exist or is not a file: give the path of an image file.")
     if path.stat().st_size == 0:
         raise UserError(f"The image '{path}' is empty (0 bytes): give an image file that holds a picture.")
     try:

@@ -89,9 +89,7 @@ class PairData:
         if image_a is not None or image_b is not None:
             pairs = [_own_pair(image_a, image_b, prompt_a, prompt_b)]
         elif prompt_a is not None or prompt_b is not None:
-            raise UserError(
-                "A prompt was given without images: give image_a=<file> and image_b=<file> with it."
-            )
+            raise UserError("A prompt was given without images: give image_a=<file> and image_b=<file> with it.")
         elif manifest is not None:
             pairs = read_manifest(manifest, verify=verify)
         else:
@@ -129,9 +127,7 @@ def read_manifest(manifest: str | Path, *, verify: bool = True) -> list[ImagePai
     """
     manifest = Path(manifest)
     if not manifest.is_file():
-        raise UserError(
-            f"The manifest '{manifest}' does not exist: set data.manifest to a CSV file of pairs."
-        )
+        raise UserError(f"The manifest '{manifest}' does not exist: set data.manifest to a CSV file of pairs.")
     with manifest.open(newline="", encoding="utf-8") as lines:
         reader = csv.DictReader(lines)
         missing = [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or ())]
@@ -147,9 +143,7 @@ def read_manifest(manifest: str | Path, *, verify: bool = True) -> list[ImagePai
     pairs = []
     for row in rows:
         if row["id"] in seen:
-            raise UserError(
-                f"The manifest '{manifest}' names the pair '{row['id']}' twice: give each its own id."
-            )
+            raise UserError(f"The manifest '{manifest}' names the pair '{row['id']}' twice: give each its own id.")
         seen.add(row["id"])
         pairs.append(_manifest_pair(row, manifest, verify=verify))
     return pairs
