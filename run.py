@@ -1,0 +1,26 @@
+"""The one entry point: composes the configuration and hands it to the runner.
+
+python run.py                                       interpolate the shipped pairs
+python run.py experiment=<id>                       another experiment; conf/experiment/ lists them
+python run.py image_a=<file> image_b=<file> prompt_a='...' prompt_b='...'
+python run.py --help                                groups, keys and examples
+"""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from latent_geodesics.command import exit_code
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> None:
+    """Runs what the composed configuration describes."""
+    from latent_geodesics.runner import execute
+
+    execute(config)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,57 @@
+"""The composed configuration, resolved once, checked, and frozen: the same object is run, written and logged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from latent_geodesics.errors import UserError
+
+__all__ = ["Settings", "settle"]
+
+LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every run has, whatever its task: the rest of the configuration hangs below `task`."""
+
+    seed: int
+    output_dir: Path
+    task: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+    logger: Mapping[str, Any]
+    resolved: Mapping[str, Any]
+
+    def as_yaml(self) -> str:
+        """The resolved configuration as YAML."""
+        return OmegaConf.to_yaml(OmegaConf.create(dict(self.resolved)))
+
+
+def settle(config: DictConfig) -> Settings:
+    """Resolves and checks a composed configuration.
+
+    Raises:
+        UserError: for a seed that is no whole number in [0, 2^32), or a task or logger that names no class.
+    """
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    seed = resolved["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"seed must be a whole number from 0 to {LARGEST_SEED}, got {seed!r}.")
+    for node in ("task", "logger"):
+        # A node that names no class would be skipped in silence.
+        if not isinstance(resolved[node], dict) or "_target_" not in resolved[node]:
+            raise UserError(
+                f"The configuration's `{node}` names no class: choose one of conf/{node}/ by {node}=<name>."
+            )
+    return Settings(
+        seed=seed,
+        output_dir=Path(resolved["output_dir"]),
+        task=resolved["task"],
+        trainer=resolved["trainer"],
+        logger=resolved["logger"],
+        resolved={str(key): value for key, value in resolved.items()},
+    )

@@ -1,0 +1,78 @@
+"""What a run's numbers depend on besides its configuration: versions, commit, machine, weights."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["describe_environment"]
+
+LIBRARIES = [
+    "latent-geodesics",
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "hydra-core",
+    "diffusers",
+    "transformers",
+    "wandb",
+    "torchmetrics",
+    "torch-fidelity",
+    "pyiqa",
+    "lpips",
+    "numpy",
+]
+
+
+def describe_environment(*, seed: int, weights: Mapping[str, str]) -> dict[str, Any]:
+    """Versions of the libraries, commit and whether it was changed, machine, seed and hashes of the weights."""
+    return {
+        "seed": seed,
+        "weights": dict(weights),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": _git("status", "--porcelain", "--untracked-files=no") not in ("", None),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "accelerator": _accelerator(),
+        "versions": {library: _version(library) for library in LIBRARIES},
+    }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout that this file lies in, or None outside one."""
+    try:
+        answer = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _accelerator() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

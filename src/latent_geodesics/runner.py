@@ -1,0 +1,97 @@
+"""The life of a run: check the configuration, claim the folder, build the task, run it, write what came of it.
+
+A run's folder holds `config.yaml` (resolved), `environment.json`, `summary.json` and whatever its task writes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from latent_geodesics.config import Settings, settle
+from latent_geodesics.environment import describe_environment
+from latent_geodesics.errors import UserError
+from latent_geodesics.files import write_json, write_text
+from latent_geodesics.tracking import RunLogger
+
+__all__ = ["Run", "Task", "execute"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a task is given: where it writes, what its random numbers follow from, who listens, who trains."""
+
+    folder: Path
+    seed: int
+    logger: RunLogger
+    trainer_options: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+    def trainer(self, **options: Any) -> pl.Trainer:
+        """Lightning's Trainer by the configuration's trainer group; `options` win over it."""
+        chosen = {"default_root_dir": str(self.folder), "logger": self.logger.lightning} | dict(self.trainer_options)
+        return pl.Trainer(**(chosen | options))
+
+    def record_environment(self, *, weights: Mapping[str, str]) -> None:
+        """Writes `environment.json`: versions, commit, seed and the hashes of the weights in use."""
+        write_json(self.folder / "environment.json", describe_environment(seed=self.seed, weights=weights))
+
+
+class Task(Protocol):
+    """One kind of run. `run` writes into the run's folder and returns its summary, a flat name -> number."""
+
+    def run(self, run: Run) -> Mapping[str, float]:
+        """Does the work."""
+        ...
+
+
+def execute(config: DictConfig) -> Mapping[str, float]:
+    """Runs a composed configuration from beginning to end and returns its summary.
+
+    Raises:
+        UserError: when the configuration is wrong, or the output folder already holds a run.
+    """
+    settings = settle(config)
+    folder = _claim(settings.output_dir)
+    write_text(folder / "config.yaml", settings.as_yaml())
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    logger: RunLogger = instantiate(settings.logger, folder=folder, record=settings.resolved, _convert_="all")
+    succeeded = False
+    try:
+        summary = _perform(settings, folder, logger)
+        succeeded = True
+    finally:
+        logger.close(succeeded=succeeded)
+    return summary
+
+
+def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str, float]:
+    run = Run(
+        folder=folder,
+        seed=settings.seed,
+        logger=logger,
+        trainer_options=settings.trainer,
+        config=settings.resolved,
+    )
+    run.record_environment(weights={})
+    task: Task = instantiate(settings.task, _convert_="all")
+    summary = task.run(run)
+    write_json(folder / "summary.json", dict(summary))
+    logger.summary(summary)
+    return summary
+
+
+def _claim(folder: Path) -> Path:
+    """Makes the run's folder; one that holds another run's results is refused, lest two runs mix."""
+    for name in ("results.csv", "summary.json"):
+        if (folder / name).exists():
+            raise UserError(
+                f"The output folder '{folder}' already holds a run ({name} is there): choose another output_dir, or "
+                "delete that folder."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
