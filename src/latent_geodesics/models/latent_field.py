@@ -1,0 +1,103 @@
+"""The score of a diffusion model at one noise level, as a field over the paths of a batch of pairs.
+
+The density may change along a path: pair i at position u is conditioned on `(1 - u) c0_i + u c1_i`. Points are flat
+noisy latents.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from latent_geodesics.fields.base import ScoreField
+from latent_geodesics.models.conditioning import interpolate_conditions
+from latent_geodesics.models.network import Denoiser
+from latent_geodesics.models.scores import Embed, Query, Score
+
+__all__ = ["LatentField"]
+
+
+class LatentField(ScoreField):
+    """A `Score` of a network at a fixed diffusion time, for p pairs with conditions of their own.
+
+    Args:
+        network: the denoising network.
+        embed: turns texts into embeddings.
+        score: which density's gradient to compute.
+        time: diffusion time of the noise level.
+        condition0: embedding of each pair at u = 0.
+        condition1: embedding of each pair at u = 1, or None for the same one all along.
+        negative: embedding in place of the score's own negative text, for each pair, or None.
+        pair: identity of each pair, for its random draws.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Denoiser,
+        embed: Embed,
+        score: Score,
+        time: int,
+        condition0: Float[Tensor, "p l c"],
+        condition1: Float[Tensor, "p l c"] | None,
+        negative: Float[Tensor, "p l c"] | None,
+        pair: Int[Tensor, " p"],
+    ) -> None:
+        self._network, self._embed, self._score, self._time = network, embed, score, time
+        self._condition0, self._condition1, self._negative = condition0, condition1, negative
+        self._pair = pair
+        self._rows = torch.arange(len(condition0))
+        self._calls = torch.zeros(len(condition0), dtype=torch.long)
+
+    @property
+    def density(self) -> str:
+        """The density that this is the score of, in words."""
+        return self._score.density
+
+    @torch.no_grad()
+    def score(self, x: Float[Tensor, "*b d"], u: Float[Tensor, "*b"]) -> Float[Tensor, "*b d"]:
+        """The score at points of the paths; the first axis of `x` counts this field's pairs.
+
+        Raises:
+            ValueError: when the first axis does not have one entry for each pair, or `u` does not fit `x`.
+        """
+        p = len(self._condition0)
+        if x.ndim < 2 or len(x) != p or u.shape != x.shape[:-1]:
+            raise ValueError(
+                f"x must be [{p}, ..., d] with one entry per pair and u must be [{p}, ...]; received {list(x.shape)} "
+                f"and {list(u.shape)}"
+            )
+        query = self._query(x.reshape(p, -1, x.shape[-1]), u.reshape(p, -1))
+        self._calls[self._rows] += 1
+        return self._score.estimate(self._network, self._embed, query).reshape(x.shape).to(x.dtype)
+
+    def restrict(self, pairs: Int[Tensor, " m"]) -> "LatentField":
+        """The field of a subset of the pairs; evaluations and calls are counted in common."""
+        chosen = pairs.to(self._condition0.device)
+        view = LatentField(
+            condition0=self._condition0[chosen],
+            condition1=None if self._condition1 is None else self._condition1[chosen],
+            negative=None if self._negative is None else self._negative[chosen],
+            pair=self._pair[pairs.cpu()],
+            **self._setting(),
+        )
+        view._rows, view._calls = self._rows[pairs.cpu()], self._calls
+        return view.share_evaluations(self)
+
+    def _setting(self) -> dict[str, Any]:
+        return {"network": self._network, "embed": self._embed, "score": self._score, "time": self._time}
+
+    def _query(self, x: Float[Tensor, "p n d"], u: Float[Tensor, "p n"]) -> Query:
+        p, n, _ = x.shape
+        rows = x.flatten(0, 1).to(self._condition0)
+        negative = self._negative
+        return Query(
+            x=rows,
+            t=torch.full((p * n,), self._time, dtype=torch.long, device=rows.device),
+            condition=interpolate_conditions(self._condition0, self._condition1, u).flatten(0, 1),
+            negative=None if negative is None else negative.repeat_interleave(n, dim=0),
+            pair=self._pair.repeat_interleave(n),
+            u=u.detach().flatten().cpu(),
+            call=self._calls[self._rows].repeat_interleave(n),
+        )

@@ -1,0 +1,277 @@
+"""A pre-trained latent diffusion model: images to latents at a noise level, back again, and the score in between.
+
+The space of all geodesics is the *noisy latent space*: images are encoded, then carried to the noise level tau by
+deterministic DDIM inversion; decoding runs the same steps back. At tau = 0 it is the autoencoder's latent space
+itself.
+
+Symbols: `c, h, w` latent channels, height, width; `d = c h w`; `tau` noise level in [0, 1), reached in `round(tau *
+steps)` DDIM steps. Images are float32 in [0, 1], latents are flat float32; half precision stays inside the network.
+
+References:
+    Rombach et al. 2022, arXiv 2112.10752 (latent diffusion); Song, Meng, Ermon 2020, arXiv 2010.02502 (DDIM).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.models.conditioning import TextConditioner, match_rows
+from latent_geodesics.models.embedding_cache import EmbeddingCache, content_key
+from latent_geodesics.models.image_codec import ImageCodec
+from latent_geodesics.models.inversion import Guidance, denoise, invert
+from latent_geodesics.models.latent_field import LatentField
+from latent_geodesics.models.network import Denoiser
+from latent_geodesics.models.noise_schedule import NoiseSchedule
+from latent_geodesics.models.scores import Conditional, Score, check_guidance
+from latent_geodesics.models.textual_inversion import Subject, TextInversion
+
+__all__ = ["Components", "LatentModel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """The parts of a Stable-Diffusion-like model, as diffusers names them."""
+
+    vae: Any
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+
+
+class LatentModel:
+    """Encodes, decodes, conditions and scores with one diffusion model. Usually made by `load_model`.
+
+    Args:
+        components: the networks, on their device, without gradients.
+        image_size: `(height, width)` of the images in pixels.
+        steps: DDIM steps from pure noise to a clean latent.
+        batch_size: the largest number of images in one network call; halved when memory runs out.
+        refinements: fixed-point refinements of each inversion step, at least 0; 0 is the published inversion.
+        cache_dir: folder of inverted embeddings, or None for none.
+    """
+
+    def __init__(
+        self,
+        *,
+        components: Components,
+        image_size: tuple[int, int],
+        steps: int = 50,
+        batch_size: int = 32,
+        refinements: int = 3,
+        cache_dir: Path | None = None,
+    ) -> None:
+        if refinements < 0:
+            raise UserError(f"refinements must be at least 0 (0 is the published inversion); received {refinements}")
+        self._components = components
+        self._refinements = refinements
+        self._cache = EmbeddingCache(folder=cache_dir)
+        self._codec = ImageCodec(vae=components.vae, image_size=image_size, batch_size=batch_size)
+        self._embed = TextConditioner(tokenizer=components.tokenizer, text_encoder=components.text_encoder)
+        self.schedule = NoiseSchedule.from_scheduler(components.scheduler, steps)
+        self.network = Denoiser(
+            unet=components.unet, schedule=self.schedule, shape=self.latent_shape, batch_size=batch_size
+        )
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """`(c, h, w)` of a latent."""
+        return self._codec.latent_shape
+
+    @property
+    def dimension(self) -> int:
+        """The size `d = c h w` of a flat latent."""
+        return self.network.dimension
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """`(height, width)` of the images in pixels."""
+        return self._codec.image_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks live."""
+        return torch.device(self._components.unet.device)
+
+    @property
+    def network_evaluations(self) -> int:
+        """The number of latents sent through the U-Net so far, for whatever purpose."""
+        return self.network.evaluations
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal sha256 of the weights as loaded (so of their dtype too) and of the noise schedule."""
+        parts = self._components
+        weights = [
+            item
+            for name in ("vae", "unet", "text_encoder")
+            for key, value in sorted(getattr(parts, name).state_dict().items())
+            for item in (f"{name}.{key}", str(value.dtype), value)
+        ]
+        return content_key(*weights, self.schedule.signal, self.schedule.clean_signal, self.schedule.prediction)
+
+    def time(self, tau: float) -> int:
+        """The diffusion time t of the noise level tau."""
+        return self.schedule.time(self.schedule.level(tau))
+
+    def abar(self, tau: float) -> float:
+        """`abar_t`, the signal variance at the noise level tau."""
+        return float(self.schedule.signal[self.time(tau)])
+
+    def sigma(self, tau: float) -> float:
+        """`sigma_t = sqrt(1 - abar_t)`, the noise standard deviation at the noise level tau."""
+        return math.sqrt(1.0 - self.abar(tau))
+
+    def condition(self, prompts: Sequence[str]) -> Float[Tensor, "p l c"]:
+        """The text embeddings of prompts; a prompt too long is cut, with a warning."""
+        return self._embed(prompts)
+
+    def encode(
+        self,
+        images: Float[Tensor, "p 3 h w"],
+        *,
+        condition: Float[Tensor, "p l c"] | None = None,
+        tau: float = 0.0,
+        guidance: float = 1.0,
+        negative: Float[Tensor, "p l c"] | None = None,
+    ) -> Float[Tensor, "p d"]:
+        """The latents of images at a noise level.
+
+        Args:
+            images: images of `image_size`, in [0, 1].
+            condition: embedding of each image (or one for all) under which to invert; None is the empty prompt.
+            tau: noise level in [0, 1).
+            guidance: weight of classifier-free guidance during the inversion; 1 is purely conditional.
+            negative: embedding that guidance moves away from; None is the empty prompt.
+        """
+        level = self.schedule.level(tau)
+        setting = self._guidance(len(images), condition, guidance, negative)
+        x = self._codec.encode(images)
+        with torch.no_grad():
+            return invert(self.network, x, level=level, guidance=setting, refinements=self._refinements)
+
+    def decode(
+        self,
+        x: Float[Tensor, "n d"],
+        *,
+        condition: Float[Tensor, "n l c"] | None = None,
+        tau: float = 0.0,
+        guidance: float = 1.0,
+        negative: Float[Tensor, "n l c"] | None = None,
+    ) -> Float[Tensor, "n 3 h w"]:
+        """The images in [0, 1] of latents at a noise level: deterministic DDIM down to 0, then the autoencoder.
+
+        Args:
+            x: latents at noise level tau.
+            condition: embedding of each latent (or one for all); None is the empty prompt.
+            tau: noise level in [0, 1).
+            guidance: weight of classifier-free guidance, at least 0; 1 costs one network evaluation a step, others two.
+            negative: embedding that guidance moves away from; None is the empty prompt.
+        """
+        if x.ndim != 2 or x.shape[1] != self.dimension or len(x) == 0:
+            raise UserError(f"latents must have the shape [n, {self.dimension}]; received {list(x.shape)}")
+        level = self.schedule.level(tau)
+        setting = self._guidance(len(x), condition, guidance, negative)
+        with torch.no_grad():
+            clean = denoise(self.network, x.to(self.device, torch.float32), level=level, guidance=setting)
+        return self._codec.decode(clean)
+
+    def field(
+        self,
+        *,
+        condition0: Float[Tensor, "p l c"],
+        condition1: Float[Tensor, "p l c"] | None = None,
+        tau: float,
+        score: Score | None = None,
+        negative: Float[Tensor, "p l c"] | None = None,
+        pair_ids: Sequence[int] | None = None,
+    ) -> LatentField:
+        """The score at noise level tau along the paths of p pairs.
+
+        Args:
+            condition0: embedding of each pair at u = 0.
+            condition1: embedding of each pair at u = 1, between which the condition moves linearly; None keeps the
+                first.
+            tau: noise level in [0, 1).
+            score: which density's gradient; None is `Conditional`.
+            negative: embedding of each pair (or one for all) in place of the score's negative text.
+            pair_ids: what names each pair's random draws; None gives all pairs the same draws, whatever the batch.
+        """
+        p = len(condition0)
+        if pair_ids is not None and len(pair_ids) != p:
+            raise UserError(f"pair_ids must name each of the {p} pairs; received {len(pair_ids)}")
+        return LatentField(
+            network=self.network,
+            embed=self._embed,
+            score=score or Conditional(),
+            time=self.time(tau),
+            condition0=self._rows(condition0, p, "condition0"),
+            condition1=None if condition1 is None else self._rows(condition1, p, "condition1"),
+            negative=None if negative is None else self._rows(negative, p, "negative"),
+            pair=torch.tensor([0] * p if pair_ids is None else list(pair_ids), dtype=torch.long),
+        )
+
+    def invert_text(
+        self,
+        images: Float[Tensor, "p 3 h w"],
+        prompts: Sequence[str],
+        *,
+        steps: int = 500,
+        learning_rate: float = 0.005,
+        batch_size: int = 2,
+        seed: int = 0,
+        shared: bool = False,
+        progress: bool | None = None,
+    ) -> Float[Tensor, "p l c"]:
+        """The embeddings under which the model best denoises images, started from their prompts.
+
+        Each image's result depends on the image, its prompt and the settings alone, and is kept in the cache folder.
+
+        Args:
+            images: images of `image_size`, in [0, 1].
+            prompts: prompt of each image.
+            steps: optimisation steps.
+            learning_rate: step size.
+            batch_size: random draws a step for each embedding.
+            seed: seed of the draws.
+            shared: one embedding for all images, started from their distinct prompts in a row; it is returned p times.
+            progress: whether to show a bar; None shows it on a terminal only.
+        """
+        if len(prompts) != len(images) or isinstance(prompts, str):
+            raise UserError(f"text inversion needs one prompt per image; received {prompts!r} for {len(images)} images")
+        inversion = TextInversion(steps=steps, learning_rate=learning_rate, batch_size=batch_size, progress=progress)
+        subjects = self._subjects(images, [" ".join(dict.fromkeys(prompts))] if shared else prompts)
+        embeddings = inversion.run(self.network, subjects, seed=seed, fingerprint=self.fingerprint, cache=self._cache)
+        return embeddings.expand(len(images), -1, -1)
+
+    def _subjects(self, images: Float[Tensor, "p 3 h w"], texts: Sequence[str]) -> list[Subject]:
+        """One subject for each text; a single text is the text of all images."""
+        images = images.to(self.device, torch.float32)
+        latents, initial = self._codec.encode(images), self._embed(texts)
+        m = len(images) // len(texts)
+        return [
+            Subject(
+                images=images[i * m : (i + 1) * m], latents=latents[i * m : (i + 1) * m], prompt=text, initial=start
+            )
+            for i, (text, start) in enumerate(zip(texts, initial, strict=True))
+        ]
+
+    def _rows(self, condition: Tensor, rows: int, name: str) -> Float[Tensor, "rows l c"]:
+        return match_rows(condition.to(self.device, torch.float32), rows, name=name)
+
+    def _guidance(self, rows: int, condition: Tensor | None, weight: float, negative: Tensor | None) -> Guidance:
+        check_guidance(weight)
+        empty = self._embed([""])
+        return Guidance(
+            condition=self._rows(empty if condition is None else condition, rows, "condition"),
+            negative=self._rows(empty if negative is None else negative, rows, "negative"),
+            weight=weight,
+        )

@@ -1,0 +1,220 @@
+"""Loading a model: a folder in diffusers' format, or the name of one on the Hugging Face hub.
+
+The folder must hold `model_index.json` and the components `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`.
+Nothing about its sizes is assumed: the image size follows from the U-Net and the autoencoder. Half precision is used
+for the U-Net alone.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.models.image_codec import reduction_factor
+from latent_geodesics.models.latent_model import Components, LatentModel
+
+__all__ = ["load_model"]
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
+
+# Of each component: its settings, and one of these patterns of files that hold the rest of it.
+_WEIGHTS = ("*.safetensors", "*.bin")
+_REQUIRED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "unet": ("config.json", _WEIGHTS),
+    "vae": ("config.json", _WEIGHTS),
+    "text_encoder": ("config.json", _WEIGHTS),
+    "tokenizer": ("tokenizer_config.json", ("tokenizer.json", "vocab.json")),
+    "scheduler": ("scheduler_config.json", ("scheduler_config.json",)),
+}
+
+
+def load_model(
+    path_or_name: str | Path | Sequence[str | Path],
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    steps: int = 50,
+    image_size: int | Sequence[int] | None = None,
+    batch_size: int = 32,
+    refinements: int = 3,
+    cache_dir: str | Path | None = None,
+) -> LatentModel:
+    """Load a Stable-Diffusion-like latent diffusion model.
+
+    Args:
+        path_or_name: a folder in diffusers' format, a hub id, or several of them, of which the first that can be had
+            is taken.
+        device: a torch device, or `auto` for a GPU where there is one.
+        dtype: `float32`, `float16` or `bfloat16` of the U-Net, or `auto` for float16 on a GPU and float32 elsewhere.
+        steps: DDIM steps from pure noise to a clean latent; the noise level tau stands for `round(tau * steps)` of
+            them.
+        image_size: side or `(height, width)` of the images in pixels; None is the size that the model was trained on.
+        batch_size: the largest number of images in one network call; halved when memory runs out.
+        refinements: fixed-point refinements of each DDIM inversion step; 0 is the published inversion.
+        cache_dir: folder that keeps inverted embeddings between runs, or None.
+
+    Raises:
+        UserError: when no model can be had, a component is missing or unreadable, or an option is out of range.
+    """
+    target = _device(device)
+    precision = _dtype(dtype, target)
+    folder = _find([path_or_name] if isinstance(path_or_name, str | Path) else list(path_or_name))
+    components = _load_components(folder)
+    _check_architecture(folder, components)
+    for part in (components.vae, components.text_encoder, components.unet):
+        part.requires_grad_(False).eval().to(target, precision if part is components.unet else torch.float32)
+    return LatentModel(
+        components=components,
+        image_size=_image_size(image_size, components),
+        steps=steps,
+        batch_size=batch_size,
+        refinements=refinements,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device must be auto, cpu or a device such as cuda:0; received {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"the device {name!r} was asked for and no GPU is available; use device=auto or device=cpu")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in _DTYPES:
+        raise UserError(f"dtype must be auto or one of {', '.join(_DTYPES)}; received {name!r}")
+    return _DTYPES[name]
+
+
+def _find(candidates: Sequence[str | Path]) -> Path:
+    """The folder of the first candidate that can be had, downloaded if need be."""
+    failures = []
+    for candidate in candidates:
+        if Path(candidate).is_dir():
+            return Path(candidate)
+        if isinstance(candidate, Path) or not _HUB_ID.fullmatch(candidate):
+            failures.append(f"{candidate} (no such folder)")
+            continue
+        try:
+            return fetch(candidate)
+        except (OSError, ValueError) as error:
+            failures.append(f"{candidate} (no such folder; from the hub: {_first_line(error)})")
+    raise UserError(
+        f"no model could be loaded, tried: {'; '.join(failures) or 'an empty list'}. "
+        "Give the folder of a model in diffusers' format, or the id of one while the network is reachable"
+    )
+
+
+def fetch(hub_id: str) -> Path:
+    """The local folder of a model on the hub, downloaded unless it is in the hub's cache.
+
+    Raises:
+        OSError: when the hub or the model cannot be reached; `ValueError` for what it cannot serve.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    # Parts that are given as None are not downloaded.
+    unused: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    return Path(StableDiffusionPipeline.download(hub_id, use_safetensors=True, **unused))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _load_components(folder: Path) -> Components:
+    """The components of a folder, each checked first so that what is missing is named."""
+    if not (folder / "model_index.json").is_file():
+        raise UserError(
+            f"{folder} is not a model in diffusers' format: it has no model_index.json; "
+            "save one with `pipeline.save_pretrained(folder)`"
+        )
+    for name in _REQUIRED:
+        _check_component(folder, name)
+    return Components(**{name: _load_component(folder, name) for name in _REQUIRED})
+
+
+def _check_component(folder: Path, name: str) -> None:
+    settings, patterns = _REQUIRED[name]
+    part = folder / name
+    missing = None
+    if not (part / settings).is_file():
+        missing = settings
+    elif not any(any(part.glob(pattern)) for pattern in patterns):
+        missing = " or ".join(patterns)
+    if missing:
+        raise UserError(
+            f"the model {folder} lacks the component {name}: there is no {part / missing}; "
+            "copy the whole model folder again, or download it afresh"
+        )
+
+
+def _load_component(folder: Path, name: str) -> Any:
+    """One component; the library's many kinds of error become one sentence."""
+    import diffusers
+    import transformers
+
+    kinds = {
+        "unet": diffusers.UNet2DConditionModel,
+        "vae": diffusers.AutoencoderKL,
+        "text_encoder": transformers.CLIPTextModel,
+        "tokenizer": transformers.CLIPTokenizer,
+        "scheduler": diffusers.DDIMScheduler,
+    }
+    options = {"variant": "fp16"} if _only_half_precision(folder / name) else {}
+    try:
+        return kinds[name].from_pretrained(str(folder / name), local_files_only=True, **options)
+    except Exception as error:
+        raise UserError(
+            f"the component {name} of the model {folder} cannot be read ({_first_line(error)}); "
+            "copy the whole model folder again, or download it afresh"
+        ) from error
+
+
+def _only_half_precision(part: Path) -> bool:
+    names = [path.name for pattern in _WEIGHTS for path in part.glob(pattern)]
+    return bool(names) and all(".fp16." in name for name in names)
+
+
+def _check_architecture(folder: Path, components: Components) -> None:
+    """Refuse U-Nets that need more than a noisy latent, a time and a text, such as SDXL's or an inpainting model's."""
+    unet, vae, text = components.unet.config, components.vae.config, components.text_encoder.config
+    problems = []
+    if unet.in_channels != vae.latent_channels:
+        problems.append(f"its U-Net reads {unet.in_channels} channels and its latents have {vae.latent_channels}")
+    if unet.cross_attention_dim != text.hidden_size:
+        problems.append(f"its U-Net reads texts of {unet.cross_attention_dim} channels, not {text.hidden_size}")
+    if unet.addition_embed_type is not None or unet.class_embed_type is not None:
+        problems.append("its U-Net needs a further embedding")
+    if problems:
+        raise UserError(
+            f"the model {folder} is not like Stable Diffusion 1 or 2: {' and '.join(problems)}; choose another model"
+        )
+
+
+def _image_size(requested: int | Sequence[int] | None, components: Components) -> tuple[int, int]:
+    factor = reduction_factor(components.vae)
+    if requested is None:
+        sample = components.unet.config.sample_size
+        sides = [side * factor for side in ([sample] * 2 if isinstance(sample, int) else sample)]
+    else:
+        sides = [requested] * 2 if isinstance(requested, int) else list(requested)
+    multiple = factor * 2 ** (len(components.unet.config.block_out_channels) - 1)
+    if len(sides) != 2 or any(side <= 0 or side % multiple for side in sides):
+        raise UserError(
+            f"image_size must be one or two positive multiples of {multiple}, which this model's networks can halve; "
+            f"received {requested}"
+        )
+    return int(sides[0]), int(sides[1])

@@ -1,0 +1,183 @@
+"""Scores: which density's gradient is read off a denoising network.
+
+The network predicts noise, so at diffusion time t the score of the noisy density is `grad log p_t(x | c) = -eps(x, c)
+/ sigma_t`. Different combinations of predictions are gradients of different densities; each class names its own in
+`density`, and a number computed with one of them speaks about that density only. The published method uses
+`Contrastive`.
+
+Symbols: `eps_c` prediction for the text condition c; `eps_-` for the negative text; `eps_0` for the empty text. A
+query is a batch of points with their diffusion times and embeddings; every score is a function of a query's rows
+alone.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.models.network import Denoiser
+
+__all__ = ["NEGATIVE_PROMPT", "Conditional", "Contrastive", "Guided", "Query", "Score", "Unconditional"]
+
+NEGATIVE_PROMPT = (
+    "A doubling image, unrealistic, artifacts, distortions, unnatural blending, ghosting effects, overlapping edges, "
+    "harsh transitions, motion blur, poor resolution, low detail"
+)
+"""The negative text of the published method."""
+
+Embed = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class Query:
+    """Points at which a score is asked for.
+
+    Args:
+        x: noisy latents.
+        t: diffusion time of each row, in `[0, T)`.
+        condition: embedding of each row.
+        negative: embedding that replaces the score's own negative text, or None.
+        pair: identity of the pair that each row belongs to; with `u` and `call` it names the row's random draws.
+        u: position on the path of each row.
+        call: how often this pair was asked before.
+    """
+
+    x: Float[Tensor, "n d"]
+    t: Int[Tensor, " n"]
+    condition: Float[Tensor, "n l c"]
+    negative: Float[Tensor, "n l c"] | None
+    pair: Int[Tensor, " n"]
+    u: Float[Tensor, " n"]
+    call: Int[Tensor, " n"]
+
+
+class Score(ABC):
+    """A vector field on noisy latents that is the gradient of some log-density.
+
+    Attributes:
+        density: the density that it is the score of, in words for axis labels and reports.
+    """
+
+    density: str
+
+    @abstractmethod
+    def estimate(self, network: Denoiser, embed: Embed, query: Query) -> Float[Tensor, "n d"]:
+        """The score at the rows of a query, float32.
+
+        Args:
+            network: the denoising network.
+            embed: turns texts into embeddings.
+            query: where to evaluate.
+        """
+
+
+def _embedding(embed: Embed, text: str, query: Query) -> Float[Tensor, "n l c"]:
+    embedded: Tensor = embed([text]).to(query.condition)
+    return embedded.expand_as(query.condition)
+
+
+def _negative(embed: Embed, text: str, query: Query) -> Float[Tensor, "n l c"]:
+    return _embedding(embed, text, query) if query.negative is None else query.negative
+
+
+def _over_sigma(network: Denoiser, field: Float[Tensor, "n d"], query: Query) -> Float[Tensor, "n d"]:
+    return field / network.schedule.sigma(query.t).unsqueeze(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditional(Score):
+    """The score of the conditional density, `s = -eps_c / sigma_t`."""
+
+    density: str = "p(x | c)"
+
+    def estimate(self, network: Denoiser, embed: Embed, query: Query) -> Float[Tensor, "n d"]:  # noqa: D102
+        return _over_sigma(network, -network.noise(query.x, query.t, query.condition), query)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unconditional(Score):
+    """The score of the density without a prompt, `s = -eps_0 / sigma_t`.
+
+    It does not change along a path, so the density along the path means one thing.
+
+    Args:
+        prompt: the text that stands for no text.
+    """
+
+    prompt: str = ""
+    density: str = "p(x)"
+
+    def estimate(self, network: Denoiser, embed: Embed, query: Query) -> Float[Tensor, "n d"]:  # noqa: D102
+        empty = _embedding(embed, self.prompt, query)
+        return _over_sigma(network, -network.noise(query.x, query.t, empty), query)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guided(Score):
+    """The score under classifier-free guidance, `s = -((1 - w) eps_- + w eps_c) / sigma_t`.
+
+    Args:
+        weight: guidance weight w >= 0; 1 equals `Conditional`.
+        prompt: the text guidance moves away from, by default no text.
+
+    References:
+        Ho, Salimans 2022, arXiv 2207.12598.
+    """
+
+    weight: float = 3.0
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        check_guidance(self.weight, name="weight")
+
+    @property
+    def density(self) -> str:  # type: ignore[override]
+        """The density, with its powers."""
+        return f"p(x | c)^{self.weight:g} p(x)^{1 - self.weight:g}"
+
+    def estimate(self, network: Denoiser, embed: Embed, query: Query) -> Float[Tensor, "n d"]:  # noqa: D102
+        negative = _negative(embed, self.prompt, query)
+        output = network.guided_output(query.x, query.t, query.condition, negative, self.weight)
+        return _over_sigma(network, -network.schedule.noise(query.x, output, query.t), query)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrastive(Score):
+    """Half the difference of the predictions for a negative text and for the condition, `(eps_- - eps_c) / 2`.
+
+    This is the published method's score estimate. It is the gradient of a density *ratio*,
+    `(sigma_t / 2) log[p(x | c) / p(x | negative)]`: where both densities fall off together it vanishes. The published
+    factor has no `1 / sigma_t`, so the power alpha absorbs it; `scaled` puts it back.
+
+    Args:
+        negative_prompt: the text of the negative embedding.
+        scaled: whether to divide by `sigma_t`.
+
+    References:
+        Yu et al. 2025, arXiv 2504.06675; Katzir et al. 2023, arXiv 2310.17590 (noise-free score distillation).
+    """
+
+    negative_prompt: str = NEGATIVE_PROMPT
+    scaled: bool = False
+
+    @property
+    def density(self) -> str:  # type: ignore[override]
+        """The density ratio, with its power."""
+        return f"[p(x | c) / p(x | negative)]^({'1' if self.scaled else 'sigma'}/2)"
+
+    def estimate(self, network: Denoiser, embed: Embed, query: Query) -> Float[Tensor, "n d"]:  # noqa: D102
+        negative = _negative(embed, self.negative_prompt, query)
+        both = network.noise(query.x.repeat(2, 1), query.t.repeat(2), torch.cat([negative, query.condition]))
+        without, conditional = both.chunk(2)
+        half_difference = 0.5 * (without - conditional)
+        return _over_sigma(network, half_difference, query) if self.scaled else half_difference
+
+
+def check_guidance(weight: float, *, name: str = "guidance") -> None:
+    """Refuse a guidance weight that is negative or not finite."""
+    if not 0.0 <= weight < float("inf"):
+        raise UserError(f"{name} must be a finite number of at least 0 (1 is purely conditional); received {weight}")

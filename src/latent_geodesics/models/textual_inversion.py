@@ -1,0 +1,153 @@
+"""Textual inversion: the embedding under which the model best denoises given images.
+
+For an image with clean latent `z` minimise over the whole embedding c (not a new token: every token's vector)
+
+    E_{t ~ U{0..T-1}, eps ~ N(0, I)}  mean (out(x_t, t, c) - target)^2,      x_t = sqrt(abar_t) z + sigma_t eps,
+
+starting from the embedding of the image's prompt, with AdamW. Images do not interact: AdamW works element by element,
+the loss is a sum over images, and each image draws from its own generator, so its result does not depend on its
+batch. Several images may share one embedding; every draw then picks one of them at random.
+
+References:
+    Gal et al. 2022, arXiv 2208.01618; Yu et al. 2025, arXiv 2504.06675 (the whole embedding, 500 steps of 0.005,
+    batch 2).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.models.chunking import Chunker
+from latent_geodesics.models.embedding_cache import EmbeddingCache, content_key
+from latent_geodesics.models.network import Denoiser
+
+__all__ = ["Subject", "TextInversion"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What one embedding is to describe: a single image, or several that share it.
+
+    Args:
+        images: the images in [0, 1], which name the result in a cache.
+        latents: their clean latents.
+        prompt: the text that the embedding starts from.
+        initial: the embedding of that text.
+    """
+
+    images: Float[Tensor, "m 3 h w"]
+    latents: Float[Tensor, "m d"]
+    prompt: str
+    initial: Float[Tensor, "l c"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextInversion:
+    """The optimisation of embeddings and its settings.
+
+    Args:
+        steps: optimisation steps, at least 1.
+        learning_rate: step size of AdamW, above 0.
+        batch_size: draws of (t, eps) a step for each embedding, at least 1.
+        weight_decay: decoupled weight decay of AdamW.
+        progress: whether to show a bar; None shows it on a terminal only.
+    """
+
+    steps: int = 500
+    learning_rate: float = 0.005
+    batch_size: int = 2
+    weight_decay: float = 0.01
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or not 0.0 < self.learning_rate < float("inf"):
+            raise UserError(
+                "text inversion needs steps >= 1, batch_size >= 1 and a finite learning_rate > 0; "
+                f"received {self.steps}, {self.batch_size} and {self.learning_rate}"
+            )
+
+    def run(
+        self, network: Denoiser, subjects: Sequence[Subject], *, seed: int, fingerprint: str, cache: EmbeddingCache
+    ) -> Float[Tensor, "g l c"]:
+        """The embedding of each subject, from the cache where it has it.
+
+        Args:
+            network: the denoising network.
+            subjects: what to invert; each result is independent of the others.
+            seed: seed of the draws; each subject draws from a generator of its own.
+            fingerprint: what identifies the model's weights.
+            cache: where finished embeddings are kept.
+        """
+        settings = (self.steps, self.learning_rate, self.batch_size, self.weight_decay, seed, fingerprint)
+        keys = [content_key(subject.images, subject.prompt, *settings) for subject in subjects]
+        results = [cache.load(key) for key in keys]
+        missing = [index for index, result in enumerate(results) if result is None]
+        # A subject that occurs twice is computed twice: rare, and simpler than keeping track.
+        for index, embedding in zip(missing, self._invert(network, [subjects[i] for i in missing], seed), strict=True):
+            cache.store(keys[index], embedding)
+            results[index] = embedding.cpu()
+        return torch.stack([result for result in results if result is not None]).to(subjects[0].initial)
+
+    def _invert(self, network: Denoiser, subjects: Sequence[Subject], seed: int) -> Sequence[Float[Tensor, "l c"]]:
+        """The embeddings of subjects with equally many images, as many at once as fit."""
+        if not subjects:
+            return []
+        seeds = [int(content_key(subject.images, seed)[:15], 16) for subject in subjects]
+        chunker = Chunker(size=max(1, network.batch_size // self.batch_size))
+        return list(
+            chunker.map(
+                lambda latents, initial, seed: self._optimise(network, latents, initial, seed.tolist()),
+                torch.stack([subject.latents for subject in subjects]),
+                torch.stack([subject.initial for subject in subjects]),
+                torch.tensor(seeds),
+            )
+        )
+
+    def _optimise(
+        self,
+        network: Denoiser,
+        groups: Float[Tensor, "g m d"],
+        initial: Float[Tensor, "g l c"],
+        seeds: Sequence[int],
+    ) -> Float[Tensor, "g l c"]:
+        with torch.inference_mode(False), torch.enable_grad():
+            embedding = torch.nn.Parameter(initial.detach().clone())
+            optimizer = torch.optim.AdamW([embedding], lr=self.learning_rate, weight_decay=self.weight_decay)
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+            hide = None if self.progress is None else not self.progress
+            for _ in tqdm(range(self.steps), desc="text inversion", disable=hide, leave=False):
+                embedding.grad = self._gradient(network, groups, embedding, generators)
+                optimizer.step()
+        return embedding.detach()
+
+    def _gradient(
+        self,
+        network: Denoiser,
+        groups: Float[Tensor, "g m d"],
+        embedding: Float[Tensor, "g l c"],
+        generators: Sequence[torch.Generator],
+    ) -> Float[Tensor, "g l c"]:
+        schedule = network.schedule
+        draws = [self._draw(group, schedule.training_times, rng) for group, rng in zip(groups, generators, strict=True)]
+        x0, t, noise = (torch.cat(parts) for parts in zip(*draws, strict=True))
+        condition = embedding.repeat_interleave(self.batch_size, dim=0)
+        error = network.output(schedule.diffuse(x0, noise, t), t, condition) - schedule.target(x0, noise, t)
+        # The sum, not the mean, goes backwards: in half precision the mean's gradients would underflow.
+        (gradient,) = torch.autograd.grad(error.square().sum(), embedding)
+        if not gradient.isfinite().all():
+            raise UserError("text inversion met a gradient that is not finite; load the model with dtype=float32")
+        return gradient / (self.batch_size * x0.shape[-1])
+
+    def _draw(
+        self, group: Float[Tensor, "m d"], times: int, rng: torch.Generator
+    ) -> tuple[Float[Tensor, "b d"], Int[Tensor, " b"], Float[Tensor, "b d"]]:
+        size = (self.batch_size,)
+        which = torch.randint(len(group), size, generator=rng)
+        t = torch.randint(times, size, generator=rng)
+        noise = torch.randn(*size, group.shape[-1], generator=rng)
+        return group[which.to(group.device)], t.to(group.device), noise.to(group)
