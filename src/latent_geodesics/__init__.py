@@ -1,1 +1,72 @@
-"""Probability-density geodesics in the latent space of image diffusion models."""
+"""Probability-density geodesics in the latent space of image diffusion models.
+
+Given the score of a density, find the shortest path between two points where improbable regions are slow to cross.
+
+Example:
+    >>> import torch
+    >>> import latent_geodesics as lg
+    >>> x0, x1 = torch.tensor([[0.6, 0.0]]), torch.tensor([[0.0, 0.6]])
+    >>> problem = lg.BoundaryProblem(field=lg.PoincareBall(), manifold=lg.Euclidean(), x0=x0, x1=x1)
+    >>> solution = lg.solvers.PicardAnderson().solve(problem)
+    >>> solution.path.point(torch.linspace(0, 1, 17)).shape
+    torch.Size([1, 17, 2])
+"""
+
+from typing import Any
+
+from latent_geodesics import geometry, solvers
+from latent_geodesics.errors import UserError
+from latent_geodesics.fields import (
+    Density,
+    Exponential,
+    GaussianMixture,
+    HalfSpace,
+    IsotropicGaussian,
+    PoincareBall,
+    ScoreField,
+    StereographicSphere,
+    UniformDensity,
+)
+from latent_geodesics.hermite import HermitePath
+from latent_geodesics.manifold import Euclidean, Manifold, Sphere
+from latent_geodesics.path import GreatCircle, KnotPath, Path, StraightLine, shortest_path
+from latent_geodesics.records import BoundaryProblem, InitialProblem, Solution, Status, Trace
+
+__all__ = [
+    "BoundaryProblem",
+    "Density",
+    "Euclidean",
+    "Exponential",
+    "GaussianMixture",
+    "GreatCircle",
+    "HalfSpace",
+    "HermitePath",
+    "InitialProblem",
+    "IsotropicGaussian",
+    "KnotPath",
+    "Manifold",
+    "Path",
+    "PoincareBall",
+    "ScoreField",
+    "Solution",
+    "Sphere",
+    "Status",
+    "StereographicSphere",
+    "StraightLine",
+    "Trace",
+    "UniformDensity",
+    "UserError",
+    "geometry",
+    "load_model",
+    "shortest_path",
+    "solvers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The model wrapper needs heavy libraries, so it is imported when first asked for.
+    if name == "load_model":
+        from latent_geodesics.models import load_model
+
+        return load_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

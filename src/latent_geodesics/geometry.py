@@ -1,0 +1,175 @@
+r"""The geometry of a density along a path, as pure functions.
+
+With `p` the density, `s = grad log p` and `alpha` the power on `p` (an inverse temperature):
+
+- length: `S[g] = int p(g)^-alpha |g'| du`, the metric `p^(-2 alpha) I`;
+- its gradient: `-p^-alpha |g'| P_v (alpha s + g'' / |g'|^2)`, with `P_v = I - v v^T` and `v = g' / |g'|`, on a sphere
+  projected on the tangent space;
+- log-density along the path: `log p(g(b)) - log p(g(a)) = int_a^b g' . s du`.
+
+Quadrature is Gauss-Legendre on the pieces between a path's breaks. Log-densities are in nats.
+
+References:
+    Yu et al., Probability Density Geodesics in Image Diffusion Latent Space (2025), arXiv 2504.06675.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.fields import Density, ScoreField
+from latent_geodesics.interpolation import gauss_legendre
+from latent_geodesics.manifold import Manifold
+from latent_geodesics.path import Path
+
+__all__ = [
+    "length",
+    "norm",
+    "normal_to",
+    "relative_length",
+    "relative_log_density",
+    "residual",
+    "score_along",
+    "unit",
+]
+
+
+def length(path: Path, density: Density, alpha: float, *, order: int = 16, pieces: int = 16) -> Float[Tensor, " p"]:
+    """`int p(g)^-alpha |g'| du`.
+
+    Args:
+        path: the paths.
+        density: `p`, whose log-density is needed up to a constant `c`; the length then carries a factor `e^(-alpha c)`.
+        alpha: the power on `p`.
+        order: points of the Gauss rule on each piece.
+        pieces: the least number of pieces.
+    """
+    cells = _refine(path.breaks, pieces)
+    nodes, weights = _quadrature(cells, order)
+    x, v = path.point(nodes), path.velocity(nodes)
+    log_p = density.log_prob(x, _broadcast(nodes, x)).double()
+    speed = norm(v).double()
+    return ((-alpha * log_p).exp() * speed * weights.to(log_p)).sum(-1).to(x.dtype)
+
+
+def relative_length(path: Path, field: ScoreField, alpha: float, *, order: int = 4) -> Float[Tensor, " p"]:
+    """`int p~(g)^-alpha |g'| du`, with `p~ = p / p(g(0))` from the line integral of the score.
+
+    The distance relative to the start point: it needs no log-density. Costs `order` evaluations on each piece between
+    the path's breaks.
+    """
+    nodes, weights = _quadrature(path.breaks, order)
+    power = _power_along(path, field, nodes)
+    widths = path.breaks.diff().to(power)
+    rates = power.reshape(*power.shape[:-1], len(widths), order)
+    inner = torch.einsum("pkj,ij->pki", rates, _cumulative(order).to(power)) * widths[:, None]
+    before = (rates @ _quadrature(path.breaks[[0, -1]], order)[1].to(power)) * widths
+    before = before.cumsum(-1) - before
+    log_p = (inner + before[..., None]).flatten(-2).double()
+    speed = norm(path.velocity(nodes)).double()
+    return ((-alpha * log_p).exp() * speed * weights.to(log_p)).sum(-1).to(power.dtype)
+
+
+def relative_log_density(
+    path: Path, field: ScoreField, u: Float[Tensor, " n"], *, order: int = 4
+) -> Float[Tensor, "p n"]:
+    """`log p(g(u)) - log p(g(0)) = int_0^u g' . s du`, in nats.
+
+    For a field that varies along the path this is the line integral of the score that holds at each position; it is
+    then no difference of one log-density, and depends on the path.
+
+    Args:
+        path: the paths.
+        field: the score; evaluated at `order` points on each piece between neighbours among `u` and the path's breaks.
+        u: positions in [0, 1], in any order.
+        order: points of the Gauss rule on each piece.
+    """
+    at = u.detach().to("cpu", torch.float64)
+    breaks = path.breaks
+    edges = torch.unique(torch.cat([breaks[breaks < at.max()], at, at.new_zeros(1)]))
+    if len(edges) == 1:
+        return torch.zeros_like(path.point(u)[..., 0])
+    nodes, weights = _quadrature(edges, order)
+    steps = _power_along(path, field, nodes) * weights.to(path.point(u[:1]))
+    steps = steps.reshape(*steps.shape[:-1], len(edges) - 1, order).sum(-1)
+    total = torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
+    return total[..., torch.searchsorted(edges, at).to(total.device)]
+
+
+def residual(
+    path: Path,
+    field: ScoreField,
+    manifold: Manifold,
+    alpha: float | Float[Tensor, " p"],
+    u: Float[Tensor, " n"],
+) -> Float[Tensor, "p n"]:
+    """`|P_v (alpha s + g'' / |g'|^2)|`, the norm of the geodesic gradient; zero on a geodesic; its unit is 1/[x].
+
+    Args:
+        path: the paths.
+        field: the score `s`; evaluated once at each position.
+        manifold: the space of the path; on a sphere score and acceleration are projected on the tangent space.
+        alpha: the power on `p`, one number or one for each pair.
+        u: positions in [0, 1].
+    """
+    x, v = path.point(u), path.velocity(u)
+    s = manifold.tangent(x, score_along(field, x, u))
+    bend = manifold.tangent(x, path.acceleration(u)) / v.square().sum(-1, keepdim=True)
+    power = torch.as_tensor(alpha, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
+    return norm(normal_to(v, power * s + bend))
+
+
+def score_along(field: ScoreField, x: Float[Tensor, "p n d"], u: Float[Tensor, " n"]) -> Float[Tensor, "p n d"]:
+    """The score at points whose position on the path is `u`, the same for all pairs."""
+    return field.score(x, _broadcast(u, x))
+
+
+def norm(v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+    """`|v|`, the Euclidean norm."""
+    size: Tensor = torch.linalg.vector_norm(v, dim=-1)
+    return size
+
+
+def unit(v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    """`v / |v|`, and zero for zero."""
+    size = norm(v).unsqueeze(-1)
+    return v / torch.where(size > 0, size, 1.0)
+
+
+def normal_to(v: Float[Tensor, "*b d"], a: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    """`P_v a`, the part of `a` orthogonal to `v`."""
+    direction = unit(v)
+    return a - direction * (direction * a).sum(-1, keepdim=True)
+
+
+def _power_along(path: Path, field: ScoreField, u: Float[Tensor, " n"]) -> Float[Tensor, "p n"]:
+    """`g' . s`, the rate at which the log-density changes along the path."""
+    return (path.velocity(u) * score_along(field, path.point(u), u)).sum(-1)
+
+
+def _broadcast(u: Float[Tensor, " n"], x: Float[Tensor, "p n d"]) -> Float[Tensor, "p n"]:
+    return u.to(x).expand(x.shape[:-1])
+
+
+def _refine(breaks: Float[Tensor, " m"], pieces: int) -> Float[Tensor, " k"]:
+    """The breaks, and enough evenly spaced ones between them to make at least `pieces` pieces."""
+    each = -(-pieces // (len(breaks) - 1))
+    steps = torch.arange(each, dtype=torch.float64) / each
+    inner = breaks[:-1, None] + breaks.diff()[:, None] * steps
+    return torch.cat([inner.flatten(), breaks[-1:]])
+
+
+def _quadrature(edges: Float[Tensor, " m"], order: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of the composite Gauss rule on the pieces between `edges`."""
+    nodes, weights = gauss_legendre(order)
+    widths = edges.diff()[:, None]
+    return (edges[:-1, None] + widths * nodes).flatten(), (widths * weights).flatten()
+
+
+def _cumulative(order: int) -> Float[Tensor, "q q"]:
+    """The matrix from values at the Gauss nodes on [0, 1] to the integrals of their interpolant from 0 to each node."""
+    nodes, _ = gauss_legendre(order)
+    powers = torch.arange(order, dtype=torch.float64)
+    integrals = nodes[:, None] ** (powers + 1) / (powers + 1)
+    matrix: Tensor = integrals @ torch.linalg.inv(nodes[:, None] ** powers)
+    return matrix
