@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["describe_environment"]
 
-LIBRARIES = [
+LIBRARIES = (
     "latent-geodesics",
     "torch",
     "torchvision",
@@ -25,7 +25,7 @@ LIBRARIES = [
     "pyiqa",
     "lpips",
     "numpy",
-]
+)
 
 
 def describe_environment(*, seed: int, weights: Mapping[str, str]) -> dict[str, Any]:

@@ -112,7 +112,9 @@ def open_wandb(
     name: str | None = None,
     tags: Sequence[str] = (),
 ) -> RunLogger:
-    """Opens the run's logger, which notes the configuration `record`; `mode` is offline (no network, no key), online, or disabled.
+    """Opens the run's logger, which notes the configuration `record`.
+
+    `mode` is offline (no network and no key needed), online, or disabled.
 
     Raises:
         UserError: for another mode, or when an online run cannot be opened.

@@ -1,6 +1,6 @@
 """Image files as tensors: any mode and any size in, float32 RGB of one size in [0, 1] out.
 
-An image whose sides differ is cropped to a centred square before it is resized.
+An image of other proportions is cropped around its centre before it is resized.
 Deviation: the paper's code stretches both images to a square; a crop keeps shapes as they are.
 """
 
@@ -19,11 +19,15 @@ __all__ = ["as_uint8", "read_image", "to_pil"]
 SMALLEST_SIDE = 8
 
 
-def read_image(path: str | Path, *, size: int) -> Float[Tensor, "3 {size} {size}"]:
+def read_image(path: str | Path, *, size: tuple[int, int]) -> Float[Tensor, "3 h w"]:
     """Reads one image file as float32 RGB in [0, 1].
 
     Grey, palette and 16-bit images are converted; transparency is laid over white; the orientation that a camera
-    recorded is applied; a centred square is cropped and resized (Lanczos) to `size` pixels a side.
+    recorded is applied; a centred part of the wanted proportions is cropped and resized (Lanczos).
+
+    Args:
+        path: The file.
+        size: Height and width of the result in pixels.
 
     Raises:
         UserError: when the file is missing, empty, not an image, damaged, or less than 8 pixels a side.
@@ -50,7 +54,7 @@ def read_image(path: str | Path, *, size: int) -> Float[Tensor, "3 {size} {size}
             f"The image '{path}' has {width} x {height} pixels, too few to encode: give one of at least "
             f"{SMALLEST_SIDE} x {SMALLEST_SIDE} pixels."
         )
-    fitted = ImageOps.fit(picture, (size, size), method=Image.Resampling.LANCZOS)
+    fitted = ImageOps.fit(picture, (size[1], size[0]), method=Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 255.0).permute(2, 0, 1).contiguous()
 
 

@@ -7,7 +7,7 @@ in-between frames (both ends included), numbered in the order of their file name
 
 import csv
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from latent_geodesics.data.images import read_image
 from latent_geodesics.errors import UserError
 
-__all__ = ["ImagePair", "PairBatch", "PairData", "read_manifest"]
+__all__ = ["ImagePair", "PairBatch", "PairData", "read_batch", "read_manifest"]
 
 REQUIRED_COLUMNS = ("id", "group", "image_a", "image_b", "prompt_a", "prompt_b")
 FRAME_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
@@ -99,14 +99,9 @@ class PairData:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def batches(self, *, size: int) -> Iterator[PairBatch]:
-        """Reads the pairs, `batch_size` at a time, as images of `size` pixels a side."""
-        for first in range(0, len(self.pairs), self.batch_size):
-            yield read_batch(self.pairs[first : first + self.batch_size], size=size)
 
-
-def read_batch(pairs: Sequence[ImagePair], *, size: int) -> PairBatch:
-    """Reads the files of some pairs as images of `size` pixels a side."""
+def read_batch(pairs: Sequence[ImagePair], *, size: tuple[int, int]) -> PairBatch:
+    """Reads the files of some pairs as images of one size, (height, width) in pixels."""
     return PairBatch(
         pairs=tuple(pairs),
         images_a=torch.stack([read_image(pair.image_a, size=size) for pair in pairs]),

@@ -1,0 +1,143 @@
+"""Lightning callbacks: writing a run's folder, pair by pair, while the run goes on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+from torch import Tensor
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.figures import Curve, draw_overview, draw_pair
+from latent_geodesics.files import write_text
+from latent_geodesics.report import PairPage, write_report
+from latent_geodesics.results import BatchResult, MethodResult, summarise
+from latent_geodesics.runner import Run
+from latent_geodesics.strips import save_animation, save_strip
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder(pl.Callback):
+    """Writes strips, animations, figures and a line of `results.csv` for each pair as soon as its batch is done.
+
+    Args:
+        run: The run whose folder and logger are written to.
+        pairs: How many pairs the run has in all.
+    """
+
+    def __init__(self, *, run: Run, pairs: int) -> None:
+        self.run = run
+        self.expected = pairs
+        self.rows: list[dict[str, Any]] = []
+        self.pages: list[PairPage] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes what a batch gave."""
+        result: BatchResult = outputs["result"]
+        for index in range(len(result.pairs.batch)):
+            self._write_pair(result, index)
+        write_text(self.run.folder / "results.csv", self.table.to_csv(index=False))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each pair and method so far."""
+        return pd.DataFrame(self.rows)
+
+    def finish(self) -> Mapping[str, float]:
+        """Writes the overview, the tables and the report; returns the summary.
+
+        Raises:
+            KeyboardInterrupt: when the run was interrupted before its last pair (what was finished is written first).
+            UserError: when the score of some pair was not finite, so that not all of the run worked.
+        """
+        if not self.rows:
+            raise KeyboardInterrupt
+        folder, table = self.run.folder, self.table
+        summary = summarise(table)
+        draw_overview(folder / "figures" / "overview.png", table)
+        write_report(folder, table=table, summary=summary, pages=self.pages, config=self.run.config)
+        self.run.logger.table("results", list(table.columns), table.to_numpy().tolist())
+        if (folder / "figures" / "overview.png").exists():
+            self.run.logger.picture("overview", folder / "figures" / "overview.png")
+        if len(self.pages) < self.expected:
+            raise KeyboardInterrupt
+        broken = table[table["status"] == "non_finite_score"]
+        if len(broken):
+            named = ", ".join(broken["pair"].unique())
+            raise UserError(
+                f"The score of {len(broken)} of {len(table)} paths was not finite ({named}): the other results are in "
+                f"'{folder}'; try a larger tau, a smaller alpha, or float32 weights."
+            )
+        return summary
+
+    def _write_pair(self, result: BatchResult, index: int) -> None:
+        batch, folder = result.pairs.batch, self.run.folder
+        pair = batch.pairs[index]
+        truth = batch.truth[index]
+        rows = {method.method: method.morph.frames[index] for method in result.methods}
+        if truth is not None:
+            rows = {"true frames": truth} | rows
+        save_strip(folder / "images" / f"{pair.id}.png", rows)
+        for name, frames in rows.items():
+            save_animation(folder / "images" / f"{pair.id}_{name.replace(' ', '_')}.gif", frames)
+        curves = [_curve(method, index) for method in result.methods if method.curves is not None]
+        if curves:
+            draw_pair(folder / "figures" / f"{pair.id}.png", curves, density=result.pairs.density)
+        new = [method.row(index, pair=pair.id, group=pair.group) for method in result.methods]
+        self.rows.extend(new)
+        self.pages.append(
+            PairPage(
+                id=pair.id,
+                group=pair.group,
+                prompt_a=pair.prompt_a,
+                prompt_b=pair.prompt_b,
+                strip=f"images/{pair.id}.png",
+                animations={name: f"images/{pair.id}_{name.replace(' ', '_')}.gif" for name in rows},
+                figure=f"figures/{pair.id}.png" if curves else None,
+                rows=new,
+            )
+        )
+        self._log_pair(pair.id, curves)
+
+    def _log_pair(self, pair: str, curves: list[Curve]) -> None:
+        folder, logger = self.run.folder, self.run.logger
+        logger.picture(f"strips/{pair}", folder / "images" / f"{pair}.png")
+        if curves:
+            logger.picture(f"figures/{pair}", folder / "figures" / f"{pair}.png")
+        for curve in curves:
+            name = f"{pair}/{curve.method}"
+            logger.curve(f"log_density/{name}", curve.log_density.tolist(), against=curve.u.tolist(), axis="u")
+            iterations = range(len(curve.residuals))
+            logger.curve(f"residual/{name}", curve.residuals.tolist(), against=iterations, axis="iteration")
+            logger.curve(f"length/{name}", curve.lengths.tolist(), against=iterations, axis="iteration")
+
+
+def _curve(result: MethodResult, index: int) -> Curve:
+    """What the figures draw of one pair."""
+    curves, solution = result.curves, result.morph.solution
+    assert curves is not None and solution is not None
+    trace = solution.trace
+    return Curve(
+        method=result.method,
+        u=_numbers(curves.u),
+        log_density=_numbers(curves.log_density[index]),
+        speed=_numbers(curves.speed[index] / curves.speed[index].mean().clamp_min(1e-12)),
+        residual=_numbers(curves.residual[index]),
+        evaluations=_numbers(trace.evaluations[:, index]),
+        lengths=_numbers(trace.length[:, index]),
+        residuals=_numbers(trace.residual[:, index]),
+    )
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    return values.detach().double().cpu().numpy()

@@ -1,0 +1,45 @@
+"""The two lines that every paper compares with: straight and spherical, between the inverted latents.
+
+Both are known in closed form, so they cost no evaluation of the score.
+"""
+
+import torch
+
+from latent_geodesics.manifold import Euclidean, Manifold
+from latent_geodesics.methods.base import PathMethod
+from latent_geodesics.path import Path, StraightLine, shortest_path
+from latent_geodesics.records import BoundaryProblem, Solution, Status, Trace
+
+__all__ = ["Lerp", "Slerp"]
+
+
+class Lerp(PathMethod):
+    """The straight line x(u) = (1-u) x_A + u x_B. It leaves the sphere: at its middle the norm is too small."""
+
+    def solve(self, problem: BoundaryProblem) -> Solution:
+        """The straight line."""
+        return _known(StraightLine(x0=problem.x0, x1=problem.x1))
+
+    def manifold(self, problem: BoundaryProblem) -> Manifold:
+        """The flat space around the sphere."""
+        return Euclidean()
+
+
+class Slerp(PathMethod):
+    """The great circle between the two latents (Shoemake 1985), the angle taken over the whole flat latent."""
+
+    def solve(self, problem: BoundaryProblem) -> Solution:
+        """The great circle."""
+        return _known(shortest_path(problem.manifold, problem.x0, problem.x1))
+
+
+def _known(path: Path) -> Solution:
+    """A path that needs no solving."""
+    none = torch.zeros(path.pairs)
+    empty = torch.empty(0, path.pairs)
+    return Solution(
+        path=path,
+        status=(Status.CONVERGED,) * path.pairs,
+        stats={"evaluations": none, "iterations": none},
+        trace=Trace(evaluations=empty, residual=empty, length=empty, step=empty),
+    )

@@ -1,0 +1,34 @@
+"""Numbers of a path in the latent space, from its curves."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.metrics.base import MeasuredMorph, SequenceMetric
+
+__all__ = ["PathQuality"]
+
+
+class PathQuality(SequenceMetric):
+    """Length, log-density and residual of a path; a method without a path has none of them.
+
+    - `length`: int p~^-alpha |g'| du, p~ relative to the density at the path's start;
+    - `log_density_mean`, `log_density_min`: over the path, in nats, relative to its start;
+    - `log_density_end`: at the far end. Where the prompt changes along the path the score is the gradient of no single
+      density, and this number tells by how much paths between the same ends disagree;
+    - `residual_mean`: mean norm of the geodesic gradient over the interior of the path.
+    """
+
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
+        """The columns named above."""
+        curves = measured.curves
+        if curves is None:
+            return {}
+        return {
+            "length": curves.length,
+            "log_density_mean": curves.log_density.mean(-1),
+            "log_density_min": curves.log_density.min(-1).values,
+            "log_density_end": curves.log_density[:, -1],
+            "residual_mean": curves.residual[:, 1:-1].mean(-1),
+        }

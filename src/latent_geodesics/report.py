@@ -1,0 +1,140 @@
+"""The report of a run: one page that holds its own pictures, so that it can be mailed and opened anywhere."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from latent_geodesics.files import write_text
+from latent_geodesics.records import Status
+from latent_geodesics.results import HIGHER_IS_BETTER, LOWER_IS_BETTER
+
+__all__ = ["PairPage", "write_report"]
+
+COLUMNS = {
+    "log_density_mean": "mean log-density, nats",
+    "log_density_min": "least log-density, nats",
+    "length": "relative length",
+    "residual_mean": "residual",
+    "ppl_seq_clevr": "perceptual length",
+    "pdv_clevr": "variance of its steps",
+    "truth_rmse": "pixel error to truth",
+    "truth_clevr": "perceptual error to truth",
+    "reconstruction_psnr": "ends, dB",
+    "evaluations": "score evaluations",
+    "seconds": "seconds",
+}
+MEDIA = {".png": "image/png", ".gif": "image/gif"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairPage:
+    """What the report shows of one pair; files are relative to the run's folder."""
+
+    id: str
+    group: str
+    prompt_a: str
+    prompt_b: str
+    strip: str
+    animations: Mapping[str, str]
+    figure: str | None
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A number of a table, and whether it is the best of its column."""
+
+    text: str
+    best: bool
+
+
+def write_report(
+    folder: Path,
+    *,
+    table: pd.DataFrame,
+    summary: Mapping[str, float],
+    pages: Sequence[PairPage],
+    config: Mapping[str, Any],
+) -> None:
+    """Writes `report.html` into the run's folder."""
+    environment = Environment(
+        loader=PackageLoader("latent_geodesics"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["embedded"] = lambda file: _embedded(folder / file)
+    columns = {name: title for name, title in COLUMNS.items() if name in table.columns and table[name].notna().any()}
+    methods = list(dict.fromkeys(table["method"]))
+    means = table.groupby("method", sort=False)[list(columns)].mean()
+    statuses = list(dict.fromkeys(table["status"]))
+    page = environment.get_template("report.html").render(
+        title=config.get("title", "Interpolation along probability-density geodesics"),
+        settings={key: config[key] for key in ("tau", "alpha", "guidance", "frames", "seed") if key in config},
+        density=config.get("density", ""),
+        columns=columns,
+        methods=methods,
+        means={method: _row(means.loc[method], means, columns) for method in methods},
+        pairs=len(pages),
+        verdicts=_verdicts(summary),
+        statuses={name: (_remedy(name), int((table["status"] == name).sum())) for name in statuses},
+        overview="figures/overview.png" if (folder / "figures" / "overview.png").exists() else None,
+        pages=[(page, _page_rows(page, columns)) for page in pages],
+    )
+    write_text(folder / "report.html", page)
+
+
+def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cell]]:
+    frame = pd.DataFrame(page.rows).set_index("method")
+    return {str(method): _row(frame.loc[method], frame, columns) for method in frame.index}
+
+
+def _row(values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str]) -> list[Cell]:
+    return [
+        Cell(text=_number(values[name]), best=_is_best(float(values[name]), among[name].astype(float), name))
+        for name in columns
+    ]
+
+
+def _is_best(value: float, among: "pd.Series[float]", name: str) -> bool:
+    if name in HIGHER_IS_BETTER:
+        return value == among.max()
+    return name in LOWER_IS_BETTER and value == among.min()
+
+
+def _number(value: Any) -> str:
+    number = float(value)
+    if number != number:
+        return "-"
+    if number == int(number) and abs(number) < 1e6:
+        return str(int(number))
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:,.0f}"
+
+
+def _verdicts(summary: Mapping[str, float]) -> list[tuple[str, str, float]]:
+    """(method, what is compared, share of the pairs) for the comparisons that a reader looks for first."""
+    asked = {
+        "log_density_mean": "the mean log-density is higher",
+        "log_density_min": "the least log-density is higher",
+        "length": "the length is smaller",
+        "ppl_seq_clevr": "the perceptual path is shorter",
+        "truth_clevr": "the frames are nearer to the true ones",
+    }
+    found = []
+    for method in ("geodesic", "geodesic_paper"):
+        for column, words in asked.items():
+            share = summary.get(f"{method}/{column}_better_than_slerp")
+            if share is not None:
+                found.append((method.replace("_", " "), words, share))
+    return found
+
+
+def _remedy(status: str) -> str:
+    return Status(status).sentence
+
+
+def _embedded(file: Path) -> str:
+    """A picture as a data address, so that the page needs no other file."""
+    return f"data:{MEDIA[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"

@@ -1,0 +1,48 @@
+"""Pictures of sequences: strips of frames, a row a method, and animations."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from latent_geodesics.data.images import to_pil
+from latent_geodesics.files import replacing
+
+__all__ = ["save_animation", "save_strip"]
+
+TILE = 96
+LABEL_WIDTH = 132
+GAP = 2
+SMALLEST_ANIMATION = 192
+FRAME_MS = 90
+END_MS = 700
+
+
+def save_strip(file: Path, rows: Mapping[str, Float[Tensor, "n 3 h w"]]) -> None:
+    """Writes the sequences below one another, each row named on its left, as one image."""
+    columns = max(len(frames) for frames in rows.values())
+    width = LABEL_WIDTH + columns * (TILE + GAP)
+    sheet = Image.new("RGB", (width, len(rows) * (TILE + GAP) - GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=15)
+    for line, (name, frames) in enumerate(rows.items()):
+        top = line * (TILE + GAP)
+        pen.text((6, top + TILE // 2), name.replace("_", " "), fill="#222222", font=font, anchor="lm")
+        for column, frame in enumerate(frames):
+            sheet.paste(_scaled(frame, TILE), (LABEL_WIDTH + column * (TILE + GAP), top))
+    with replacing(file) as partial:
+        sheet.save(partial)
+
+
+def save_animation(file: Path, frames: Float[Tensor, "n 3 h w"]) -> None:
+    """Writes a sequence as a looping GIF that rests on both ends."""
+    pictures = [_scaled(frame, max(SMALLEST_ANIMATION, frame.shape[-1])) for frame in frames]
+    durations = [END_MS, *[FRAME_MS] * (len(pictures) - 2), END_MS]
+    with replacing(file) as partial:
+        pictures[0].save(partial, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+
+
+def _scaled(frame: Float[Tensor, "3 h w"], size: int) -> Image.Image:
+    return to_pil(frame).resize((size, size), Image.Resampling.BICUBIC)

@@ -1,0 +1,139 @@
+"""Interpolation: every method on every pair, under Lightning's test loop.
+
+Lightning owns the loop over the pairs, the device and the callbacks; `InterpolationModule` does one batch; the callback
+`RunFolder` writes what it gives, pair by pair, so that an interrupted run keeps what was finished.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from latent_geodesics.callbacks import RunFolder
+from latent_geodesics.data import PairBatch, PairData, read_batch
+from latent_geodesics.errors import UserError
+from latent_geodesics.methods import EncodedPairs, Method, Morph, PairEncoder
+from latent_geodesics.metrics import MeasuredMorph, PathCurves, SequenceMetric, path_curves
+from latent_geodesics.models import LatentModel
+from latent_geodesics.results import BatchResult, MethodResult
+from latent_geodesics.runner import Run
+
+__all__ = ["Interpolation", "InterpolationModule"]
+
+
+class InterpolationModule(pl.LightningModule):
+    """Encodes a batch of pairs and hands it to every method, then measures what each made of it."""
+
+    def __init__(
+        self,
+        *,
+        encoder: PairEncoder,
+        methods: Mapping[str, Method],
+        metrics: Mapping[str, SequenceMetric],
+        frames: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.methods = methods
+        self.metrics = metrics
+        self.u = torch.linspace(0, 1, frames, dtype=torch.float64)
+
+    def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, dataloader_idx: int) -> PairBatch:
+        """Leaves the images where they are: the model moves them, in the chunks that fit."""
+        return batch
+
+    def test_step(self, batch: PairBatch, batch_idx: int) -> dict[str, BatchResult]:
+        """One batch of pairs through every method and metric."""
+        pairs = self.encoder.encode(batch)
+        results = []
+        for name, method in self.methods.items():
+            morph = method.morph(pairs, self.u)
+            measured = MeasuredMorph(pairs=pairs, morph=morph, u=self.u, curves=self._curves(pairs, morph))
+            scores: dict[str, Tensor] = {}
+            for metric in self.metrics.values():
+                scores |= metric.measure(measured)
+            results.append(MethodResult(method=name, morph=morph, curves=measured.curves, scores=scores))
+        return {"result": BatchResult(pairs=pairs, u=self.u, methods=tuple(results))}
+
+    def _curves(self, pairs: EncodedPairs, morph: Morph) -> PathCurves | None:
+        problem = pairs.problem
+        if morph.solution is None or morph.manifold is None:
+            return None
+        return path_curves(morph.solution.path, problem.field, morph.manifold, problem.alpha)
+
+
+class Interpolation:
+    """Creates the task of interpolating pairs of images.
+
+    Args:
+        model: The diffusion model.
+        data: The pairs.
+        score: The score that makes the geometry.
+        methods: Name -> method; a row of each strip, a line of each curve.
+        metrics: Name -> metric of a sequence.
+        tau: Noise level of the latents, in (0, 1).
+        alpha: Power of the density, at least 0.
+        frames: Images of a sequence, both ends included.
+        guidance: Classifier-free guidance at decoding.
+        fixed_condition: See `PairEncoder`.
+        textual_inversion: See `PairEncoder`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: LatentModel,
+        data: PairData,
+        score: Any,
+        methods: Mapping[str, Method],
+        metrics: Mapping[str, SequenceMetric],
+        tau: float,
+        alpha: float,
+        frames: int,
+        guidance: float,
+        fixed_condition: bool,
+        textual_inversion: Mapping[str, Any],
+    ) -> None:
+        if frames < 3:
+            raise UserError(f"frames must be at least 3 (two ends and one between), got {frames}.")
+        if not methods:
+            raise UserError("No method was chosen: name some, as in method=[geodesic,slerp].")
+        self.model = model
+        self.data = data
+        self.methods = methods
+        self.metrics = metrics
+        self.frames = frames
+        self._encoder = partial(
+            PairEncoder,
+            model=model,
+            score=score,
+            tau=tau,
+            alpha=alpha,
+            guidance=guidance,
+            fixed_condition=fixed_condition,
+            textual_inversion=textual_inversion,
+        )
+        self._encoder(seed=0)  # so that a tau or alpha out of range is refused before anything starts
+
+    def run(self, run: Run) -> Mapping[str, float]:
+        """Interpolates every pair; returns the means over the pairs, `<method>/<column>` -> number."""
+        weights = {"model": self.model.fingerprint}
+        for metric in self.metrics.values():
+            weights |= metric.weights
+        run.record_environment(weights=weights)
+        module = InterpolationModule(
+            encoder=self._encoder(seed=run.seed), methods=self.methods, metrics=self.metrics, frames=self.frames
+        )
+        folder = RunFolder(run=run, pairs=len(self.data))
+        trainer = run.trainer(callbacks=[folder], enable_checkpointing=False, enable_model_summary=False)
+        loader: DataLoader[Sequence[Any]] = DataLoader(
+            self.data.pairs,  # type: ignore[arg-type]
+            batch_size=self.data.batch_size,
+            collate_fn=partial(read_batch, size=self.model.image_size),
+        )
+        trainer.test(module, dataloaders=loader, verbose=False)
+        return folder.finish()
