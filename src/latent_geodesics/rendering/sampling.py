@@ -1,0 +1,123 @@
+"""Random scenes after CLEVR's rules: scene i of seed s depends on the pair (s, i) and on nothing else.
+
+Numbers, shapes, sizes, colours and materials are drawn first; places and turns, uniform, are then drawn again until
+1. the ball about each object that just holds it lies inside the frame,
+2. two objects are at least 0.25 apart (CLEVR's `min_dist`) between their bounding circles on the floor,
+3. along the image's right and along the view, both on the floor, their centres differ by 0.4 (CLEVR's `margin`),
+4. the distance of their centres in the image is at least 0.85 of the sum of the radii of the balls of rule 1, so that
+   neither is hidden. CLEVR counts visible pixels instead; this rule is stricter and needs no renderer.
+
+References: Johnson et al., CLEVR, 2017, arXiv 1612.06890, appendix A.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import numpy as np
+
+from latent_geodesics.rendering.scene import COLORS, MATERIALS, SIZES, Camera, Lights, Scene, SceneObject, Vector
+
+__all__ = ["SceneSampler", "is_clear"]
+
+REACH = 3.0  # half width of the square of the floor on which CLEVR places objects
+MIN_DISTANCE = 0.25
+MARGIN = 0.4
+MIN_BALL_SEPARATION = 0.85
+CORNER = 1.2  # how far the rim of a cylinder reaches beyond its radius, as the camera sees it
+ATTEMPTS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneSampler:
+    """Draws scenes: counts, shapes and sizes by weight, the rest uniformly, lamps and camera jittered.
+
+    Args:
+        counts: weight of each number of objects.
+        shapes: weight of each shape; cubes lead because a small image model learns them last.
+        large: probability of a large object, in [0, 1].
+        camera_jitter: half width of the uniform jitter of each camera coordinate, world units (CLEVR: 0.5).
+        lamp_jitter: the same for the lamps (CLEVR: 1.0).
+    """
+
+    counts: Mapping[int, float] = field(default_factory=lambda: {1: 0.5, 2: 0.5})
+    shapes: Mapping[str, float] = field(default_factory=lambda: {"cube": 0.4, "sphere": 0.3, "cylinder": 0.3})
+    large: float = 0.6
+    camera_jitter: float = 0.5
+    lamp_jitter: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.counts or min(self.counts) < 1 or min(self.counts.values()) < 0:
+            raise ValueError(f"counts must give a weight >= 0 to numbers of objects >= 1, got {dict(self.counts)}")
+        if not 0.0 <= self.large <= 1.0:
+            raise ValueError(f"large must be a probability in [0, 1], got {self.large}")
+
+    def scene(self, *, seed: int, index: int) -> Scene:
+        """Scene number `index` of the sequence of `seed`."""
+        return self.draw(np.random.default_rng([seed, index]))
+
+    def draw(self, generator: np.random.Generator, *, count: int | None = None) -> Scene:
+        """A scene from the generator, with `count` objects where that is given."""
+        camera = Camera(position=_jittered(Camera().position, self.camera_jitter, generator))
+        lights = Lights(
+            key=_jittered(Lights().key, self.lamp_jitter, generator),
+            fill=_jittered(Lights().fill, self.lamp_jitter, generator),
+            back=_jittered(Lights().back, self.lamp_jitter, generator),
+        )
+        number = int(_weighted(self.counts, generator)) if count is None else count
+        unplaced = [self._object(generator) for _ in range(number)]
+        for _ in range(ATTEMPTS):
+            objects = tuple(_placed(item, generator) for item in unplaced)
+            scene = Scene(objects=objects, camera=camera, lights=lights)
+            if is_clear(scene):
+                return scene
+        raise ValueError(f"no clear placement of {number} objects in {ATTEMPTS} attempts: ask for fewer objects")
+
+    def _object(self, generator: np.random.Generator) -> SceneObject:
+        return SceneObject(
+            shape=str(_weighted(self.shapes, generator)),
+            rgb=COLORS[str(generator.choice(list(COLORS)))],
+            radius=SIZES["large" if generator.random() < self.large else "small"],
+            material=str(generator.choice(MATERIALS)),
+            position=(0.0, 0.0),
+        )
+
+
+def is_clear(scene: Scene) -> bool:
+    """Whether every object is in view and none touches, lines up with or hides another (the module's four rules)."""
+    return all(_in_view(scene.camera, item) for item in scene.objects) and all(
+        _apart(scene.camera, first, second) for first, second in combinations(scene.objects, 2)
+    )
+
+
+def _placed(item: SceneObject, generator: np.random.Generator) -> SceneObject:
+    x, y = (float(value) for value in generator.uniform(-REACH, REACH, size=2))
+    return replace(item, position=(x, y), rotation=float(generator.uniform(0.0, 360.0)))
+
+
+def _in_view(camera: Camera, item: SceneObject) -> bool:
+    radius = camera.projected_radius(item.centre, CORNER * item.radius)
+    return all(radius <= coordinate <= 1.0 - radius for coordinate in camera.project(item.centre))
+
+
+def _apart(camera: Camera, first: SceneObject, second: SceneObject) -> bool:
+    if math.dist(first.position, second.position) < first.radius + second.radius + MIN_DISTANCE:
+        return False
+    right, _, view = camera.axes()[:, :2]
+    offset = np.subtract(second.position, first.position)
+    if min(abs(right @ offset) / np.linalg.norm(right), abs(view @ offset) / np.linalg.norm(view)) < MARGIN:
+        return False
+    balls = sum(camera.projected_radius(item.centre, item.reach) for item in (first, second))
+    return math.dist(camera.project(first.centre), camera.project(second.centre)) >= MIN_BALL_SEPARATION * balls
+
+
+def _jittered(place: Vector, width: float, generator: np.random.Generator) -> Vector:
+    x, y, z = (float(value) for value in np.add(place, generator.uniform(-width, width, size=3)))
+    return (x, y, z)
+
+
+def _weighted(weights: Mapping[int, float] | Mapping[str, float], generator: np.random.Generator) -> int | str:
+    choices: Sequence[int | str] = list(weights)
+    shares = np.array(list(weights.values()), dtype=float)
+    return choices[int(generator.choice(len(choices), p=shares / shares.sum()))]
