@@ -103,7 +103,9 @@ def load_shards(folder: str | Path, *, first: int = 0, count: int | None = None)
     """
     paths = sorted(Path(folder).glob("shard-*.npy"))
     if not paths:
-        raise UserError(f"no shard-*.npy in {folder}: render the frames first (task=render_clevr folder={folder})")
+        raise UserError(
+            f"No shard-*.npy in {folder}: render the frames first (run.py task=render_clevr task.folder={folder})."
+        )
     for path in paths[first : None if count is None else first + count]:
         yield Shard(frames=np.load(path, mmap_mode="r"), records=_records(path.with_suffix(".jsonl")))
 
@@ -116,8 +118,8 @@ def _finished(folder: Path, number: int, span: range, seed: int) -> bool:
     found = (records[0]["seed"], records[0]["index"], len(records))
     if found != (seed, span.start, len(span)):
         raise UserError(
-            f"{path} holds (seed, first index, frames) = {found}, wanted {(seed, span.start, len(span))}: "
-            "delete it or choose another folder"
+            f"The shard {path} holds (seed, first index, frames) = {found}, wanted {(seed, span.start, len(span))}: "
+            "delete it, or choose another task.folder."
         )
     return True
 

@@ -190,14 +190,14 @@ def _plan(
 
 # the first four are a small demonstration of the rest; a turn stays below a cube's symmetry of 90 degrees
 PLANS: tuple[Plan, ...] = (
-    _plan("translate_x", 2, 1, _translate_x, 2.2),
+    _plan("translate_x", 2, 1, _translate_x, 1.6),
     _plan("recolour", 2, 1, _recolour),
     _plan("rotate", 2, 1, _rotate, 45.0, "cube"),
     _plan("different_scene", 4, 1, _different, 2),
-    _plan("translate_x", 1, 1, _translate_x, 1.0),
-    _plan("translate_x", 3, 2, _translate_x, 2.8),
+    _plan("translate_x", 1, 1, _translate_x, 0.8),
+    _plan("translate_x", 3, 2, _translate_x, 1.8),
     _plan("translate_depth", 1, 1, _translate_depth, 1.2),
-    _plan("translate_depth", 2, 1, _translate_depth, 2.5),
+    _plan("translate_depth", 2, 1, _translate_depth, 2.8),
     _plan("translate_depth", 3, 2, _translate_depth, 2.5),
     _plan("recolour", 1, 1, _recolour),
     _plan("recolour", 2, 2, _recolour),
@@ -213,7 +213,7 @@ PLANS: tuple[Plan, ...] = (
     _plan("material", 2, 2, _material),
     _plan("shape", 2, 1, _shape),
     _plan("shape", 2, 2, _shape),
-    _plan("two_changed", 2, 1, _move_and_recolour, 1.8),
+    _plan("two_changed", 2, 1, _move_and_recolour, 1.2),
     _plan("two_changed", 2, 1, _material_and_color),
     _plan("two_changed", 3, 2, _color_and_other_shape),
     _plan("several_changed", 3, 1, _several, 0.8),

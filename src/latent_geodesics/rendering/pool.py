@@ -58,10 +58,10 @@ class _Worker:
         answer = self._ask(json.dumps(request))
         if answer is None:
             words = self._last_words()
-            remedy = "run `make render-env`" if "'bpy'" in words else "run again, if memory ran out with fewer workers"
-            raise UserError(f"the renderer died on scene {scene.to_json()}: {words}; {remedy}")
+            remedy = "run `make render-env`" if "'bpy'" in words else "run again, with fewer workers if memory is short"
+            raise UserError(f"The renderer died on scene {scene.to_json()}: {words}; {remedy}.")
         if "error" in answer:
-            raise UserError(f"the renderer refused scene {scene.to_json()}: {answer['error']}; correct the scene")
+            raise UserError(f"The renderer cannot render scene {scene.to_json()}: {answer['error']}; change it.")
         with Image.open(self.file) as image:
             return np.asarray(image.convert("RGB"))
 
@@ -121,14 +121,14 @@ class RenderPool:
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.python = Path(renderer_python)
-        if not self.python.exists():
-            raise UserError(
-                f"the renderer's interpreter {self.python} does not exist: "
-                "run `make render-env`, or set renderer_python"
-            )
         self.workers, self.resolution, self.samples, self.script = workers, resolution, samples, Path(script)
 
     def __enter__(self) -> "RenderPool":
+        if not self.python.exists():
+            raise UserError(
+                f"The renderer's interpreter {self.python} does not exist: run `make render-env`, or set "
+                "task.renderer_python to a Python that has bpy."
+            )
         self._folder = tempfile.TemporaryDirectory(prefix="render-")
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._all = [

@@ -68,7 +68,7 @@ class SceneSampler:
         number = int(_weighted(self.counts, generator)) if count is None else count
         unplaced = [self._object(generator) for _ in range(number)]
         for _ in range(ATTEMPTS):
-            objects = tuple(_placed(item, generator) for item in unplaced)
+            objects = tuple(_placed(item, camera, generator) for item in unplaced)
             scene = Scene(objects=objects, camera=camera, lights=lights)
             if is_clear(scene):
                 return scene
@@ -91,9 +91,14 @@ def is_clear(scene: Scene) -> bool:
     )
 
 
-def _placed(item: SceneObject, generator: np.random.Generator) -> SceneObject:
-    x, y = (float(value) for value in generator.uniform(-REACH, REACH, size=2))
-    return replace(item, position=(x, y), rotation=float(generator.uniform(0.0, 360.0)))
+def _placed(item: SceneObject, camera: Camera, generator: np.random.Generator) -> SceneObject:
+    """The object at a place in view, wherever the others are."""
+    for _ in range(ATTEMPTS):
+        x, y = (float(value) for value in generator.uniform(-REACH, REACH, size=2))
+        placed = replace(item, position=(x, y), rotation=float(generator.uniform(0.0, 360.0)))
+        if _in_view(camera, placed):
+            return placed
+    raise ValueError(f"no place in view for an object of radius {item.radius}: move the camera away")
 
 
 def _in_view(camera: Camera, item: SceneObject) -> bool:

@@ -1,0 +1,211 @@
+"""Scenes as data: projection, round trips, captions, sampling rules, exact motions."""
+
+import math
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from latent_geodesics.rendering.captions import caption, random_caption
+from latent_geodesics.rendering.motion import (
+    Motion,
+    Orbit,
+    Recolour,
+    Resize,
+    Rise,
+    Rotate,
+    Swap,
+    Together,
+    Translate,
+    floor_directions,
+)
+from latent_geodesics.rendering.sampling import MIN_DISTANCE, SceneSampler, is_clear
+from latent_geodesics.rendering.scene import COLORS, SIZES, Camera, Scene, SceneObject
+
+
+def cube(**changes):
+    values = {"shape": "cube", "rgb": COLORS["red"], "radius": 0.7, "material": "rubber", "position": (0.0, 0.0)}
+    return SceneObject(**(values | changes))
+
+
+def two_objects():
+    other = cube(shape="cylinder", rgb=COLORS["yellow"], radius=0.35, material="metal", position=(1.0, -0.5))
+    return Scene(objects=(cube(rotation=10.0, position=(-1.0, 0.25)), other))
+
+
+def motions():
+    start = two_objects()
+    move = Translate(start=start, offset=(1.0, 0.5))
+    recolour = Recolour(start=start, index=1, rgb=COLORS["blue"])
+    return [
+        move,
+        Rotate(start=start, degrees=30.0),
+        Resize(start=start, radius=0.35),
+        recolour,
+        Swap(start=start),
+        Orbit(start=start, degrees=-25.0),
+        Rise(start=start, height=1.5),
+        Together(start=start, parts=(move, recolour)),
+    ]
+
+
+def test_json_round_trip_is_exact():
+    scene = SceneSampler(counts={2: 1.0}).scene(seed=7, index=3)
+    assert Scene.from_json(scene.to_json()) == scene
+
+
+@pytest.mark.parametrize(
+    "change", [{"shape": "cone"}, {"material": "wood"}, {"radius": 0.0}, {"rgb": (0.0, 0.0, 1.5)}, {"rgb": (0.0, 1.0)}]
+)
+def test_objects_refuse_what_clevr_does_not_have(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} must be"):
+        cube(**change)
+
+
+def test_names_are_those_of_the_nearest_published_values():
+    item = cube(rgb=(0.6, 0.15, 0.2), radius=0.6)
+    assert (item.color, item.size) == ("red", "large")
+
+
+def test_the_camera_sees_its_target_in_the_middle_and_axes_are_orthonormal():
+    camera = Camera(position=(3.0, -4.0, 5.0), target=(0.5, 0.25, 0.0), shift=0.0)
+    assert camera.project(camera.target) == pytest.approx((0.5, 0.5))
+    assert camera.axes() @ camera.axes().T == pytest.approx(np.eye(3))
+    assert Camera(shift=0.1).project((0.0, 0.0, 0.0)) == pytest.approx((0.5, 0.4))
+
+
+def test_right_up_and_away_on_the_floor_are_right_up_and_up_in_the_image():
+    camera = Camera()
+    right, away = floor_directions(camera)
+    middle = camera.project((0.0, 0.0, 0.0))
+    to_the_right, further, above = (camera.project(point) for point in ((*right, 0.0), (*away, 0.0), (0.0, 0.0, 1.0)))
+    assert to_the_right[0] > middle[0] + 0.05
+    assert to_the_right[1] == pytest.approx(middle[1])
+    assert further[0] == pytest.approx(middle[0])
+    assert further[1] < middle[1] - 0.05
+    assert above[1] < middle[1] - 0.05
+
+
+def test_projection_has_the_lens_equation_s_scale():
+    camera = Camera(position=(0.0, -10.0, 0.0), lens=35.0, sensor=14.0, shift=0.0)
+    assert camera.project((2.0, 0.0, 1.0)) == pytest.approx((0.5 + 2.5 * 0.2, 0.5 - 2.5 * 0.1))
+    assert camera.projected_radius((0.0, 0.0, 0.0), 0.8) == pytest.approx(2.5 * 0.08)
+
+
+def test_captions():
+    scene = two_objects()
+    assert caption(scene) == "a large red rubber cube and a small yellow metal cylinder"
+    assert caption(scene, order=(1, 0)) == "a small yellow metal cylinder and a large red rubber cube"
+    assert caption(scene, drop={"size", "material"}) == "a red cube and a yellow cylinder"
+    three = replace(scene, objects=(*scene.objects, cube(shape="sphere")))
+    assert caption(three, drop={"size"}).startswith("a red rubber cube, a yellow metal cylinder and a red")
+
+
+def test_captions_refuse_a_drop_of_colour_and_an_order_that_forgets():
+    with pytest.raises(ValueError, match="drop may hold material, size"):
+        caption(two_objects(), drop={"color"})
+    with pytest.raises(ValueError, match="permutation"):
+        caption(two_objects(), order=(0, 0))
+
+
+def test_random_captions_keep_colour_and_shape_and_come_in_every_order():
+    scene = two_objects()
+    generator = np.random.default_rng(0)
+    texts = {random_caption(scene, generator, drop_share=0.5) for _ in range(200)}
+    assert len(texts) == 8
+    assert all("red" in text and "cube" in text and "yellow" in text and "cylinder" in text for text in texts)
+
+
+def test_a_sampled_scene_depends_on_seed_and_index_alone():
+    sampler = SceneSampler()
+    assert sampler.scene(seed=5, index=11) == SceneSampler().scene(seed=5, index=11)
+    assert len({sampler.scene(seed=seed, index=index).to_json() for seed in (5, 6) for index in (0, 1)}) == 4
+
+
+def test_sampled_scenes_are_clear():
+    sampler = SceneSampler(counts={1: 0.3, 2: 0.4, 3: 0.3})
+    scenes = [sampler.scene(seed=1, index=index) for index in range(40)]
+    assert {len(scene.objects) for scene in scenes} == {1, 2, 3}
+    for scene in scenes:
+        assert is_clear(scene)
+        assert all(0.0 < value < 1.0 for pixel in scene.pixels() for value in pixel)
+        for first, second in combinations(scene.objects, 2):
+            gap = math.dist(first.position, second.position) - first.radius - second.radius
+            assert gap >= MIN_DISTANCE
+
+
+def test_placement_does_not_bias_sizes():
+    scenes = [SceneSampler(counts={2: 1.0}, large=1.0).scene(seed=2, index=index) for index in range(5)]
+    assert {item.radius for scene in scenes for item in scene.objects} == {SIZES["large"]}
+
+
+def test_hidden_touching_and_cut_off_objects_are_not_clear():
+    alone = Scene(objects=(cube(),))
+    away = floor_directions(alone.camera)[1]
+    behind = cube(radius=0.35, position=(1.5 * away[0], 1.5 * away[1]))
+    assert is_clear(alone)
+    assert not is_clear(Scene(objects=(cube(), behind)))
+    assert not is_clear(Scene(objects=(cube(), cube(position=(0.8, 0.8)))))
+    assert not is_clear(Scene(objects=(cube(position=(3.0, 3.0)),)))
+
+
+def test_the_sampler_refuses_wrong_weights():
+    with pytest.raises(ValueError, match="counts"):
+        SceneSampler(counts={0: 1.0})
+    with pytest.raises(ValueError, match="large"):
+        SceneSampler(large=1.5)
+
+
+@pytest.mark.parametrize("motion", motions(), ids=lambda motion: type(motion).__name__)
+def test_motions_start_at_their_start(motion: Motion):
+    assert motion.scene(0.0) == motion.start
+    assert [motion.scenes(17)[k] for k in (0, 8, 16)] == [motion.scene(u) for u in (0.0, 0.5, 1.0)]
+
+
+def test_motions_end_exactly_where_they_say():
+    start = two_objects()
+    first, second = start.objects
+    ends = [motion.scene(1.0) for motion in motions()]
+    assert ends[0].objects == (replace(first, position=(0.0, 0.75)), second)
+    assert ends[1].objects == (replace(first, rotation=40.0), second)
+    assert ends[2].objects == (replace(first, radius=0.35), second)
+    assert ends[3].objects == (first, replace(second, rgb=COLORS["blue"]))
+    assert [item.position for item in ends[4].objects] == [second.position, first.position]
+    assert ends[6].camera.position == (*start.camera.position[:2], start.camera.position[2] + 1.5)
+    assert ends[7].objects == (replace(first, position=(0.0, 0.75)), replace(second, rgb=COLORS["blue"]))
+
+
+def test_motions_are_linear_in_u():
+    move, turn, grow, recolour = (motion.scene(0.25).objects for motion in motions()[:4])
+    assert move[0].position == pytest.approx((-0.75, 0.375))
+    assert turn[0].rotation == pytest.approx(17.5)
+    assert grow[0].radius == pytest.approx(0.6125)
+    mixed = [0.75 * a + 0.25 * b for a, b in zip(COLORS["yellow"], COLORS["blue"], strict=True)]
+    assert recolour[1].rgb == pytest.approx(mixed)
+
+
+def test_an_orbit_keeps_height_and_distance_and_turns_by_its_angle():
+    start = two_objects()
+    x, y, z = Orbit(start=start, degrees=60.0).scene(0.5).camera.position
+    before = start.camera.position
+    assert (math.hypot(x, y), z) == pytest.approx((math.hypot(*before[:2]), before[2]))
+    assert math.atan2(y, x) - math.atan2(before[1], before[0]) == pytest.approx(math.radians(30.0))
+
+
+def test_a_swap_keeps_the_distance_of_the_two():
+    swap = Swap(start=two_objects())
+    distances = [math.dist(*(item.position for item in scene.objects)) for scene in swap.scenes(9)]
+    assert distances == pytest.approx([distances[0]] * 9)
+
+
+def test_motions_refuse_positions_and_indices_out_of_range():
+    start = two_objects()
+    with pytest.raises(ValueError, match="u must lie"):
+        Rise(start=start, height=1.0).scene(1.01)
+    with pytest.raises(ValueError, match="index"):
+        Translate(start=start, offset=(0.0, 0.0), index=2)
+    with pytest.raises(ValueError, match="first and second"):
+        Swap(start=start, first=1, second=1)
+    with pytest.raises(ValueError, match="count"):
+        Rise(start=start, height=1.0).scenes(1)
