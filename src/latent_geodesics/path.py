@@ -158,32 +158,58 @@ class KnotPath(Path):
     circles exact and keeps float32 derivatives accurate, since the offsets are small beside the points.
 
     Args:
-        knots: the points to pass through; the first and last are the ends.
-        manifold: the space of the path, which holds the knots.
+        base: the shortest path between the ends.
+        offsets: what is added to the base at each node; zero at both ends.
+        manifold: the space that the curve is projected on.
         nodes: the position of each knot, increasing from 0 to 1; evenly spaced if not given.
     """
 
     def __init__(
         self,
         *,
-        knots: Float[Tensor, "p k d"],
+        base: StraightLine | GreatCircle,
+        offsets: Float[Tensor, "p k d"],
         manifold: Manifold,
         nodes: Float[Tensor, " k"] | None = None,
     ) -> None:
-        nodes = torch.linspace(0, 1, knots.shape[1], dtype=torch.float64) if nodes is None else nodes
-        if knots.ndim != 3 or knots.shape[1] < 2 or nodes.shape != knots.shape[1:2]:
-            shapes = f"{tuple(knots.shape)} and {tuple(nodes.shape)}"
-            raise ValueError(f"knots and nodes must have the shapes [p k d] and [k], k at least 2; received {shapes}.")
-        self.knots, self.manifold, self.nodes = knots, manifold, nodes.detach().to("cpu", torch.float64)
-        self.base = shortest_path(manifold, knots[:, 0], knots[:, -1])
-        self._spline = Spline(self.nodes)
-        self._offsets = knots - self.base.point(self.nodes)
-        self._offsets[:, 0] = self._offsets[:, -1] = 0
+        if offsets.ndim != 3 or offsets.shape[1] < 2 or len(offsets) != base.pairs:
+            raise ValueError(
+                f"offsets must have the shape [p k d], k at least 2, p = {base.pairs}; received {tuple(offsets.shape)}."
+            )
+        if bool(offsets[:, [0, -1]].any()):
+            raise ValueError("offsets must be zero at both ends, where the path meets its base.")
+        nodes = _evenly(offsets.shape[1]) if nodes is None else nodes.detach().to("cpu", torch.float64)
+        self.base, self.offsets, self.manifold, self.nodes = base, offsets, manifold, nodes
+        self._spline = Spline(nodes)
+        if len(nodes) != offsets.shape[1]:
+            raise ValueError(f"there must be a node for each knot; received {len(nodes)} for {offsets.shape[1]}.")
+
+    @classmethod
+    def through(
+        cls,
+        *,
+        knots: Float[Tensor, "p k d"],
+        manifold: Manifold,
+        nodes: Float[Tensor, " k"] | None = None,
+    ) -> "KnotPath":
+        """The path through given points of the manifold, the first and last of them its ends."""
+        if knots.ndim != 3 or knots.shape[1] < 2:
+            raise ValueError(f"knots must have the shape [p k d], k at least 2; received {tuple(knots.shape)}.")
+        nodes = _evenly(knots.shape[1]) if nodes is None else nodes
+        base = shortest_path(manifold, knots[:, 0], knots[:, -1])
+        inner = knots[:, 1:-1] - base.point(nodes[1:-1])
+        offsets = torch.nn.functional.pad(inner, (0, 0, 1, 1))
+        return cls(base=base, offsets=offsets, manifold=manifold, nodes=nodes)
 
     @property
     def pairs(self) -> int:
         """`p`, how many pairs."""
-        return len(self.knots)
+        return self.base.pairs
+
+    @property
+    def knots(self) -> Float[Tensor, "p k d"]:
+        """The points at the nodes."""
+        return self.point(self.nodes)
 
     @property
     def breaks(self) -> Float[Tensor, " m"]:
@@ -206,11 +232,14 @@ class KnotPath(Path):
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "KnotPath":
         """The paths of the pairs `pairs` alone."""
-        return KnotPath(knots=self.knots[pairs], manifold=self.manifold.restrict(pairs), nodes=self.nodes)
+        manifold = self.manifold.restrict(pairs)
+        base = self.base.restrict(pairs)
+        return KnotPath(base=base, offsets=self.offsets[pairs], manifold=manifold, nodes=self.nodes)
 
     def reversed(self) -> "KnotPath":
         """From the last knot to the first."""
-        return KnotPath(knots=self.knots.flip(1), manifold=self.manifold, nodes=1 - self.nodes.flip(0))
+        base, offsets = self.base.reversed(), self.offsets.flip(1)
+        return KnotPath(base=base, offsets=offsets, manifold=self.manifold, nodes=1 - self.nodes.flip(0))
 
     def _curve(self, u: Float[Tensor, " n"]) -> tuple[Tensor, Tensor, Tensor]:
         y = self.base.point(u) + self._spread(u, 0)
@@ -219,8 +248,11 @@ class KnotPath(Path):
         return self.manifold.project_curve(y, dy, ddy)
 
     def _spread(self, u: Float[Tensor, " n"], derivative: int) -> Float[Tensor, "p n d"]:
-        rows = self._spline.matrix(u, derivative).to(self._offsets)
-        return torch.einsum("nk,pkd->pnd", rows, self._offsets)
+        return self._spline.matrix(u, derivative).to(self.offsets) @ self.offsets
+
+
+def _evenly(count: int) -> Float[Tensor, " k"]:
+    return torch.linspace(0, 1, count, dtype=torch.float64)
 
 
 def _check_ends(x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:

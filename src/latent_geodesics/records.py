@@ -66,12 +66,14 @@ class Trace:
         residual: mean norm of the geodesic gradient over the knots, in 1/[x]; NaN where it was not measured.
         length: `int p~^-alpha |g'| du` relative to the start point, from the scores at the knots.
         step: the factor on the solver's step that led to this row; 1 is an undamped step.
+        alpha: the alpha in force, below that of the problem while a solver approaches it.
     """
 
     evaluations: Float[Tensor, "k p"]
     residual: Float[Tensor, "k p"]
     length: Float[Tensor, "k p"]
     step: Float[Tensor, "k p"]
+    alpha: Float[Tensor, "k p"]
 
 
 @dataclass(frozen=True)

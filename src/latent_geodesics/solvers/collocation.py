@@ -1,0 +1,203 @@
+r"""The geodesic equation on a grid of knots: what one evaluation of the score there says about a path.
+
+On `N` equal intervals a path is its shortest path plus a quintic spline through the offsets of its knots, so velocity
+and acceleration at the knots are matrices `D1`, `D2` times the offsets. With the score `s` frozen the equation
+`g'' = -alpha |g'|^2 P_v s` is linear in the offsets and one small dense matrix, the inverse of `D2` on the interior
+knots, solves it for all dimensions and pairs: the step along the Sobolev (H1) gradient of the length. On a sphere of
+radius R the second variation of the length is `d^2/du^2 + a^2`, `a` the angle between the ends, and takes the place
+of `D2`.
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from latent_geodesics.fields import ScoreField
+from latent_geodesics.geometry import norm, normal_to
+from latent_geodesics.interpolation import Spline, gauss_legendre
+from latent_geodesics.manifold import Manifold, Sphere
+from latent_geodesics.path import GreatCircle, KnotPath, StraightLine
+
+__all__ = ["Collocation", "Linearisation"]
+
+
+@dataclass(frozen=True)
+class Linearisation:
+    """A path seen through the score at its interior knots; every alpha shares it.
+
+    Attributes:
+        bend: the tangential acceleration `P_x g''`.
+        force: `|g'|^2 P_v s`, so that `bend + alpha * force` is the defect of the geodesic equation.
+        products: at each knot `|b|^2`, `b . f` and `|f|^2`, of `b = P_v bend / |g'|^2` and `f = P_v s`.
+        strength: `|P_x s|` at each knot, in 1/[x].
+        log_density: `log p` relative to the start, at all knots, from the line integral of the score.
+        speed: `|g'|` at all knots.
+    """
+
+    bend: Float[Tensor, "a n d"]
+    force: Float[Tensor, "a n d"]
+    products: Float[Tensor, "a 3 n"]
+    strength: Float[Tensor, "a n"]
+    log_density: Float[Tensor, "a k"]
+    speed: Float[Tensor, "a k"]
+
+    def restrict(self, pairs: Int[Tensor, " m"]) -> "Linearisation":
+        """That of the pairs `pairs` alone."""
+        return Linearisation(**{entry.name: getattr(self, entry.name)[pairs] for entry in fields(self)})
+
+    def where(self, mask: Bool[Tensor, " a"], other: "Linearisation") -> "Linearisation":
+        """This one for the pairs of the mask, the other for the rest."""
+
+        def pick(mine: Tensor, its: Tensor) -> Tensor:
+            return torch.where(mask.reshape(-1, *[1] * (mine.ndim - 1)), mine, its)
+
+        names = [entry.name for entry in fields(self)]
+        return Linearisation(**{name: pick(getattr(self, name), getattr(other, name)) for name in names})
+
+    def residual(self, alpha: Float[Tensor, " a"]) -> Float[Tensor, " a"]:
+        """Mean over the interior knots of `|P_v (alpha s + g'' / |g'|^2)|`, in 1/[x]."""
+        bb, bf, ff = self.products.unbind(1)
+        power = alpha[:, None]
+        return (bb + 2 * power * bf + power.square() * ff).clamp(min=0).sqrt().mean(-1)
+
+    def relative_residual(self, alpha: Float[Tensor, " a"]) -> Float[Tensor, " a"]:
+        """The residual as a share of the mean of `alpha |P_x s|`, the pull that the curvature has to balance."""
+        return self.residual(alpha) / (alpha * self.strength.mean(-1)).clamp(min=torch.finfo(self.speed.dtype).tiny)
+
+    def settled(self, alpha: Float[Tensor, " a"], tolerance: float) -> Bool[Tensor, " a"]:
+        """Whether the residual is below `tolerance` times `alpha |P_x s|`, or is rounding error of a curvature."""
+        rounding = 100 * torch.finfo(self.speed.dtype).eps / self.speed.mean(-1)
+        return self.residual(alpha) <= tolerance * alpha * self.strength.mean(-1) + rounding
+
+
+class Collocation:
+    """The geodesic equation for a batch of pairs on `intervals` equal intervals.
+
+    Args:
+        base: the shortest path between the ends of each pair.
+        manifold: the space of the paths.
+        intervals: `N`, at least two.
+    """
+
+    def __init__(self, *, base: StraightLine | GreatCircle, manifold: Manifold, intervals: int) -> None:
+        self.base, self.manifold, self.intervals = base, manifold, intervals
+        self.nodes = torch.linspace(0, 1, intervals + 1, dtype=torch.float64)
+        self._spline = Spline(self.nodes)
+        like = base.x0
+        self._first = self._spline.matrix(self.nodes, 1).to(like)
+        self._second = self._spline.matrix(self.nodes, 2).to(like)
+        self._points = base.point(self.nodes)
+        self._velocity, self._acceleration = base.velocity(self.nodes), base.acceleration(self.nodes)
+        self.span: Float[Tensor, " a"] = manifold.distance(base.x0, base.x1)
+        self._operator = self._jacobi_operator()
+        self._inverse = torch.linalg.inv(self._operator.double()).to(like)
+        self._sample, self._weights, self._integral = (m.to(like) for m in self._quadrature())
+
+    def restrict(self, pairs: Int[Tensor, " m"]) -> "Collocation":
+        """The same grid for the pairs `pairs` alone."""
+        part = object.__new__(Collocation)
+        part.__dict__.update(self.__dict__)
+        part.base, part.manifold = self.base.restrict(pairs), self.manifold.restrict(pairs)
+        for name in ("_points", "_velocity", "_acceleration", "_operator", "_inverse", "span"):
+            setattr(part, name, getattr(self, name)[pairs])
+        return part
+
+    def coarsen(self) -> "Collocation":
+        """The same problem on half the intervals."""
+        return Collocation(base=self.base, manifold=self.manifold, intervals=self.intervals // 2)
+
+    def start(self) -> Float[Tensor, "a n d"]:
+        """The offsets of the shortest path: zero."""
+        return torch.zeros_like(self._points[:, 1:-1])
+
+    def refine(self, offsets: Float[Tensor, "a m d"]) -> Float[Tensor, "a n d"]:
+        """The offsets on this grid of the path with the given offsets at the interior knots of a coarser one."""
+        coarse = Spline(torch.linspace(0, 1, offsets.shape[1] + 2, dtype=torch.float64))
+        return coarse.matrix(self.nodes[1:-1])[:, 1:-1].to(offsets) @ offsets
+
+    def knots(self, offsets: Float[Tensor, "a n d"]) -> Float[Tensor, "a n d"]:
+        """The interior knots."""
+        return self.manifold.project(self._points[:, 1:-1] + offsets)
+
+    def path(self, offsets: Float[Tensor, "a n d"]) -> KnotPath:
+        """The path with the given offsets at the interior knots."""
+        padded = torch.nn.functional.pad(offsets, (0, 0, 1, 1))
+        return KnotPath(base=self.base, offsets=padded, manifold=self.manifold, nodes=self.nodes)
+
+    def linearise(
+        self,
+        offsets: Float[Tensor, "a n d"],
+        score: Float[Tensor, "a n d"],
+        end_scores: Float[Tensor, "a 2 d"],
+    ) -> Linearisation:
+        """Bend and force at the knots, with the score there and at the two ends."""
+        x, v, acceleration = self._curve(offsets)
+        inner_x, inner_v = x[:, 1:-1], v[:, 1:-1]
+        pull = self.manifold.tangent(inner_x, score)
+        force = normal_to(inner_v, pull)
+        squared = inner_v.square().sum(-1, keepdim=True)
+        bend = self.manifold.tangent(inner_x, acceleration[:, 1:-1])
+        turn = normal_to(inner_v, bend / squared.clamp(min=1e-30))
+        products = [(turn * turn).sum(-1), (turn * force).sum(-1), (force * force).sum(-1)]
+        everywhere = torch.cat([end_scores[:, :1], score, end_scores[:, 1:]], 1)
+        return Linearisation(
+            bend=bend,
+            force=squared * force,
+            products=torch.stack(products, 1),
+            strength=norm(pull),
+            log_density=(everywhere * v).sum(-1) @ self._integral.T,
+            speed=norm(v),
+        )
+
+    def length(self, seen: Linearisation, alpha: float) -> Float[Tensor, " a"]:
+        """`int p~^-alpha |g'| du`, relative to the start point, from the scores at the knots."""
+        log_density = (seen.log_density @ self._sample.T).double()
+        speed = (seen.speed @ self._sample.T).double()
+        length: Tensor = ((-alpha * log_density).exp() * speed).to(self._weights) @ self._weights
+        return length
+
+    def solve(self, defect: Float[Tensor, "a n d"]) -> Float[Tensor, "a n d"]:
+        """The step that removes a defect of the frozen equation: minus the inverse second variation times it."""
+        return -(self._inverse @ defect)
+
+    def unsolve(self, step: Float[Tensor, "... a n d"]) -> Float[Tensor, "... a n d"]:
+        """The defect that `solve` turns into `step`."""
+        return -(self._operator @ step)
+
+    def end_scores(self, field: ScoreField) -> Float[Tensor, "a 2 d"]:
+        """The score at both ends of each pair."""
+        x = torch.stack([self.base.x0, self.base.x1], 1)
+        return field.score(x, torch.tensor([0.0, 1.0]).to(x).expand(x.shape[:-1]))
+
+    def scores(self, field: ScoreField, offsets: Float[Tensor, "a n d"]) -> Float[Tensor, "a n d"]:
+        """The score at the interior knots of each pair."""
+        knots = self.knots(offsets)
+        return field.score(knots, self.nodes[1:-1].to(knots).expand(knots.shape[:-1]))
+
+    def _curve(self, offsets: Float[Tensor, "a n d"]) -> tuple[Tensor, Tensor, Tensor]:
+        offsets = torch.nn.functional.pad(offsets, (0, 0, 1, 1))
+        y = self._points + offsets
+        dy = self._velocity + self._first @ offsets
+        ddy = self._acceleration + self._second @ offsets
+        return self.manifold.project_curve(y, dy, ddy)
+
+    def _jacobi_operator(self) -> Float[Tensor, "a n n"]:
+        inner = self._second[1:-1, 1:-1]
+        operator = inner.expand(self.base.pairs, -1, -1).clone()
+        if isinstance(self.base, GreatCircle) and isinstance(self.manifold, Sphere):
+            # At an angle of pi the operator is singular: infinitely many arcs join antipodal points.
+            squared = self.base.angle.square().clamp(max=(0.9 * math.pi) ** 2)
+            operator = operator + squared[:, None, None] * torch.eye(len(inner)).to(inner)
+        return operator
+
+    def _quadrature(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows that sample a spline at Gauss points, their weights, and the integrals of a spline up to each node."""
+        nodes, weights = gauss_legendre(4)
+        width = 1 / self.intervals
+        sample = self._spline.matrix((self.nodes[:-1, None] + width * nodes).flatten())
+        weights = (width * weights).repeat(self.intervals)
+        cells = (weights[:, None] * sample).reshape(self.intervals, 4, -1).sum(1)
+        return sample, weights, torch.nn.functional.pad(cells.cumsum(0), (0, 0, 1, 0))

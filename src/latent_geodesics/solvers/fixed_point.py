@@ -1,0 +1,242 @@
+r"""The iteration of the default boundary solver at one resolution, for all pairs that are still open."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from latent_geodesics.fields import ScoreField
+from latent_geodesics.geometry import norm
+from latent_geodesics.records import Status
+from latent_geodesics.solvers.collocation import Collocation, Linearisation
+from latent_geodesics.solvers.ledger import Ledger
+from latent_geodesics.solvers.mixing import Memory
+
+__all__ = ["FixedPoint", "Rules"]
+
+MOST_FAILURES = 10
+PROGRESS = 0.9
+LARGEST_EXPONENT = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """When an iteration goes on, slows down and stops.
+
+    Attributes:
+        target: the alpha of the problem.
+        tolerance: the relative residual at which a pair is done, once its alpha is the target.
+        loose: the relative residual at which alpha grows while it is below the target.
+        growth: the factor by which it grows.
+        budget_share: the share of the budget that may be spent.
+        memory: how many iterates are mixed.
+        trust: the largest move of a knot in a step, as a share of the distance of the ends.
+        patience: iterations without progress after which the trust is halved.
+        halvings: how often it is halved before the pair is given up.
+    """
+
+    target: float
+    tolerance: float
+    loose: float
+    growth: float
+    budget_share: float
+    memory: int
+    trust: float
+    patience: int
+    halvings: int
+
+
+@dataclass
+class _Work:
+    """The state of the pairs in work, one entry a pair; `rows` says which of the given pairs they are."""
+
+    rows: Int[Tensor, " a"]
+    end_scores: Float[Tensor, "a 2 d"]
+    offsets: Float[Tensor, "a n d"]
+    alpha: Float[Tensor, " a"]
+    trust: Float[Tensor, " a"]
+    factor: Float[Tensor, " a"]
+    moved: Float[Tensor, " a"]
+    best: Float[Tensor, " a"]
+    idle: Int[Tensor, " a"]
+    failures: Int[Tensor, " a"]
+    halvings: Int[Tensor, " a"]
+
+    def restrict(self, index: Int[Tensor, " m"]) -> "_Work":
+        return _Work(**{entry.name: getattr(self, entry.name)[index] for entry in fields(self)})
+
+
+class FixedPoint:
+    """Iterates the knots of some pairs on one grid until each has settled, run out of budget or been given up.
+
+    After `run`, `offsets` and `alpha` hold where each pair got to: the iterate of least residual.
+
+    Args:
+        grid: the equation on the grid, for the given pairs.
+        field: the score, as the given pairs see it.
+        ledger: the books over all pairs of the problem.
+        pairs: which of them these are.
+        offsets: where to start.
+        end_scores: the score at both ends of each pair.
+        alpha: the alpha to start at; NaN where it is to be chosen after the first evaluation.
+        rules: when to stop.
+    """
+
+    def __init__(
+        self,
+        *,
+        grid: Collocation,
+        field: ScoreField,
+        ledger: Ledger,
+        pairs: Int[Tensor, " a"],
+        offsets: Float[Tensor, "a n d"],
+        end_scores: Float[Tensor, "a 2 d"],
+        alpha: Float[Tensor, " a"],
+        rules: Rules,
+    ) -> None:
+        self._ledger, self._rules, self._all_pairs, self._all_field = ledger, rules, pairs, field
+        self.offsets, self.alpha = offsets.clone(), alpha.clone()
+        self.outcome: dict[int, Status] = {}
+        self._least = torch.full_like(alpha, torch.inf)
+        self._grid, self._field = grid, field
+        self._memory = Memory.empty(offsets)
+        self._seen: Linearisation | None = None
+        count = torch.zeros_like(pairs)
+        self._work = _Work(
+            rows=torch.arange(len(pairs), device=pairs.device),
+            end_scores=end_scores,
+            offsets=offsets.clone(),
+            alpha=alpha.clone(),
+            trust=torch.full_like(alpha, rules.trust),
+            factor=torch.ones_like(alpha),
+            moved=torch.full_like(alpha, torch.inf),
+            best=torch.full_like(alpha, torch.inf),
+            idle=count,
+            failures=count.clone(),
+            halvings=count.clone(),
+        )
+
+    def run(self) -> None:
+        """Iterate until no pair is left."""
+        cost = self._grid.intervals - 1
+        while len(self._work.rows):
+            affordable = self._ledger.affords(self._pairs, cost, self._rules.budget_share)
+            self._drop(~affordable, Status.BUDGET_EXHAUSTED)
+            if len(self._work.rows):
+                self._evaluate()
+            if len(self._work.rows):
+                self._continue()
+                self._judge()
+            if len(self._work.rows):
+                self._move()
+
+    @property
+    def _pairs(self) -> Int[Tensor, " a"]:
+        return self._all_pairs[self._work.rows]
+
+    def _evaluate(self) -> None:
+        """Evaluate the score at the knots; where it is not finite, go back to the last knots where it was."""
+        score = self._grid.scores(self._field, self._work.offsets)
+        self._ledger.spend(self._pairs, self._grid.intervals - 1)
+        finite = torch.isfinite(score).flatten(1).all(1)
+        if self._seen is None and not bool(finite.all()):
+            self._drop(~finite, Status.NON_FINITE_SCORE)
+            score, finite = score[finite], finite[finite]
+        work = self._work
+        seen = self._grid.linearise(work.offsets, score.nan_to_num(0.0, 0.0, 0.0), work.end_scores)
+        self._seen = seen if self._seen is None else seen.where(finite, self._seen)
+        self._memory = self._memory.remember(
+            size=self._rules.memory,
+            knots=work.offsets,
+            bend=self._grid.solve(seen.bend),
+            force=self._grid.solve(seen.force),
+            valid=finite,
+        )
+        work.offsets = self._memory.knots[-1].clone()
+        work.failures = torch.where(finite, 0, work.failures + 1)
+        cap = self._rules.trust * 0.5**work.halvings
+        shorter = torch.minimum(work.trust, work.moved) / 4
+        work.trust = torch.where(finite, torch.minimum(2 * work.trust, cap), shorter)
+
+    def _continue(self) -> None:
+        """Choose alpha where it is not chosen yet; raise it where the residual is small, which costs nothing."""
+        work, seen, rules = self._work, self._linearisation, self._rules
+        reach = norm(self._memory.force[-1]).amax(-1)
+        first = rules.loose * self._grid.span / reach.clamp(min=torch.finfo(reach.dtype).tiny)
+        work.alpha = torch.where(work.alpha.isnan(), first.clamp(max=rules.target), work.alpha)
+        before = work.alpha
+        while True:
+            ready = (seen.relative_residual(work.alpha) < rules.loose) & (work.alpha < rules.target)
+            if not bool(ready.any()):
+                break
+            work.alpha = torch.where(ready, (rules.growth * work.alpha).clamp(max=rules.target), work.alpha)
+        work.best = torch.where(work.alpha > before, torch.inf, work.best)
+
+    def _judge(self) -> None:
+        """Book the iteration, keep the best knots, and drop the pairs that are done or given up."""
+        work, seen, rules = self._work, self._linearisation, self._rules
+        target = torch.full_like(work.alpha, rules.target)
+        relative, residual = seen.relative_residual(work.alpha), seen.residual(target)
+        self._keep_best(residual)
+        length = self._grid.length(seen, rules.target)
+        self._ledger.note(self._pairs, residual=residual, length=length, step=work.factor, alpha=work.alpha)
+        progress = relative < PROGRESS * work.best
+        work.best = torch.where(progress, relative, work.best)
+        work.idle = torch.where(progress, 0, work.idle + 1)
+        tired = work.idle >= rules.patience
+        work.halvings = work.halvings + tired.long()
+        work.idle = torch.where(tired, 0, work.idle)
+        self._memory = self._memory.forget(tired)
+        settled = seen.settled(work.alpha, rules.tolerance) & (work.alpha == target)
+        lost = ~settled & (work.failures >= MOST_FAILURES)
+        stalled = ~settled & ~lost & (work.halvings > rules.halvings)
+        for ended, status in (
+            (settled, Status.CONVERGED),
+            (lost, Status.NON_FINITE_SCORE),
+            (stalled, Status.STALLED),
+        ):
+            self.outcome.update(dict.fromkeys(work.rows[ended].tolist(), status))
+        self._restrict(~(settled | lost | stalled))
+
+    def _move(self) -> None:
+        """Step every pair, no further than it is trusted to go."""
+        work, seen = self._work, self._linearisation
+        step = self._memory.anderson_step(work.alpha)
+        if self._rules.memory:
+            level = seen.log_density - seen.log_density.mean(-1, keepdim=True)
+            exponent = (-work.alpha[:, None] * level).clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT)
+            defects = self._grid.unsolve(self._memory.residuals(work.alpha))
+            other, curved = self._memory.saddle_free_step(work.alpha, defects, exponent.exp())
+            step = torch.where(curved[:, None, None], other, step)
+        size = norm(step).amax(-1) / self._grid.span
+        work.factor = (work.trust / size.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=1.0)
+        work.moved = work.factor * size
+        work.offsets = work.offsets + work.factor[:, None, None] * step
+
+    def _keep_best(self, residual: Float[Tensor, " a"]) -> None:
+        work = self._work
+        better = residual <= self._least[work.rows]
+        rows = work.rows[better]
+        self._least[rows], self.offsets[rows] = residual[better], work.offsets[better]
+        self.alpha[work.rows] = work.alpha
+
+    @property
+    def _linearisation(self) -> Linearisation:
+        assert self._seen is not None
+        return self._seen
+
+    def _drop(self, ended: Bool[Tensor, " a"], status: Status) -> None:
+        """End some pairs."""
+        self.outcome.update(dict.fromkeys(self._work.rows[ended].tolist(), status))
+        self._restrict(~ended)
+
+    def _restrict(self, keep: Bool[Tensor, " a"]) -> None:
+        """Go on with some of the pairs in work."""
+        if bool(keep.all()):
+            return
+        index = keep.nonzero().flatten()
+        self._work = self._work.restrict(index)
+        self._grid, self._memory = self._grid.restrict(index), self._memory.restrict(index)
+        self._field = self._all_field.restrict(self._work.rows)
+        self._seen = None if self._seen is None else self._seen.restrict(index)

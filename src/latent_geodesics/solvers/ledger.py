@@ -1,0 +1,103 @@
+"""The books of a batch solve: what each pair has cost, where it stands and how it ended."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from latent_geodesics.path import Path
+from latent_geodesics.records import BoundaryProblem, Solution, Status, Trace
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """Counts evaluations and iterations per pair, keeps the trace, and closes pairs with a status.
+
+    Pairs that need no solving are closed from the start: equal ends, antipodal ends, and all of them for alpha = 0.
+
+    Args:
+        problem: the boundary problem.
+        budget: score evaluations that each pair may cost.
+    """
+
+    def __init__(self, problem: BoundaryProblem, *, budget: int) -> None:
+        self._budget = budget
+        like = problem.x0[:, 0]
+        self.evaluations = torch.zeros_like(like, dtype=torch.long)
+        self.iterations = torch.zeros_like(self.evaluations)
+        self.residual = torch.full_like(like, torch.nan)
+        self._length = torch.full_like(like, torch.nan)
+        self._step = torch.ones_like(like)
+        self._alpha = torch.full_like(like, problem.alpha)
+        self._rows: list[tuple[Tensor, ...]] = []
+        self._status: list[Status | None] = [None] * len(like)
+        self._close_trivial(problem)
+
+    def open_pairs(self) -> Int[Tensor, " a"]:
+        """The pairs that have not ended yet."""
+        still = [pair for pair, status in enumerate(self._status) if status is None]
+        return torch.tensor(still, dtype=torch.long, device=self.residual.device)
+
+    def affords(self, pairs: Int[Tensor, " a"], cost: int, share: float = 1.0) -> Bool[Tensor, " a"]:
+        """Whether `cost` more evaluations keep each pair within `share` of its budget."""
+        return self.evaluations[pairs] + cost <= share * self._budget
+
+    def spend(self, pairs: Int[Tensor, " a"], cost: int) -> None:
+        """Book `cost` evaluations for each of the pairs."""
+        self.evaluations[pairs] += cost
+
+    def note(
+        self,
+        pairs: Int[Tensor, " a"],
+        *,
+        residual: Float[Tensor, " a"],
+        length: Float[Tensor, " a"],
+        step: Float[Tensor, " a"],
+        alpha: Float[Tensor, " a"],
+    ) -> None:
+        """Book an iteration of the pairs and add a row to the trace."""
+        self.iterations[pairs] += 1
+        for column, values in (
+            (self.residual, residual),
+            (self._length, length),
+            (self._step, step),
+            (self._alpha, alpha),
+        ):
+            column[pairs] = values.to(column)
+        self._row()
+
+    def close(self, pairs: Int[Tensor, " a"], status: Status) -> None:
+        """End the pairs with a status."""
+        for pair in pairs.tolist():
+            self._status[pair] = status
+
+    def solution(self, path: Path) -> Solution:
+        """The solution with the given path; pairs still open have run out of budget."""
+        if not self._rows:
+            self._row()
+        columns = [torch.stack(column) for column in zip(*self._rows, strict=True)]
+        evaluations, residual, length, step, alpha = columns
+        return Solution(
+            path=path,
+            status=tuple(status or Status.BUDGET_EXHAUSTED for status in self._status),
+            stats={
+                "evaluations": self.evaluations.clone(),
+                "iterations": self.iterations.clone(),
+                "residual": self.residual.clone(),
+            },
+            trace=Trace(evaluations=evaluations, residual=residual, length=length, step=step, alpha=alpha),
+        )
+
+    def _close_trivial(self, problem: BoundaryProblem) -> None:
+        coincident = (problem.x0 == problem.x1).all(-1)
+        antipodal = problem.manifold.antipodal(problem.x0, problem.x1)
+        if problem.alpha == 0:
+            self.residual.zero_()
+            self.close(torch.arange(len(self._status)), Status.CONVERGED)
+        self.residual[coincident] = 0
+        self.close(antipodal.nonzero().flatten(), Status.ANTIPODAL_ENDS)
+        self.close(coincident.nonzero().flatten(), Status.COINCIDENT_ENDS)
+
+    def _row(self) -> None:
+        columns = (self.evaluations, self.residual, self._length, self._step, self._alpha)
+        self._rows.append(tuple(column.clone() for column in columns))
