@@ -35,6 +35,10 @@ from latent_geodesics.models.textual_inversion import Subject, TextInversion
 
 __all__ = ["Components", "LatentModel"]
 
+# Relative change at which an inversion step is solved: what the network's precision can resolve.
+_INVERSION_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5}
+_HALF_TOLERANCE = 2e-4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
@@ -55,7 +59,7 @@ class LatentModel:
         image_size: `(height, width)` of the images in pixels.
         steps: DDIM steps from pure noise to a clean latent.
         batch_size: the largest number of images in one network call; halved when memory runs out.
-        refinements: fixed-point refinements of each inversion step, at least 0; 0 is the published inversion.
+        refinements: the most fixed-point refinements of an inversion step, at least 0; 0 is the published inversion.
         cache_dir: folder of inverted embeddings, or None for none.
     """
 
@@ -66,7 +70,7 @@ class LatentModel:
         image_size: tuple[int, int],
         steps: int = 50,
         batch_size: int = 32,
-        refinements: int = 3,
+        refinements: int = 20,
         cache_dir: Path | None = None,
     ) -> None:
         if refinements < 0:
@@ -156,7 +160,14 @@ class LatentModel:
         setting = self._guidance(len(images), condition, guidance, negative)
         x = self._codec.encode(images)
         with torch.no_grad():
-            return invert(self.network, x, level=level, guidance=setting, refinements=self._refinements)
+            return invert(
+                self.network,
+                x,
+                level=level,
+                guidance=setting,
+                refinements=self._refinements,
+                tolerance=_INVERSION_TOLERANCE.get(self._components.unet.dtype, _HALF_TOLERANCE),
+            )
 
     def decode(
         self,

@@ -5,8 +5,10 @@ Nothing about its sizes is assumed: the image size follows from the U-Net and th
 for the U-Net alone.
 """
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def load_model(
     steps: int = 50,
     image_size: int | Sequence[int] | None = None,
     batch_size: int = 32,
-    refinements: int = 3,
+    refinements: int = 20,
     cache_dir: str | Path | None = None,
 ) -> LatentModel:
     """Load a Stable-Diffusion-like latent diffusion model.
@@ -54,7 +56,7 @@ def load_model(
             them.
         image_size: side or `(height, width)` of the images in pixels; None is the size that the model was trained on.
         batch_size: the largest number of images in one network call; halved when memory runs out.
-        refinements: fixed-point refinements of each DDIM inversion step; 0 is the published inversion.
+        refinements: the most fixed-point refinements of a DDIM inversion step; 0 is the published inversion.
         cache_dir: folder that keeps inverted embeddings between runs, or None.
 
     Raises:
@@ -63,10 +65,10 @@ def load_model(
     target = _device(device)
     precision = _dtype(dtype, target)
     folder = _find([path_or_name] if isinstance(path_or_name, str | Path) else list(path_or_name))
-    components = _load_components(folder)
+    components = _load_components(folder, precision)
     _check_architecture(folder, components)
     for part in (components.vae, components.text_encoder, components.unet):
-        part.requires_grad_(False).eval().to(target, precision if part is components.unet else torch.float32)
+        part.requires_grad_(False).eval().to(target)
     return LatentModel(
         components=components,
         image_size=_image_size(image_size, components),
@@ -109,7 +111,7 @@ def _find(candidates: Sequence[str | Path]) -> Path:
         try:
             return fetch(candidate)
         except (OSError, ValueError) as error:
-            failures.append(f"{candidate} (no such folder; from the hub: {_first_line(error)})")
+            failures.append(f"{candidate} (no such folder; {_hub_problem(error)})")
     raise UserError(
         f"no model could be loaded, tried: {'; '.join(failures) or 'an empty list'}. "
         "Give the folder of a model in diffusers' format, or the id of one while the network is reachable"
@@ -122,11 +124,41 @@ def fetch(hub_id: str) -> Path:
     Raises:
         OSError: when the hub or the model cannot be reached; `ValueError` for what it cannot serve.
     """
-    from diffusers import StableDiffusionPipeline
+    with _quiet("bitsandbytes"):
+        from diffusers import StableDiffusionPipeline
 
     # Parts that are given as None are not downloaded.
     unused: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-    return Path(StableDiffusionPipeline.download(hub_id, use_safetensors=True, **unused))
+    with _quiet("diffusers"):
+        return Path(StableDiffusionPipeline.download(hub_id, use_safetensors=True, **unused))
+
+
+@contextmanager
+def _quiet(library: str) -> Iterator[None]:
+    """Hold back a library's warnings about what is reported anyway."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _hub_problem(error: BaseException) -> str:
+    """Why the hub gave nothing, in a few words; the library chains its reasons and words them for programmers."""
+    reasons = []
+    link: BaseException | None = error
+    while link is not None:
+        reasons.append(type(link).__name__)
+        link = link.__cause__ or link.__context__
+    if "GatedRepoError" in reasons:
+        return "on the hub, but only for those who accepted its terms and logged in with `hf auth login`"
+    if "RepositoryNotFoundError" in reasons:
+        return "no such public model on the hub"
+    if {"OfflineModeIsEnabled", "ConnectionError", "ConnectError", "Timeout", "LocalEntryNotFoundError"} & set(reasons):
+        return "not in the hub's cache, and the hub cannot be reached"
+    return f"the hub could not serve it: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:
@@ -134,8 +166,8 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _load_components(folder: Path) -> Components:
-    """The components of a folder, each checked first so that what is missing is named."""
+def _load_components(folder: Path, precision: torch.dtype) -> Components:
+    """The components of a folder, each checked first so that what is missing is named; `precision` is the U-Net's."""
     if not (folder / "model_index.json").is_file():
         raise UserError(
             f"{folder} is not a model in diffusers' format: it has no model_index.json; "
@@ -143,7 +175,22 @@ def _load_components(folder: Path) -> Components:
         )
     for name in _REQUIRED:
         _check_component(folder, name)
-    return Components(**{name: _load_component(folder, name) for name in _REQUIRED})
+    with _without_progress_bars():
+        return Components(**{name: _load_component(folder, name, precision) for name in _REQUIRED})
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Reading a file takes no time worth a bar; a download, elsewhere, does."""
+    from transformers.utils import logging as transformers_logging
+
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()
 
 
 def _check_component(folder: Path, name: str) -> None:
@@ -161,10 +208,11 @@ def _check_component(folder: Path, name: str) -> None:
         )
 
 
-def _load_component(folder: Path, name: str) -> Any:
+def _load_component(folder: Path, name: str, precision: torch.dtype) -> Any:
     """One component; the library's many kinds of error become one sentence."""
-    import diffusers
-    import transformers
+    with _quiet("bitsandbytes"):
+        import diffusers
+        import transformers
 
     kinds = {
         "unet": diffusers.UNet2DConditionModel,
@@ -173,14 +221,17 @@ def _load_component(folder: Path, name: str) -> Any:
         "tokenizer": transformers.CLIPTokenizer,
         "scheduler": diffusers.DDIMScheduler,
     }
-    options = {"variant": "fp16"} if _only_half_precision(folder / name) else {}
+    options: dict[str, Any] = {"variant": "fp16"} if _only_half_precision(folder / name) else {}
+    if name in ("unet", "vae"):
+        options["torch_dtype"] = precision if name == "unet" else torch.float32
     try:
-        return kinds[name].from_pretrained(str(folder / name), local_files_only=True, **options)
+        part = kinds[name].from_pretrained(str(folder / name), local_files_only=True, **options)
     except Exception as error:
         raise UserError(
             f"the component {name} of the model {folder} cannot be read ({_first_line(error)}); "
             "copy the whole model folder again, or download it afresh"
         ) from error
+    return part.float() if name == "text_encoder" else part
 
 
 def _only_half_precision(part: Path) -> bool:
