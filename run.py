@@ -19,7 +19,10 @@ def main(config: DictConfig) -> None:
     """Runs what the composed configuration describes."""
     from latent_geodesics.runner import execute
 
-    execute(config)
+    # Hydra would print the overrides above any error that left its job; an exit it lets pass.
+    code = exit_code(lambda: execute(config))
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from latent_geodesics.errors import UserError
@@ -29,12 +29,12 @@ DISK_ADVICE = {
 }
 
 
-def exit_code(main: Callable[[], None]) -> int:
-    """Calls `main` and turns its errors into a sentence on standard error and an exit code."""
+def exit_code(action: Callable[[], object]) -> int:
+    """Performs an action and turns its errors into a sentence on standard error and an exit code."""
     # Without this Hydra prints a digest of its own and leaves by sys.exit(1), whatever the cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        main()
+        action()
     except KeyboardInterrupt:
         return _say("Interrupted: what was finished is in the output folder.", 130)
     except Exception as error:
@@ -63,10 +63,22 @@ def _sentence(error: BaseException) -> str | None:
         # Libraries that write in Rust or C++ keep the errno only in their text.
         if "No space left on device" in str(cause):
             return f"A file of the run cannot be written: {DISK_ADVICE[errno.ENOSPC]}."
+    for error in chain:
+        if isinstance(error, InstantiationException):
+            return _refusal(error, chain[-1])
     for cause in reversed(chain):
         if isinstance(cause, HydraException | OmegaConfBaseException):
             return _config_sentence(str(cause))
     return None
+
+
+def _refusal(error: InstantiationException, cause: BaseException) -> str | None:
+    """What a constructor said of the values that the configuration gave it."""
+    if not isinstance(cause, ValueError | TypeError):
+        return None
+    key = re.search(r"full_key: (\S+)", str(error))
+    where = f" (at `{key.group(1)}` in the configuration)" if key else ""
+    return f"{cause}{where}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -59,7 +59,7 @@ def execute(config: DictConfig) -> Mapping[str, float]:
     folder = _claim(settings.output_dir)
     write_text(folder / "config.yaml", settings.as_yaml())
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    logger: RunLogger = instantiate(settings.logger, folder=folder, record=settings.resolved, _convert_="all")
+    logger: RunLogger = instantiate(settings.logger, _partial_=True)(folder=folder, record=settings.resolved)
     succeeded = False
     try:
         summary = _perform(settings, folder, logger)

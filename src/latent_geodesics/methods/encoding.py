@@ -10,6 +10,7 @@ point at u is taken back to the norm (1-u)|x_A| + u|x_B| before it is decoded, s
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
