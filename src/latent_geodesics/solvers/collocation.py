@@ -93,7 +93,7 @@ class Collocation:
         self._velocity, self._acceleration = base.velocity(self.nodes), base.acceleration(self.nodes)
         self.span: Float[Tensor, " a"] = manifold.distance(base.x0, base.x1)
         self._operator = self._jacobi_operator()
-        self._inverse = torch.linalg.inv(self._operator.double()).to(like)
+        self._inverse: Tensor = torch.linalg.inv(self._operator.double()).to(like)
         self._sample, self._weights, self._integral = (m.to(like) for m in self._quadrature())
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "Collocation":
@@ -154,8 +154,8 @@ class Collocation:
 
     def length(self, seen: Linearisation, alpha: float) -> Float[Tensor, " a"]:
         """`int p~^-alpha |g'| du`, relative to the start point, from the scores at the knots."""
-        log_density = (seen.log_density @ self._sample.T).double()
-        speed = (seen.speed @ self._sample.T).double()
+        log_density: Tensor = (seen.log_density @ self._sample.T).double()
+        speed: Tensor = (seen.speed @ self._sample.T).double()
         length: Tensor = ((-alpha * log_density).exp() * speed).to(self._weights) @ self._weights
         return length
 

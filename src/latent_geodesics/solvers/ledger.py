@@ -1,5 +1,7 @@
 """The books of a batch solve: what each pair has cost, where it stands and how it ended."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -17,11 +19,11 @@ class Ledger:
 
     Args:
         problem: the boundary problem.
-        budget: score evaluations that each pair may cost.
+        budget: score evaluations that each pair may cost; no limit if not given.
     """
 
-    def __init__(self, problem: BoundaryProblem, *, budget: int) -> None:
-        self._budget = budget
+    def __init__(self, problem: BoundaryProblem, *, budget: int | None) -> None:
+        self._budget = math.inf if budget is None else budget
         like = problem.x0[:, 0]
         self.evaluations = torch.zeros_like(like, dtype=torch.long)
         self.iterations = torch.zeros_like(self.evaluations)
