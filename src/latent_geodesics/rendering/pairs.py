@@ -44,7 +44,7 @@ class Plan:
         objects: number of objects.
         change: makes the motion, or the other end, from a first scene, a generator and the amount.
         amount: how much changes; world units or degrees, as the change says; unused by some.
-        shape: the first object's shape where the change needs one.
+        shape: the first object's shape where the change needs one; it is then large, so that the change shows.
     """
 
     group: str
@@ -81,7 +81,7 @@ def draw_pair(plan: Plan, generator: np.random.Generator) -> Pair:
     for _ in range(ATTEMPTS):
         start = SAMPLER.draw(generator, count=plan.objects)
         if plan.shape is not None:
-            start = _with(start, 0, replace(start.objects[0], shape=plan.shape))
+            start = _with(start, 0, replace(start.objects[0], shape=plan.shape, radius=SIZES["large"]))
         change = plan.change(start, generator, plan.amount)
         between = tuple(change.scenes(FRAMES)) if isinstance(change, Motion) else ()
         second = change.scene(1.0) if isinstance(change, Motion) else change
