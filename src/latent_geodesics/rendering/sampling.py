@@ -72,7 +72,7 @@ class SceneSampler:
             scene = Scene(objects=objects, camera=camera, lights=lights)
             if is_clear(scene):
                 return scene
-        raise ValueError(f"no clear placement of {number} objects in {ATTEMPTS} attempts: ask for fewer objects")
+        raise ValueError(f"no clear placement of {number} objects in {ATTEMPTS} attempts: ask for fewer")
 
     def _object(self, generator: np.random.Generator) -> SceneObject:
         return SceneObject(
