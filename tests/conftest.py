@@ -1,5 +1,6 @@
 """What the tests share: a seeded generator, a small model, and the command line called in this process."""
 
+import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,29 +32,17 @@ class Outcome:
 
 
 @pytest.fixture
-def command_line(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
+def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Calls `run.py` with arguments as a user would, without the cost of a new interpreter."""
-    import importlib.util
-
-    from latent_geodesics.command import exit_code
-
     torch.set_num_threads(1)
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    specification = importlib.util.spec_from_file_location("run", ROOT / "run.py")
-    assert specification is not None and specification.loader is not None
-    run = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(run)
 
     def call(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", [str(ROOT / "run.py"), *arguments])
         capfd.readouterr()
-        try:
-            code = exit_code(run.main)
-        except SystemExit as left:
-            code = int(left.code or 0)
-        return Outcome(code=code, stderr=capfd.readouterr().err)
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        return Outcome(code=int(left.value.code or 0), stderr=capfd.readouterr().err)
 
     return call

@@ -23,7 +23,8 @@ def test_any_mode_and_size_becomes_rgb_in_the_unit_interval(tmp_path, mode, size
     image = read_image(file, size=(16, 24))
     assert image.shape == (3, 16, 24)
     assert image.dtype == torch.float32
-    assert 0 <= image.min() and image.max() <= 1
+    assert image.min() >= 0
+    assert image.max() <= 1
     assert image.max() - image.min() > 0.1
 
 
@@ -34,7 +35,9 @@ def test_transparency_shows_white(tmp_path):
 
 def test_sixteen_bits_keep_their_range(tmp_path):
     Image.fromarray(np.full((16, 16), 32768, dtype=np.uint16)).save(tmp_path / "deep.png")
-    torch.testing.assert_close(read_image(tmp_path / "deep.png", size=(8, 8)).mean(), torch.tensor(0.5), atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        read_image(tmp_path / "deep.png", size=(8, 8)).mean(), torch.tensor(0.5), atol=0.01, rtol=0
+    )
 
 
 def test_a_crop_keeps_shapes(tmp_path):

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from latent_geodesics.errors import UserError
@@ -66,6 +66,9 @@ def _sentence(error: BaseException) -> str | None:
     for error in chain:
         if isinstance(error, InstantiationException):
             return _refusal(error, chain[-1])
+    for cause in chain:
+        if isinstance(cause, OverrideParseException):
+            return f"The argument '{cause.override}' cannot be read ({cause}): write it as key=value."
     for cause in reversed(chain):
         if isinstance(cause, HydraException | OmegaConfBaseException):
             return _config_sentence(str(cause))

@@ -78,7 +78,8 @@ def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
         _label(lengths, "length while solving", "score evaluations", "relative length")
         _label(residuals, "residual while solving", "score evaluations", "mean geodesic gradient")
         steady.set_ylim(0, max(1.5, *(float(np.nanmax(curve.speed)) * 1.1 for curve in curves)))
-        residuals.set_yscale("log")
+        if any((curve.residuals > 0).any() for curve in curves):
+            residuals.set_yscale("log")
         along.legend(fontsize=8)
         figure.text(0.995, 0.005, f"density: {density}", ha="right", va="bottom", fontsize=7.5, color="#555555")
 

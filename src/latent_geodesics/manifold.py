@@ -126,7 +126,7 @@ class Sphere(Manifold):
 
     def __init__(self, radius: float | Float[Tensor, " p"]) -> None:
         values = torch.as_tensor(radius)
-        if values.ndim > 1 or values.numel() == 0 or not bool(((values > 0) & torch.isfinite(values)).all()):
+        if values.ndim > 1 or not bool(((values > 0) & torch.isfinite(values)).all()):
             raise ValueError(f"radius must be a positive number, or one for each pair; received {values.tolist()}.")
         self.radius: float | Tensor = radius if values.ndim == 1 else float(radius)
 

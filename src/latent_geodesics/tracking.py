@@ -4,6 +4,7 @@ Facts behind the code: images must reach wandb as uint8 or as files (a float arr
 and a run that failed must be finished with a non-zero code, else it is shown as finished.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,6 +126,8 @@ def open_wandb(
         return SilentRun()
     import wandb
 
+    # Lightning hands over an option that wandb warns of before it has read its settings.
+    os.environ.setdefault("WANDB_SILENT", "true")
     settings = wandb.Settings(console="off", silent=True, init_timeout=60)
     try:
         logger = WandbLogger(

@@ -93,12 +93,12 @@ class PairEncoder:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("tau", "alpha", "guidance"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise UserError(f"{name} must be a finite number of at least 0, got {value!r}.")
         if not 0 < self.tau < 1:
             raise UserError(f"tau is a noise level between 0 and 1 (0.6 is usual), got {self.tau}.")
-        if not 0 <= self.alpha < float("inf"):
-            raise UserError(f"alpha must be a finite number of at least 0, got {self.alpha}.")
-        if not 0 <= self.guidance < float("inf"):
-            raise UserError(f"guidance must be a finite number of at least 0 (1 is none), got {self.guidance}.")
 
     def encode(self, batch: PairBatch) -> EncodedPairs:
         """Poses the boundary value problem between the two images of each pair."""

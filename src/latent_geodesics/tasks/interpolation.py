@@ -5,6 +5,7 @@ Lightning owns the loop over the pairs, the device and the callbacks; `Interpola
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -135,5 +136,7 @@ class Interpolation:
             batch_size=self.data.batch_size,
             collate_fn=partial(read_batch, size=self.model.image_size),
         )
-        trainer.test(module, dataloaders=loader, verbose=False)
+        # Lightning answers an interrupt by leaving the program; what was finished is still to be written.
+        with suppress(SystemExit):
+            trainer.test(module, dataloaders=loader, verbose=False)
         return folder.finish()

@@ -1,0 +1,136 @@
+"""A whole run through the command line, on a small model with random weights: what its folder must hold."""
+
+import csv
+import json
+import re
+
+import pytest
+import yaml
+from PIL import Image, ImageDraw
+
+METHODS = ["geodesic", "geodesic_paper", "slerp", "lerp"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name, color, box in (("a", "red", (2, 2, 9, 9)), ("b", "blue", (6, 6, 14, 14))):
+        picture = Image.new("RGB", (16, 16), "gray")
+        ImageDraw.Draw(picture).rectangle(box, fill=color)
+        picture.save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def interpolate(command_line, pictures, tiny_model_folder):
+    def call(*arguments, folder="run", a="a.png", b="b.png"):
+        return command_line(
+            f"image_a={pictures / a}",
+            f"image_b={pictures / b}",
+            "prompt_a='a red cube'",
+            "prompt_b='a blue sphere'",
+            f"model.path_or_name={tiny_model_folder}",
+            "model.steps=5",
+            "model.cache_dir=null",
+            "frames=5",
+            f"output_dir={pictures / folder}",
+            *arguments,
+        )
+
+    return call
+
+
+@pytest.fixture
+def offline_run(interpolate, pictures):
+    outcome = interpolate()
+    assert outcome.code == 0, outcome.stderr
+    return pictures / "run"
+
+
+def test_a_run_leaves_a_whole_folder(offline_run):
+    rows = list(csv.DictReader((offline_run / "results.csv").open()))
+    assert [row["method"] for row in rows] == METHODS
+    assert {"pair", "method", "status", "seconds", "evaluations"} <= set(rows[0])
+    assert all(row["pair"] == "a--b" for row in rows)
+    assert int(rows[0]["evaluations"]) > 0
+    assert int(rows[2]["evaluations"]) == 0
+
+    summary = json.loads((offline_run / "summary.json").read_text())
+    assert all(isinstance(value, int | float) for value in summary.values())
+    assert summary["slerp/length"] == pytest.approx(float(rows[2]["length"]))
+
+    config = yaml.safe_load((offline_run / "config.yaml").read_text())
+    assert config["frames"] == 5
+    assert "${" not in (offline_run / "config.yaml").read_text()
+
+    environment = json.loads((offline_run / "environment.json").read_text())
+    assert environment["seed"] == 0
+    assert len(environment["weights"]["model"]) == 64
+    assert environment["versions"]["torch"]
+
+    with Image.open(offline_run / "images" / "a--b.png") as strip:
+        assert strip.height > 4 * 90
+    for method in METHODS:
+        with Image.open(offline_run / "images" / f"a--b_{method}.gif") as animation:
+            assert animation.n_frames == 5
+    assert {file.name for file in (offline_run / "figures").iterdir()} >= {"a--b.png", "overview.png"}
+    assert list(offline_run.glob("wandb/offline-run-*/run-*.wandb"))
+    assert not list(offline_run.rglob("*.partial*"))
+
+
+def test_the_report_stands_alone(offline_run):
+    page = (offline_run / "report.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
+    assert page.count("data:image/png;base64,") >= 3
+    for method in METHODS:
+        assert method.replace("_", " ") in page
+
+
+def test_the_same_seed_gives_the_same_table(interpolate, pictures):
+    tables = []
+    for folder in ("first", "second"):
+        assert interpolate("logger.mode=disabled", "method=[geodesic,slerp]", folder=folder).code == 0
+        rows = list(csv.DictReader((pictures / folder / "results.csv").open()))
+        tables.append([{name: value for name, value in row.items() if name != "seconds"} for row in rows])
+        assert not (pictures / folder / "wandb").exists()
+    assert tables[0] == tables[1]
+
+
+def test_identical_images_are_simply_handled(interpolate, pictures):
+    outcome = interpolate("logger.mode=disabled", "method=[geodesic,slerp,lerp]", "prompt_b='a red cube'", b="a.png")
+    assert outcome.code == 0, outcome.stderr
+    rows = list(csv.DictReader((pictures / "run" / "results.csv").open()))
+    assert rows[0]["status"] == "coincident_ends"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tau=0"], "tau"),
+        (["tau=1.5"], "1.5"),
+        (["tau=high"], "tau"),
+        (["alpha=-1"], "alpha"),
+        (["alpha=.inf"], "alpha"),
+        (["frames=1"], "frames"),
+        (["guidance=-2"], "guidance"),
+        (["method=[]"], "method"),
+        (["image_a=nowhere.png"], "nowhere.png"),
+        (["model.path_or_name=no/such/folder"], "no/such/folder"),
+        (["metrics.perceptual.network=no/such/network"], "no/such/network"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(interpolate, arguments, words):
+    outcome = interpolate("logger.mode=disabled", *arguments)
+    assert outcome.code == 2, outcome.stderr
+    assert words in outcome.sentence
+
+
+def test_an_interrupt_keeps_what_was_finished(interpolate, pictures, monkeypatch):
+    from latent_geodesics.methods import Slerp
+
+    def interrupted(self, problem):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Slerp, "solve", interrupted)
+    outcome = interpolate("logger.mode=disabled")
+    assert outcome.code == 130
+    assert (pictures / "run" / "config.yaml").exists()
