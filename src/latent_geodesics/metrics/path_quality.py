@@ -14,7 +14,8 @@ class PathQuality(SequenceMetric):
     """Length, log-density and residual of a path; a method without a path has none of them.
 
     - `length`: int p~^-alpha |g'| du, p~ relative to the density at the path's start;
-    - `log_density_mean`, `log_density_min`: over the path, in nats, relative to its start;
+    - `log_density_mean`, `log_density_min`: over the path without its two ends, which every method shares, in nats,
+      relative to its start;
     - `log_density_end`: at the far end. Where the prompt changes along the path the score is the gradient of no single
       density, and this number tells by how much paths between the same ends disagree;
     - `residual_mean`: mean norm of the geodesic gradient over the interior of the path.
@@ -27,8 +28,8 @@ class PathQuality(SequenceMetric):
             return {}
         return {
             "length": curves.length,
-            "log_density_mean": curves.log_density.mean(-1),
-            "log_density_min": curves.log_density.min(-1).values,
+            "log_density_mean": curves.log_density[:, 1:-1].mean(-1),
+            "log_density_min": curves.log_density[:, 1:-1].min(-1).values,
             "log_density_end": curves.log_density[:, -1],
             "residual_mean": curves.residual[:, 1:-1].mean(-1),
         }
