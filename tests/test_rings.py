@@ -1,0 +1,66 @@
+"""The imports point inward only: core knows nothing of images, the application nothing of the shell."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import latent_geodesics
+
+ROOT = Path(latent_geodesics.__file__).parent
+CORE = {"errors", "fields", "geometry", "hermite", "interpolation", "manifold", "path", "records", "solvers"}
+APPLICATION = {"data", "methods", "metrics", "models"}
+CORE_LIBRARIES = {"torch", "jaxtyping"}
+
+
+def part_of(module: Path) -> str:
+    return module.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(module: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module.name} imports relatively"
+            names = {f"{node.module}.{name.name}" for name in node.names}
+            found |= names if node.module == "latent_geodesics" else {str(node.module)}
+    return found
+
+
+def own_parts(module: Path) -> set[str]:
+    own = (name.split(".") for name in imports(module) if name.split(".")[0] == "latent_geodesics")
+    return {name[1] for name in own if len(name) > 1}
+
+
+def modules(parts: set[str]) -> list[Path]:
+    return [path for path in sorted(ROOT.rglob("*.py")) if part_of(path) in parts]
+
+
+@pytest.mark.parametrize("module", modules(CORE), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_core_imports_only_itself_and_torch(module):
+    assert own_parts(module) <= CORE
+    outside = {name.split(".")[0] for name in imports(module)} - {"latent_geodesics"}
+    assert outside - set(sys.stdlib_module_names) <= CORE_LIBRARIES
+
+
+@pytest.mark.parametrize("module", modules(APPLICATION), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_application_imports_nothing_of_the_shell(module):
+    assert own_parts(module) <= CORE | APPLICATION
+
+
+def test_importing_the_package_loads_no_heavy_library():
+    heavy = ["diffusers", "transformers", "pytorch_lightning", "wandb", "pyiqa", "matplotlib", "pandas"]
+    code = f"import sys, latent_geodesics; sys.exit(' '.join(n for n in {heavy} if n in sys.modules) or 0)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_load_model_is_found_when_asked_for():
+    assert "load_model" in latent_geodesics.__all__
+    assert callable(latent_geodesics.load_model)
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = latent_geodesics.nonsense
