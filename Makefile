@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench check format render-env clean
+.PHONY: help setup demo reproduce test test-slow bench check format render-env clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## Interpolate four shipped pairs with every method; opens nothing, prints where the report is
 	$(BIN)/python run.py experiment=demo
+
+reproduce: $(READY)  ## Run the experiment ID=<id> and hold it against experiments/<id>/expected.json
+	@test -n "$(ID)" || { echo "Say which: make reproduce ID=<id>, one of: $$(ls experiments | tr '\n' ' ')"; exit 2; }
+	$(BIN)/python run.py experiment=$(ID) expected=experiments/$(ID)/expected.json
 
 test: $(READY)  ## Run the tests (under ten minutes)
 	$(BIN)/python -m pytest

@@ -23,6 +23,7 @@ class Settings:
     task: Mapping[str, Any]
     trainer: Mapping[str, Any]
     logger: Mapping[str, Any]
+    expected: Path | None
     resolved: Mapping[str, Any]
 
     def as_yaml(self) -> str:
@@ -53,5 +54,6 @@ def settle(config: DictConfig) -> Settings:
         task=resolved["task"],
         trainer=resolved["trainer"],
         logger=resolved["logger"],
+        expected=None if resolved["expected"] is None else Path(resolved["expected"]),
         resolved={str(key): value for key, value in resolved.items()},
     )

@@ -3,6 +3,7 @@
 A run's folder holds `config.yaml` (resolved), `environment.json`, `summary.json` and whatever its task writes.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,13 @@ from omegaconf import DictConfig
 from latent_geodesics.config import Settings, settle
 from latent_geodesics.environment import describe_environment
 from latent_geodesics.errors import UserError
+from latent_geodesics.expectations import compare
 from latent_geodesics.files import write_json, write_text
 from latent_geodesics.tracking import RunLogger
 
 __all__ = ["Run", "Task", "execute"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,20 @@ def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str
     summary = task.run(run)
     write_json(folder / "summary.json", dict(summary))
     logger.summary(summary)
+    if settings.expected is not None:
+        _hold_against(settings.expected, summary)
+    log.info("The results are in %s", folder)
     return summary
+
+
+def _hold_against(expected: Path, summary: Mapping[str, float]) -> None:
+    """Says which expectations held; raises when one did not."""
+    verdicts = compare(expected, summary)
+    for verdict in verdicts:
+        log.info("%s", verdict)
+    failed = [verdict.name for verdict in verdicts if not verdict.held]
+    if failed:
+        raise UserError(f"{len(failed)} of {len(verdicts)} expectations of '{expected}' failed: {', '.join(failed)}.")
 
 
 def _claim(folder: Path) -> Path:
