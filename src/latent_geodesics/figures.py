@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -68,7 +69,7 @@ def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
     with _figure(file, size=(15, 3.5)) as figure:
         along, steady, lengths, residuals = figure.subplots(1, 4)
         for curve in curves:
-            look = {"color": method_color(curve.method, names), "label": curve.method.replace("_", " ")}
+            look: dict[str, Any] = {"color": method_color(curve.method, names), "label": curve.method.replace("_", " ")}
             along.plot(curve.u, curve.log_density, **look)
             steady.plot(curve.u, curve.speed, **look)
             _history(lengths, curve, curve.lengths, look)
@@ -113,7 +114,7 @@ def draw_overview(file: Path, table: pd.DataFrame, *, against: str = "slerp") ->
         panels[-1].legend(fontsize=8, loc="best")
 
 
-def _history(axes: Axes, curve: Curve, values: np.ndarray, look: dict[str, str]) -> None:
+def _history(axes: Axes, curve: Curve, values: np.ndarray, look: dict[str, Any]) -> None:
     """A solver's history as a line; a path in closed form has none."""
     if len(values):
         axes.plot(np.maximum(curve.evaluations, 1), values, **look)

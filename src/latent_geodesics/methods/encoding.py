@@ -64,7 +64,7 @@ class EncodedPairs:
         images = self.model.decode(
             points.flatten(0, 1).float(), condition=condition.flatten(0, 1), tau=self.tau, guidance=self.guidance
         )
-        return images.unflatten(0, points.shape[:2])
+        return images.view(*points.shape[:2], *images.shape[1:])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,9 @@ squared difference, as LPIPS is built; Zhang et al. 2018, arXiv 1801.03924) and 
 - `reconstruction_psnr`: of the two ends against the two images, in dB.
 """
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -31,6 +33,7 @@ class PerceptualSmoothness(SequenceMetric):
 
     def __init__(self, *, network: str) -> None:
         self.network = AttributeNetwork.from_folder(network)
+        self.folder = Path(network)
 
     def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
         """`ppl_seq_clevr` and `pdv_clevr`."""
@@ -42,8 +45,9 @@ class PerceptualSmoothness(SequenceMetric):
 
     @property
     def weights(self) -> Mapping[str, str]:
-        """The hash of the attribute network."""
-        return {"perceptual_clevr": self.network.fingerprint}
+        """The hash of the attribute network's files."""
+        files = sorted(file for file in self.folder.iterdir() if file.suffix in (".safetensors", ".json"))
+        return {"perceptual_clevr": hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()}
 
 
 class TruthError(SequenceMetric):
