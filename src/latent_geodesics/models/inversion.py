@@ -8,10 +8,10 @@ Going up asks for the `x_k` that this step sends to the given `x_{k-1}`, an impl
 
     x_k = sqrt(abar_k / abar_{k-1}) (x_{k-1} - sigma_{k-1} eps(x_k)) + sigma_k eps(x_k),
 
-solved by fixed-point iteration. The first iterate evaluates `eps` at `x_{k-1}`, which is the usual (and the
-published) inversion; every refinement evaluates it once more at the latest `x_k`, until the step is solved and the
-round trip closes. Near the clean end the noise grows several-fold in one step, and that step converges slowly; the
-others need three or four.
+solved as a fixed point. The first iterate evaluates `eps` at `x_{k-1}`, which is the usual (and the published)
+inversion; every refinement evaluates it once more at the latest `x_k`, until the step is solved and the round trip
+closes. Near the clean end the noise grows several-fold in one step, which converges slowly; other steps need three or
+four evaluations.
 
 References:
     Song, Meng, Ermon 2020, arXiv 2010.02502; Pan et al. 2023, arXiv 2309.04907 (fixed-point refinement).
@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_geodesics.models.fixed_point import solve_fixed_point
 from latent_geodesics.models.network import Denoiser
 
 __all__ = ["Guidance", "denoise", "invert"]
@@ -77,19 +78,19 @@ def invert(
         tolerance: relative change below which a latent's step is solved.
     """
     for k in range(1, level + 1):
-        upper = _raised(network, x, x, k, guidance)
-        active = torch.arange(len(x), device=x.device)
-        for _ in range(refinements):
-            # Only the latents whose own step is not solved yet, so that none depends on its neighbours.
-            refined = _raised(network, x[active], upper[active], k, guidance.rows(active))
-            change = (refined - upper[active]).norm(dim=-1) / refined.norm(dim=-1)
-            upper[active] = refined
-            # NaN counts as unsolved and is left for the caller to see.
-            active = active[~(change < tolerance)]
-            if len(active) == 0:
-                break
-        x = upper
+        x = _step_up(network, x, k, guidance, evaluations=refinements + 1, tolerance=tolerance)
     return x
+
+
+def _step_up(
+    network: Denoiser, x: Float[Tensor, "n d"], k: int, guidance: Guidance, *, evaluations: int, tolerance: float
+) -> Float[Tensor, "n d"]:
+    """The latents of level k that a DDIM step sends to `x`, of level k-1."""
+
+    def raised(upper: Float[Tensor, "m d"], rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
+        return _raised(network, x[rows], upper, k, guidance.rows(rows))
+
+    return solve_fixed_point(raised, x, evaluations=evaluations, tolerance=tolerance)
 
 
 def _raised(

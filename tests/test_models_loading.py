@@ -1,0 +1,140 @@
+"""Loading: folders, hub ids, what is missing, and every yaml of the model and score groups."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from tiny_model import build_tiny_model
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.models import LatentModel, Score, load_model, loading
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    return build_tiny_model(tmp_path_factory.mktemp("loading") / "model")
+
+
+@pytest.fixture
+def folder(shipped, tmp_path):
+    return Path(shutil.copytree(shipped, tmp_path / "model"))
+
+
+def test_sizes_are_read_from_the_folder(shipped):
+    model = load_model(str(shipped), device="cpu")
+    assert (model.latent_shape, model.dimension, model.image_size) == ((4, 8, 8), 256, (16, 16))
+    assert model.device == torch.device("cpu")
+
+
+def test_another_image_size_is_a_multiple_of_what_the_networks_halve(shipped):
+    assert load_model(shipped, device="cpu", image_size=(32, 16)).latent_shape == (4, 16, 8)
+    with pytest.raises(UserError, match=r"multiples of 4.*received 18"):
+        load_model(shipped, device="cpu", image_size=18)
+
+
+def test_weights_decide_the_fingerprint(shipped, folder):
+    first, again = (load_model(shipped, device="cpu").fingerprint for _ in range(2))
+    assert first == again
+    build = load_model(folder, device="cpu").network.unet
+    with torch.no_grad():
+        build.conv_out.bias += 1e-3
+    build.save_pretrained(folder / "unet")
+    assert load_model(folder, device="cpu").fingerprint != first
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("unet", "component unet"),
+        ("unet/config.json", r"unet/config\.json"),
+        ("vae/diffusion_pytorch_model.safetensors", r"component vae.*\*\.safetensors or \*\.bin"),
+        ("text_encoder/config.json", r"component text_encoder.*config\.json"),
+        ("tokenizer", "component tokenizer"),
+        ("scheduler/scheduler_config.json", r"scheduler_config\.json"),
+        ("model_index.json", r"no model_index\.json"),
+    ],
+)
+def test_what_an_incomplete_folder_lacks_is_named(folder, path, named):
+    target = folder / path
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    with pytest.raises(UserError, match=named):
+        load_model(folder, device="cpu")
+
+
+def test_a_truncated_weights_file_is_named(folder):
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UserError, match="component unet .* cannot be read"):
+        load_model(folder, device="cpu")
+
+
+def test_weights_in_half_precision_files_only_are_found(folder, shipped):
+    part = folder / "unet"
+    (part / "diffusion_pytorch_model.safetensors").rename(part / "diffusion_pytorch_model.fp16.safetensors")
+    assert load_model(folder, device="cpu").fingerprint == load_model(shipped, device="cpu").fingerprint
+
+
+def test_a_network_that_needs_more_than_a_text_is_refused(folder):
+    config = folder / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "class_embed_type": "timestep"}))
+    with pytest.raises(UserError, match="not like Stable Diffusion"):
+        load_model(folder, device="cpu")
+
+
+def test_candidates_are_tried_in_order(shipped, monkeypatch):
+    asked = []
+
+    def fetch(name):
+        asked.append(name)
+        if name == "second/home":
+            return shipped
+        raise OSError("gone")
+
+    monkeypatch.setattr(loading, "fetch", fetch)
+    model = load_model(["first/home", "second/home", "third/home"], device="cpu")
+    assert asked == ["first/home", "second/home"]
+    assert isinstance(model, LatentModel)
+
+
+def test_when_nothing_can_be_had_every_candidate_is_named(monkeypatch):
+    def fetch(name):
+        raise OSError("some long story") from ConnectionError("no route")
+
+    monkeypatch.setattr(loading, "fetch", fetch)
+    with pytest.raises(UserError, match=r"no/such/folder .*first/home .*hub cannot be reached.*second/home") as error:
+        load_model(["no/such/folder", "first/home", "second/home"], device="cpu")
+    assert "some long story" not in str(error.value)
+
+
+@pytest.mark.parametrize("option", [{"device": "abacus"}, {"dtype": "int8"}, {"batch_size": 0}, {"refinements": -1}])
+def test_options_out_of_range_are_named(shipped, option):
+    (name,) = option
+    with pytest.raises(UserError, match=name):
+        load_model(shipped, **{"device": "cpu", **option})
+
+
+def test_a_missing_gpu_is_an_error_and_not_a_slow_run(shipped, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no GPU is available"):
+        load_model(shipped, device="cuda:0")
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("model/*.yaml")), ids=lambda path: path.stem)
+def test_every_model_yaml_instantiates(path, shipped, monkeypatch):
+    monkeypatch.setattr(loading, "_find", lambda candidates: shipped)
+    model = instantiate(OmegaConf.load(path), device="cpu", cache_dir=None, _convert_="all")
+    assert isinstance(model, LatentModel)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("score/*.yaml")), ids=lambda path: path.stem)
+def test_every_score_yaml_instantiates_and_names_its_density(path):
+    config = OmegaConf.create({"seed": 3, "score": OmegaConf.load(path)})
+    score = instantiate(config.score, _convert_="all")
+    assert isinstance(score, Score)
+    assert "p(x" in score.density
