@@ -53,6 +53,7 @@ def test_a_run_leaves_a_whole_folder(offline_run):
     assert all(row["pair"] == "a--b" for row in rows)
     assert int(rows[0]["evaluations"]) > 0
     assert int(rows[2]["evaluations"]) == 0
+    assert [row["status"] for row in rows[2:]] == ["closed_form"] * 2
 
     summary = json.loads((offline_run / "summary.json").read_text())
     assert all(isinstance(value, int | float) for value in summary.values())

@@ -10,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from latent_geodesics.files import write_text
+from latent_geodesics.methods.lines import CLOSED_FORM
 from latent_geodesics.records import Status
 from latent_geodesics.results import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
@@ -132,6 +133,8 @@ def _verdicts(summary: Mapping[str, float]) -> list[tuple[str, str, float]]:
 
 
 def _remedy(status: str) -> str:
+    if status == CLOSED_FORM:
+        return "The path is known in closed form: nothing was solved, and it is no geodesic of the density."
     return Status(status).sentence
 
 

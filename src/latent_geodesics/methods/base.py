@@ -54,6 +54,10 @@ class PathMethod(Method):
         """What the path lies on: the problem's own manifold unless the method leaves it."""
         return problem.manifold
 
+    def statuses(self, solution: Solution) -> tuple[str, ...]:
+        """How each pair ended, as the table says it."""
+        return tuple(status.value for status in solution.status)
+
     def morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Morph:
         """Solves and decodes."""
         started = time.perf_counter()
@@ -61,7 +65,7 @@ class PathMethod(Method):
         frames = pairs.decode(solution.path, u)
         return Morph(
             frames=frames,
-            statuses=tuple(status.value for status in solution.status),
+            statuses=self.statuses(solution),
             evaluations=solution.stats["evaluations"],
             seconds=(time.perf_counter() - started) / len(pairs.batch),
             solution=solution,

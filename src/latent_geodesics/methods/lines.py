@@ -12,10 +12,20 @@ from latent_geodesics.methods.base import PathMethod
 from latent_geodesics.path import Path, StraightLine, shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status, Trace
 
-__all__ = ["Lerp", "Slerp"]
+__all__ = ["CLOSED_FORM", "Lerp", "Slerp"]
+
+CLOSED_FORM = "closed_form"
 
 
-class Lerp(PathMethod):
+class _Line(PathMethod):
+    """A path that needs no solving."""
+
+    def statuses(self, solution: Solution) -> tuple[str, ...]:
+        """Nothing was solved, so nothing converged."""
+        return (CLOSED_FORM,) * solution.path.pairs
+
+
+class Lerp(_Line):
     """The straight line x(u) = (1-u) x_A + u x_B. It leaves the sphere: at its middle the norm is too small."""
 
     def solve(self, problem: BoundaryProblem) -> Solution:
@@ -27,7 +37,7 @@ class Lerp(PathMethod):
         return Euclidean()
 
 
-class Slerp(PathMethod):
+class Slerp(_Line):
     """The great circle between the two latents (Shoemake 1985), the angle taken over the whole flat latent."""
 
     def solve(self, problem: BoundaryProblem) -> Solution:
