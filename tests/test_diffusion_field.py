@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tiny_model import build_tiny_model
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models import Conditional, Contrastive, Guided, Renoised, Unconditional, load_model
@@ -13,8 +12,8 @@ P, N = 3, 4
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return build_tiny_model(tmp_path_factory.mktemp("diffusion_field") / "model")
+def folder(tiny_model_folder):
+    return tiny_model_folder
 
 
 @pytest.fixture(scope="module")

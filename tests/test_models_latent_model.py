@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from tiny_model import build_tiny_model, pictures
+from tiny_model import pictures
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models import LatentModel, load_model
@@ -14,8 +14,8 @@ TAU = 0.6
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return build_tiny_model(tmp_path_factory.mktemp("latent_model") / "model")
+def folder(tiny_model_folder):
+    return tiny_model_folder
 
 
 @pytest.fixture(scope="module")

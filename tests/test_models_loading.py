@@ -8,7 +8,6 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from tiny_model import build_tiny_model
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models import LatentModel, Score, load_model, loading
@@ -17,8 +16,8 @@ CONF = Path(__file__).parents[1] / "conf"
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory):
-    return build_tiny_model(tmp_path_factory.mktemp("loading") / "model")
+def shipped(tiny_model_folder):
+    return tiny_model_folder
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from tiny_model import build_tiny_model, pictures
+from tiny_model import pictures
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models import load_model
@@ -15,8 +15,8 @@ SETTINGS = {"steps": 6, "learning_rate": 0.05, "seed": 1, "progress": False}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return build_tiny_model(tmp_path_factory.mktemp("textual_inversion") / "model")
+def folder(tiny_model_folder):
+    return tiny_model_folder
 
 
 @pytest.fixture
