@@ -55,7 +55,7 @@ def solve_fixed_point(
 
 def _mix(history: Float[Tensor, "m 2 n d"]) -> Float[Tensor, "n d"]:
     """The next iterate of each row from its last values `g` and residuals `f`, newest last."""
-    g, f = history[-1]
+    g, f = history[-1].unbind(0)
     if len(history) == 1:
         return g
     dg, df = (history[-1:] - history[:-1]).double().movedim(2, 0).unbind(2)
@@ -63,5 +63,5 @@ def _mix(history: Float[Tensor, "m 2 n d"]) -> Float[Tensor, "n d"]:
     ridge = _RIDGE * gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=torch.finfo(torch.float64).tiny)
     gram = gram + ridge[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     # Not `solve`: it would raise for the whole batch when one row is not finite.
-    c, _ = torch.linalg.solve_ex(gram, df @ f.double()[..., None])
+    c: Tensor = torch.linalg.solve_ex(gram, df @ f.double()[..., None]).result
     return g - (c.mT @ dg)[:, 0].to(g)

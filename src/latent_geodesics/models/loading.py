@@ -210,28 +210,32 @@ def _check_component(folder: Path, name: str) -> None:
 
 def _load_component(folder: Path, name: str, precision: torch.dtype) -> Any:
     """One component; the library's many kinds of error become one sentence."""
-    with _quiet("bitsandbytes"):
-        import diffusers
-        import transformers
-
-    kinds = {
-        "unet": diffusers.UNet2DConditionModel,
-        "vae": diffusers.AutoencoderKL,
-        "text_encoder": transformers.CLIPTextModel,
-        "tokenizer": transformers.CLIPTokenizer,
-        "scheduler": diffusers.DDIMScheduler,
-    }
     options: dict[str, Any] = {"variant": "fp16"} if _only_half_precision(folder / name) else {}
     if name in ("unet", "vae"):
         options["torch_dtype"] = precision if name == "unet" else torch.float32
     try:
-        part = kinds[name].from_pretrained(str(folder / name), local_files_only=True, **options)
+        part = _kind(name).from_pretrained(str(folder / name), local_files_only=True, **options)
     except Exception as error:
         raise UserError(
             f"the component {name} of the model {folder} cannot be read ({_first_line(error)}); "
             "copy the whole model folder again, or download it afresh"
         ) from error
     return part.float() if name == "text_encoder" else part
+
+
+def _kind(name: str) -> Any:
+    """The library's class of a component; both libraries import their parts when they are first named."""
+    with _quiet("bitsandbytes"):
+        import diffusers
+        import transformers
+
+        return {
+            "unet": diffusers.UNet2DConditionModel,
+            "vae": diffusers.AutoencoderKL,
+            "text_encoder": transformers.CLIPTextModel,
+            "tokenizer": transformers.CLIPTokenizer,
+            "scheduler": diffusers.DDIMScheduler,
+        }[name]
 
 
 def _only_half_precision(part: Path) -> bool:
