@@ -1,0 +1,138 @@
+"""The parts of the recipe that have a closed form or a property: order of samples, budget, weights, times,
+whitening, judging."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.models.attributes import DetectedObject
+from latent_geodesics.training.autoencoder import (
+    AutoencoderSettings,
+    build_autoencoder,
+    foreground_weight,
+    psnr,
+    reconstruct,
+)
+from latent_geodesics.training.confirmation import confirms
+from latent_geodesics.training.diffusion import even_times
+from latent_geodesics.training.frames import Frames, SampleOrder, step_generator
+from latent_geodesics.training.grids import image_grid
+from latent_geodesics.training.schedule import Budget
+from latent_geodesics.training.whitening import encode_means, latent_moments, whiten
+
+
+def test_an_epoch_visits_every_item_once():
+    order = SampleOrder(count=24, seed=3)
+    drawn = [order.indices(step=step, batch=4, rank=rank, world=2) for step in range(3) for rank in range(2)]
+    assert sorted(torch.cat(drawn).tolist()) == list(range(24))
+
+
+def test_order_depends_on_seed_and_step_alone():
+    first, second = SampleOrder(count=50, seed=0), SampleOrder(count=50, seed=0)
+    first.indices(step=0, batch=8)
+    assert torch.equal(first.indices(step=7, batch=8), second.indices(step=7, batch=8))
+    assert not torch.equal(first.indices(step=7, batch=8), SampleOrder(count=50, seed=1).indices(step=7, batch=8))
+
+
+def test_processes_draw_different_noise_and_repeat_it():
+    draws = {rank: torch.randn(4, generator=step_generator(seed=0, step=5, rank=rank)) for rank in (0, 1)}
+    assert not torch.equal(draws[0], draws[1])
+    assert torch.equal(draws[0], torch.randn(4, generator=step_generator(seed=0, step=5, rank=0)))
+
+
+def test_frames_split_keeps_the_last_ones_out():
+    frames = Frames(images=torch.zeros(5, 3, 8, 8, dtype=torch.uint8), records=[{"index": i} for i in range(5)])
+    training, held_out = frames.split(2)
+    assert [record["index"] for record in training.records] == [0, 1, 2]
+    assert [record["index"] for record in held_out.records] == [3, 4]
+    with pytest.raises(UserError, match="held_out is 5"):
+        frames.split(5)
+
+
+def test_the_rate_warms_up_stays_and_decays_to_the_floor():
+    budget = Budget(max_steps=100, warmup_steps=9, decay_from=0.5, floor=0.1)
+    rates = [budget.factor(step=step, progress=budget.progress(step=step, minutes=0)) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10:51] == pytest.approx([1.0] * 41)
+    assert all(later < earlier for earlier, later in zip(rates[51:], rates[52:], strict=False))
+    assert rates[-1] == pytest.approx(0.1)
+
+
+def test_with_a_time_limit_the_decay_ends_with_the_time():
+    budget = Budget(max_steps=10**6, max_minutes=10, warmup_steps=0)
+    assert budget.progress(step=50, minutes=10) == 1.0
+    assert budget.progress(step=50, minutes=5) == pytest.approx(0.5)
+    assert Budget(max_steps=100).progress(step=50, minutes=1e9) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("wrong", [{"max_steps": 0}, {"max_minutes": 0.0}, {"decay_from": 1.0}, {"floor": -0.1}])
+def test_a_wrong_budget_is_refused(wrong):
+    with pytest.raises(ValueError, match="got"):
+        Budget(**({"max_steps": 10} | wrong))
+
+
+def test_times_cover_all_noise_levels():
+    times = even_times(50, 1000, torch.Generator().manual_seed(0))
+    assert torch.equal(times // 20, torch.arange(50))
+
+
+def test_the_foreground_weighs_more():
+    images = torch.full((1, 3, 16, 16), 0.5)
+    assert torch.allclose(foreground_weight(images, chroma=5, edge=5), torch.ones(1, 1, 16, 16))
+    images[:, 0, 8, 8] = 1.0
+    weight = foreground_weight(images, chroma=5, edge=5)
+    assert float(weight[0, 0, 8, 8]) >= 3.5
+    assert float(weight[0, 0, 0, 0]) == 1.0
+
+
+def test_psnr_of_a_constant_error():
+    a = torch.zeros(2, 3, 4, 4)
+    assert torch.allclose(psnr(a, a + 0.1), torch.full((2,), 20.0))
+
+
+def test_whitening_changes_the_latents_and_not_the_images():
+    torch.manual_seed(0)
+    settings = AutoencoderSettings(budget=Budget(max_steps=1), channels=(8, 8, 8), resolution=16)
+    autoencoder = build_autoencoder(settings).eval()
+    images = torch.randint(0, 256, (40, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    before = reconstruct(autoencoder, images / 255)
+    whiten(autoencoder, latent_moments(autoencoder, images))
+    assert float((reconstruct(autoencoder, images / 255) - before).abs().max()) < 1e-5
+    places = encode_means(autoencoder, images).transpose(0, 1).flatten(1)
+    assert torch.allclose(places.mean(1), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(torch.cov(places), torch.eye(4), atol=1e-3)
+    assert autoencoder.config.scaling_factor == 1.0
+
+
+def test_a_constant_channel_cannot_be_whitened():
+    settings = AutoencoderSettings(budget=Budget(max_steps=1), channels=(8, 8), resolution=16)
+    autoencoder = build_autoencoder(settings)
+    images = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
+    moments = latent_moments(autoencoder, images)
+    with pytest.raises(ValueError, match="constant"):
+        whiten(autoencoder, dataclasses.replace(moments, covariance=torch.zeros(4, 4)))
+
+
+def test_a_grid_is_bytes_in_rows():
+    grid = image_grid(torch.rand(5, 3, 4, 6), columns=3)
+    assert grid.dtype.name == "uint8"
+    assert grid.shape == (4 + 2 + 4, 6 + 2 + 6 + 2 + 6, 3)
+    assert (grid[6:, 16:] == 255).all()
+
+
+def seen(color, shape, size="large", material="metal"):
+    return DetectedObject(
+        color=color, shape=shape, size=size, material=material, position=(0, 0), pixel=(0.5, 0.5), confidence=0.9
+    )
+
+
+def test_a_picture_is_confirmed_by_exactly_the_objects_asked_for():
+    wanted = [{"color": "red", "shape": "cube", "size": "small"}, {"color": "blue", "shape": "sphere", "size": "large"}]
+    found = [seen("blue", "sphere"), seen("red", "cube")]
+    assert confirms(wanted, found)
+    assert not confirms(wanted, found[:1])
+    assert not confirms(wanted, [*found, seen("red", "cube")])
+    assert not confirms(wanted, [seen("red", "sphere"), seen("blue", "cube")])
+    assert not confirms(wanted, found, ("color", "shape", "size"))

@@ -1,0 +1,130 @@
+"""The whole recipe on discs, a few steps a stage: every stage, resuming, skipping, and what is written."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from synthetic_frames import write_discs
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.models.attributes import AttributeNetwork
+from latent_geodesics.runner import Run
+from latent_geodesics.tracking import SilentRun
+from latent_geodesics.training.attributes import AttributeSettings, AttributeTraining
+from latent_geodesics.training.autoencoder import AutoencoderSettings
+from latent_geodesics.training.diffusion import DiffusionSettings
+from latent_geodesics.training.evaluation import EvaluationSettings
+from latent_geodesics.training.fit import fit
+from latent_geodesics.training.frames import Frames
+from latent_geodesics.training.schedule import Budget
+from latent_geodesics.training.task import STAGES, TrainClevrLdm
+
+FEW = Budget(max_steps=3, warmup_steps=1)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frames")
+    return [write_discs(folder / str(seed), seed=seed, count=30) for seed in (0, 1)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    options = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    return Run(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={})
+
+
+def task(folder, shards, **options):
+    chosen = {
+        "frames": shards[0],
+        "attribute_frames": shards[1],
+        "work_dir": folder / "work",
+        "model_dir": folder / "ldm",
+        "attributes_dir": folder / "attributes",
+        "held_out": 5,
+        "autoencoder": AutoencoderSettings(budget=FEW, channels=(8, 8, 8), resolution=32, batch=4, show_every=2),
+        "diffusion": DiffusionSettings(
+            budget=FEW, channels=(8, 16), attention=(False, True), heads=2, text_width=16, batch=4, show_every=3
+        ),
+        "attributes": AttributeSettings(budget=FEW, widths=(4, 8, 8), blocks=1, batch=4, save_every=2),
+        "evaluation": EvaluationSettings(prompts=2, steps=2, sweep=(1.0,), sweep_prompts=2, frames=3),
+    }
+    return TrainClevrLdm(**(chosen | options))
+
+
+@pytest.mark.slow
+def test_every_stage_writes_what_it_should_and_is_not_run_twice(tmp_path, shards, run):
+    figures = task(tmp_path, shards).run(run)
+    assert figures["prompts"] == 2.0
+    assert figures["psnr"] > 0
+    assert {"README.md", "metrics.json", "samples.png", "model_index.json"} <= {
+        file.name for file in (tmp_path / "ldm").iterdir()
+    }
+    assert json.loads((tmp_path / "ldm" / "metrics.json").read_text()) == figures
+    assert AttributeNetwork.from_folder(tmp_path / "attributes").config.widths == (4, 8, 8)
+    assert list((tmp_path / "work" / "diffusion").glob("samples-*.png"))
+    weights = tmp_path / "ldm" / "unet" / "diffusion_pytorch_model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert task(tmp_path, shards).run(run) == figures
+    assert weights.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_the_folder_loads_as_stable_diffusion_offline(tmp_path, shards, run, monkeypatch):
+    from diffusers import StableDiffusionPipeline
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    task(tmp_path, shards, stages=("autoencoder", "whiten", "diffusion", "export")).run(run)
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "ldm", dtype=torch.float32)
+    image = pipeline("a red cube", num_inference_steps=2, output_type="pt").images
+    assert image.shape == (1, 3, 32, 32)
+    assert pipeline.vae.config.scaling_factor == 1.0
+    assert pipeline.tokenizer.model_max_length == 32
+
+
+def test_a_resumed_stage_ends_where_an_uninterrupted_one_does(tmp_path, shards, run):
+    frames, held_out = Frames.from_folder(shards[1]).split(5)
+    budget = Budget(max_steps=4, warmup_steps=1)
+    settings = AttributeSettings(budget=budget, widths=(4, 8, 8), blocks=1, batch=4, precision="32-true")
+
+    def train(folder, settings):
+        module = AttributeTraining(settings=settings, frames=frames, held_out=held_out, seed=0, folder=folder)
+        fit(module, run=run, folder=folder, precision="32-true", save_every=2)
+        return module.network.state_dict()
+
+    whole = train(tmp_path / "whole", settings)
+
+    class Interrupted(AttributeTraining):
+        def on_train_batch_start(self, batch, batch_idx):
+            if self.global_step == 2:
+                raise RuntimeError("killed")
+            super().on_train_batch_start(batch, batch_idx)
+
+    broken = Interrupted(settings=settings, frames=frames, held_out=held_out, seed=0, folder=tmp_path / "parts")
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(broken, run=run, folder=tmp_path / "parts", precision="32-true", save_every=2)
+    resumed = train(tmp_path / "parts", settings)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_stages_need_those_before_them(tmp_path, shards, run):
+    with pytest.raises(UserError, match="run stage 'autoencoder' first"):
+        task(tmp_path, shards, stages=("whiten",)).run(run)
+
+
+def test_unknown_stages_are_refused(tmp_path, shards):
+    with pytest.raises(ValueError, match=r"autoencoder.*got paint"):
+        task(tmp_path, shards, stages=("paint",))
+
+
+def test_the_shipped_configuration_builds_the_task():
+    from pathlib import Path
+
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    file = Path(__file__).parents[1] / "conf" / "task" / "train_clevr_ldm.yaml"
+    built = instantiate(OmegaConf.load(file), _convert_="all")
+    assert built.stages == STAGES
+    assert replace(built.diffusion.budget, max_steps=1).max_steps == 1
