@@ -17,6 +17,7 @@ __all__ = ["FixedPoint", "Rules"]
 
 MOST_FAILURES = 10
 PROGRESS = 0.9
+NOISE = 1e-2
 LARGEST_EXPONENT = 30.0
 
 
@@ -190,7 +191,9 @@ class FixedPoint:
         self._memory = self._memory.forget(tired)
         settled = seen.settled(work.alpha, rules.tolerance) & (work.alpha == target)
         lost = ~settled & (work.failures >= MOST_FAILURES)
-        stalled = ~settled & ~lost & (work.halvings > rules.halvings)
+        # Close to a solution smaller steps would change nothing: what is left is the noise of the score.
+        noise = tired & (work.best < NOISE)
+        stalled = ~settled & ~lost & (noise | (work.halvings > rules.halvings))
         for ended, status in (
             (settled, Status.CONVERGED),
             (lost, Status.NON_FINITE_SCORE),
