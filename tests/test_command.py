@@ -22,6 +22,7 @@ def fail(error):
         (OSError(errno.ENOSPC, "No space left on device", "x.png"), 2, "'x.png' cannot be written: the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "permission is denied"),
         (RuntimeError("io error: No space left on device (os error 28)"), 2, "the disk is full"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/x"), 2, "'/proc/x': No such file"),
         (KeyboardInterrupt(), 130, "Interrupted"),
     ],
 )

@@ -42,11 +42,16 @@ class RunFolder(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Writes what a batch gave."""
+        """Writes what a batch gave, the numbers first: they are small, and a full disk may spare them."""
         result: BatchResult = outputs["result"]
-        for index in range(len(result.pairs.batch)):
-            self._write_pair(result, index)
+        rows = [
+            [method.row(index, pair=pair.id, group=pair.group) for method in result.methods]
+            for index, pair in enumerate(result.pairs.batch.pairs)
+        ]
+        self.rows.extend(row for of_pair in rows for row in of_pair)
         write_text(self.run.folder / "results.csv", self.table.to_csv(index=False))
+        for index, of_pair in enumerate(rows):
+            self._write_pair(result, index, of_pair)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -80,7 +85,7 @@ class RunFolder(pl.Callback):
             )
         return summary
 
-    def _write_pair(self, result: BatchResult, index: int) -> None:
+    def _write_pair(self, result: BatchResult, index: int, numbers: list[dict[str, Any]]) -> None:
         batch, folder = result.pairs.batch, self.run.folder
         pair = batch.pairs[index]
         truth = batch.truth[index]
@@ -93,8 +98,6 @@ class RunFolder(pl.Callback):
         curves = [_curve(method, index) for method in result.methods if method.curves is not None]
         if curves:
             draw_pair(folder / "figures" / f"{pair.id}.png", curves, density=result.pairs.density)
-        new = [method.row(index, pair=pair.id, group=pair.group) for method in result.methods]
-        self.rows.extend(new)
         self.pages.append(
             PairPage(
                 id=pair.id,
@@ -104,7 +107,7 @@ class RunFolder(pl.Callback):
                 strip=f"images/{pair.id}.png",
                 animations={name: f"images/{pair.id}_{name.replace(' ', '_')}.gif" for name in rows},
                 figure=f"figures/{pair.id}.png" if curves else None,
-                rows=new,
+                rows=numbers,
             )
         )
         self._log_pair(pair.id, curves)

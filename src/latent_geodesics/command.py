@@ -60,6 +60,8 @@ def _sentence(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in DISK_ADVICE:
             where = f"'{cause.filename}'" if cause.filename else "A file of the run"
             return f"{where} cannot be written: {DISK_ADVICE[cause.errno]}."
+        if isinstance(cause, OSError) and cause.filename:
+            return f"'{cause.filename}': {cause.strerror}."
         # Libraries that write in Rust or C++ keep the errno only in their text.
         if "No space left on device" in str(cause):
             return f"A file of the run cannot be written: {DISK_ADVICE[errno.ENOSPC]}."
