@@ -44,6 +44,7 @@ def task(folder, shards, **options):
         "attributes_dir": folder / "attributes",
         "held_out": 5,
         "autoencoder": AutoencoderSettings(budget=FEW, channels=(8, 8, 8), resolution=32, batch=4, show_every=2),
+        "decoder": AutoencoderSettings(budget=FEW, channels=(8, 8, 8), resolution=32, batch=4),
         "diffusion": DiffusionSettings(
             budget=FEW, channels=(8, 16), attention=(False, True), heads=2, text_width=16, batch=4, show_every=3
         ),

@@ -8,6 +8,9 @@ Loss, with x an image in [-1, 1], y its reconstruction, w >= 1 a weight that is 
 dx_h, dx_v being differences between neighbouring pixels and w = 1 + c chroma + e edge, the larger of its 5x5
 neighbourhood. Plain L1 is dominated by the smooth background and leaves the objects blurred.
 
+Once the latents are whitened the encoder stays as it is and the decoder alone goes on with the same loss
+(`DecoderTraining`): the diffusion model needs the latents early, the decoder has until the end.
+
 References: Rombach et al., High-resolution image synthesis with latent diffusion models, 2022, arXiv
 2112.10752.
 """
@@ -18,7 +21,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from jaxtyping import Float
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -31,6 +35,7 @@ from latent_geodesics.training.schedule import Budget, BudgetedModule
 __all__ = [
     "AutoencoderSettings",
     "AutoencoderTraining",
+    "DecoderTraining",
     "build_autoencoder",
     "foreground_weight",
     "psnr",
@@ -134,6 +139,8 @@ class AutoencoderTraining(BudgetedModule):
         folder: where grids go.
     """
 
+    title = "autoencoder"  # of the curves and grids in the logger
+
     def __init__(
         self, *, settings: AutoencoderSettings, frames: Frames, held_out: Frames, seed: int, folder: Path
     ) -> None:
@@ -155,16 +162,20 @@ class AutoencoderTraining(BudgetedModule):
             step=step, batch=settings.batch, rank=self.global_rank, world=self.trainer.world_size
         )
         images = as_unit(self.frames.images[chosen]).to(self.device)
-        generator = self.generator()
-        posterior = self.autoencoder.encode(2 * images - 1).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(self.device)
+        posterior = self.posterior(chosen, images)
+        noise = torch.randn(posterior.mean.shape, generator=self.generator()).to(self.device)
         decoded = self.autoencoder.decode(posterior.mean + posterior.std * noise).sample.float()
         pixel, gradient = self._errors(decoded - (2 * images - 1), images)
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).float().mean()
         loss: Tensor = pixel + settings.gradient * gradient + settings.kl * kl
-        self.log_dict({"autoencoder/loss": loss, "autoencoder/pixel": pixel, "autoencoder/kl": kl}, prog_bar=True)
-        self.log("autoencoder/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        parts = {"loss": loss, "pixel": pixel, "kl": kl}
+        self.log_dict({f"{self.title}/{name}": value for name, value in parts.items()}, prog_bar=True)
+        self.log(f"{self.title}/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
+
+    def posterior(self, chosen: Int64[Tensor, " b"], images: Float[Tensor, "b 3 h w"]) -> Any:
+        """The distribution of the latents of the chosen frames, whose images in [0, 1] are given."""
+        return self.autoencoder.encode(2 * images - 1).latent_dist
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Now and then: held-out PSNR and a grid of originals over reconstructions."""
@@ -178,12 +189,12 @@ class AutoencoderTraining(BudgetedModule):
         decoded = reconstruct(self.autoencoder, images)
         value = psnr(images, decoded).mean()
         if self.logger is not None:
-            self.logger.log_metrics({"autoencoder/psnr": float(value)}, step=self.global_step)
+            self.logger.log_metrics({f"{self.title}/psnr": float(value)}, step=self.global_step)
         publish_grid(
             image_grid(torch.cat([images[:12], decoded[:12]]), columns=12),
             file=self.folder / f"reconstructions-{self.global_step:06d}-{float(value):.1f}dB.png",
             logger=self.logger,
-            name="autoencoder/reconstructions",
+            name=f"{self.title}/reconstructions",
             step=self.global_step,
         )
 
@@ -195,3 +206,45 @@ class AutoencoderTraining(BudgetedModule):
         across = (error[..., :, 1:] - error[..., :, :-1]).abs() * weight[..., :, 1:]
         down = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]
         return (error.abs() * weight).mean(), across.mean() + down.mean()
+
+
+class DecoderTraining(AutoencoderTraining):
+    """Trains the decoder alone, from the latents of a finished encoder.
+
+    Args:
+        autoencoder: the whitened autoencoder; its decoder is trained in place.
+        latents: posterior means of the frames.
+        settings: see `AutoencoderSettings`; the shape is that of `autoencoder`.
+        frames: to train on.
+        held_out: for the reported PSNR and the grids.
+        seed: decides order and posterior samples.
+        folder: where grids go.
+    """
+
+    title = "decoder"
+
+    def __init__(
+        self,
+        *,
+        autoencoder: AutoencoderKL,
+        latents: Float[Tensor, "n c i j"],
+        settings: AutoencoderSettings,
+        frames: Frames,
+        held_out: Frames,
+        seed: int,
+        folder: Path,
+    ) -> None:
+        super().__init__(settings=settings, frames=frames, held_out=held_out, seed=seed, folder=folder)
+        if len(latents) != len(frames):
+            raise ValueError(f"a latent a frame is needed, got {len(latents)} and {len(frames)}")
+        self.autoencoder, self.latents = autoencoder, latents
+        for part in (autoencoder.decoder, autoencoder.post_quant_conv):
+            part.requires_grad_(True).train()
+        for part in (autoencoder.encoder, autoencoder.quant_conv):
+            part.requires_grad_(False)
+
+    def posterior(self, chosen: Int64[Tensor, " b"], images: Float[Tensor, "b 3 h w"]) -> DiagonalGaussianDistribution:
+        """The stored means with the variance that whitening left, the same everywhere."""
+        means = self.latents[chosen].to(self.device)
+        logvar = self.autoencoder.quant_conv.bias[means.shape[1] :, None, None].expand_as(means)
+        return DiagonalGaussianDistribution(torch.cat([means, logvar], dim=1))

@@ -65,8 +65,8 @@ objects right in {judge:.1%}, and all four attributes in {judge_all:.1%}.
 
 ## Training
 `python run.py experiment=train_clevr_ldm` with seed {seed}, on two CPU cores shared with other work:
-autoencoder {minutes_autoencoder:.0f} min, diffusion model {minutes_diffusion:.0f} min, attribute network
-{minutes_attributes:.0f} min. Weights: {megabytes:.1f} MB in half precision.
+autoencoder {minutes_autoencoder:.0f} min and its decoder alone {minutes_decoder:.0f} min more, diffusion model
+{minutes_diffusion:.0f} min, attribute network {minutes_attributes:.0f} min. Weights: {megabytes:.1f} MB in fp16.
 All hyper-parameters are in `conf/task/train_clevr_ldm.yaml`, the losses in `latent_geodesics.training`.
 
 Data: frames rendered by this project (`latent_geodesics.rendering`) after the rules of CLEVR (Johnson et al.,

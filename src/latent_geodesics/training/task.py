@@ -12,7 +12,12 @@ import torch
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.training.attributes import AttributeSettings, AttributeTraining, measure_network
-from latent_geodesics.training.autoencoder import AutoencoderSettings, AutoencoderTraining, build_autoencoder
+from latent_geodesics.training.autoencoder import (
+    AutoencoderSettings,
+    AutoencoderTraining,
+    DecoderTraining,
+    build_autoencoder,
+)
 from latent_geodesics.training.diffusion import (
     DiffusionSettings,
     DiffusionTraining,
@@ -37,7 +42,15 @@ __all__ = ["STAGES", "TrainClevrLdm"]
 
 log = logging.getLogger(__name__)
 
-STAGES: tuple[str, ...] = ("autoencoder", "whiten", "diffusion", "attributes", "export", "evaluation")
+STAGES: tuple[str, ...] = (
+    "autoencoder",
+    "whiten",
+    "decoder",
+    "diffusion",
+    "attributes",
+    "export",
+    "evaluation",
+)
 
 
 @dataclass(frozen=True)
@@ -59,8 +72,9 @@ class TrainClevrLdm:
         attributes_dir: where the attribute network goes.
         held_out: frames at the end of each folder that are never trained on, >= 2.
         autoencoder: first stage.
-        diffusion: third stage.
-        attributes: fourth stage.
+        decoder: the decoder alone, after whitening; its shape is that of `autoencoder`.
+        diffusion: the U-Net and the text encoder.
+        attributes: the attribute network.
         evaluation: how the result is measured.
         stages: which stages to run, of `STAGES`, always in that order.
     """
@@ -74,6 +88,7 @@ class TrainClevrLdm:
         model_dir: str | Path,
         attributes_dir: str | Path,
         autoencoder: AutoencoderSettings,
+        decoder: AutoencoderSettings,
         diffusion: DiffusionSettings,
         attributes: AttributeSettings,
         evaluation: EvaluationSettings,
@@ -87,7 +102,8 @@ class TrainClevrLdm:
             raise ValueError(f"held_out must be >= 2, got {held_out}")
         self.frames_dir, self.attribute_frames_dir = Path(frames), Path(attribute_frames)
         self.work_dir, self.model_dir, self.attributes_dir = Path(work_dir), Path(model_dir), Path(attributes_dir)
-        self.autoencoder, self.diffusion, self.attributes = autoencoder, diffusion, attributes
+        self.autoencoder, self.decoder = autoencoder, decoder
+        self.diffusion, self.attributes = diffusion, attributes
         self.evaluation, self.held_out, self.stages = evaluation, held_out, tuple(stages)
 
     def run(self, run: "Run") -> dict[str, float]:
@@ -105,6 +121,7 @@ class TrainClevrLdm:
         work = {
             "autoencoder": _Stage(self._train_autoencoder, self._file("autoencoder", "raw.pt")),
             "whiten": _Stage(self._whiten, self._file("whiten", "latents.pt")),
+            "decoder": _Stage(self._train_decoder, self._file("decoder", "autoencoder.pt")),
             "diffusion": _Stage(self._train_diffusion, self._file("diffusion", "averaged.pt")),
             "attributes": _Stage(self._train_attributes, self._file("attributes", "metrics.json")),
             "export": _Stage(self._export, self._file("export", "metrics.json")),
@@ -143,6 +160,22 @@ class TrainClevrLdm:
         whiten(autoencoder, latent_moments(autoencoder, frames.split(self.held_out)[0].images[:2000]))
         _save(autoencoder.state_dict(), self._file("whiten", "autoencoder.pt"))
         _save(encode_means(autoencoder, frames.images), self._file("whiten", "latents.pt"))
+
+    def _train_decoder(self, run: "Run") -> None:
+        frames, held_out = Frames.from_folder(self.frames_dir).split(self.held_out)
+        latents = _load(self._file("whiten", "latents.pt"))[: len(frames)]
+        folder, settings = self.work_dir / "decoder", self.decoder
+        module = DecoderTraining(
+            autoencoder=self.whitened(),
+            latents=latents,
+            settings=settings,
+            frames=frames,
+            held_out=held_out,
+            seed=run.seed,
+            folder=folder,
+        )
+        minutes = fit(module, run=run, folder=folder, precision=settings.precision, save_every=settings.save_every)
+        _save({"weights": module.autoencoder.state_dict(), "minutes": minutes}, folder / "autoencoder.pt")
 
     def _train_diffusion(self, run: "Run") -> None:
         module = self._diffusion_module(run.seed)
@@ -194,16 +227,22 @@ class TrainClevrLdm:
             held_out=Frames.from_folder(self.frames_dir).split(self.held_out)[1],
             settings=self.evaluation,
         )
-        for name, file in (("autoencoder", "raw.pt"), ("diffusion", "averaged.pt")):
+        for name, file in (
+            ("autoencoder", "raw.pt"),
+            ("decoder", "autoencoder.pt"),
+            ("diffusion", "averaged.pt"),
+        ):
             figures[f"minutes_{name}"] = float(_load(self._file(name, file))["minutes"])
         network = json.loads(self._file("attributes", "metrics.json").read_text())
         write_model_card(self.model_dir, figures | network, seed=run.seed)
         self._file("evaluation", "metrics.json").write_text(json.dumps(figures | network, indent=2) + "\n")
 
     def whitened(self) -> "AutoencoderKL":
-        """The finished autoencoder."""
+        """The autoencoder whose encoder is finished; its decoder too, once that stage is done."""
         autoencoder = build_autoencoder(self.autoencoder)
-        autoencoder.load_state_dict(_load(self._file("whiten", "autoencoder.pt")))
+        finished = self._file("decoder", "autoencoder.pt")
+        weights = _load(finished)["weights"] if finished.exists() else _load(self._file("whiten", "autoencoder.pt"))
+        autoencoder.load_state_dict(weights)
         return autoencoder.eval().requires_grad_(False)
 
     def pipeline(self, averaged: dict[str, torch.Tensor]) -> Any:
