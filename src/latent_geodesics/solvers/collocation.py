@@ -29,6 +29,8 @@ class Linearisation:
     """A path seen through the score at its interior knots; every alpha shares it.
 
     Attributes:
+        velocity: `g'`.
+        pull: the tangential score `P_x s`, in 1/[x].
         bend: the tangential acceleration `P_x g''`.
         force: `|g'|^2 P_v s`, so that `bend + alpha * force` is the defect of the geodesic equation.
         products: at each knot `|b|^2`, `b . f` and `|f|^2`, of `b = P_v bend / |g'|^2` and `f = P_v s`.
@@ -37,6 +39,8 @@ class Linearisation:
         speed: `|g'|` at all knots.
     """
 
+    velocity: Float[Tensor, "a n d"]
+    pull: Float[Tensor, "a n d"]
     bend: Float[Tensor, "a n d"]
     force: Float[Tensor, "a n d"]
     products: Float[Tensor, "a 3 n"]
@@ -93,7 +97,6 @@ class Collocation:
         self._velocity, self._acceleration = base.velocity(self.nodes), base.acceleration(self.nodes)
         self.span: Float[Tensor, " a"] = manifold.distance(base.x0, base.x1)
         self._operator = self._jacobi_operator()
-        self._inverse: Tensor = torch.linalg.inv(self._operator.double()).to(like)
         self._sample, self._weights, self._integral = (m.to(like) for m in self._quadrature())
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "Collocation":
@@ -101,7 +104,7 @@ class Collocation:
         part = object.__new__(Collocation)
         part.__dict__.update(self.__dict__)
         part.base, part.manifold = self.base.restrict(pairs), self.manifold.restrict(pairs)
-        for name in ("_points", "_velocity", "_acceleration", "_operator", "_inverse", "span"):
+        for name in ("_points", "_velocity", "_acceleration", "_operator", "span"):
             setattr(part, name, getattr(self, name)[pairs])
         return part
 
@@ -144,6 +147,8 @@ class Collocation:
         products = [(turn * turn).sum(-1), (turn * force).sum(-1), (force * force).sum(-1)]
         everywhere = torch.cat([end_scores[:, :1], score, end_scores[:, 1:]], 1)
         return Linearisation(
+            velocity=inner_v,
+            pull=pull,
             bend=bend,
             force=squared * force,
             products=torch.stack(products, 1),
@@ -159,13 +164,14 @@ class Collocation:
         length: Tensor = ((-alpha * log_density).exp() * speed).to(self._weights) @ self._weights
         return length
 
-    def solve(self, defect: Float[Tensor, "a n d"]) -> Float[Tensor, "a n d"]:
-        """The step that removes a defect of the frozen equation: minus the inverse second variation times it."""
-        return -(self._inverse @ defect)
+    def solve(self, defects: Float[Tensor, "m a n d"], confinement: Float[Tensor, "a n"]) -> Float[Tensor, "m a n d"]:
+        """The steps that remove defects of the equation: minus the inverse of its second variation times them.
 
-    def unsolve(self, step: Float[Tensor, "... a n d"]) -> Float[Tensor, "... a n d"]:
-        """The defect that `solve` turns into `step`."""
-        return -(self._operator @ step)
+        Args:
+            defects: `bend + alpha * force`, of several iterates.
+            confinement: what the density adds to the second variation at each knot, at least zero.
+        """
+        return -(torch.linalg.inv(self._operator - torch.diag_embed(confinement)) @ defects)
 
     def end_scores(self, field: ScoreField) -> Float[Tensor, "a 2 d"]:
         """The score at both ends of each pair."""

@@ -149,10 +149,11 @@ class FixedPoint:
         self._seen = seen if self._seen is None else seen.where(finite, self._seen)
         self._memory = self._memory.remember(
             size=self._rules.memory,
-            knots=work.offsets,
-            bend=self._grid.solve(seen.bend),
-            force=self._grid.solve(seen.force),
             valid=finite,
+            knots=work.offsets,
+            bend=seen.bend,
+            force=seen.force,
+            pull=seen.pull,
         )
         work.offsets = self._memory.knots[-1].clone()
         work.failures = torch.where(finite, 0, work.failures + 1)
@@ -163,7 +164,7 @@ class FixedPoint:
     def _continue(self) -> None:
         """Choose alpha where it is not chosen yet; raise it where the residual is small, which costs nothing."""
         work, seen, rules = self._work, self._linearisation, self._rules
-        reach = norm(self._memory.force[-1]).amax(-1)
+        reach = norm(self._grid.solve(self._memory.force[-1:], torch.zeros_like(seen.strength))[-1]).amax(-1)
         first = rules.loose * self._grid.span / reach.clamp(min=torch.finfo(reach.dtype).tiny)
         work.alpha = torch.where(work.alpha.isnan(), first.clamp(max=rules.target), work.alpha)
         before = work.alpha
@@ -205,17 +206,24 @@ class FixedPoint:
     def _move(self) -> None:
         """Step every pair, no further than it is trusted to go."""
         work, seen = self._work, self._linearisation
-        step = self._memory.anderson_step(work.alpha)
+        defects = self._memory.defects(work.alpha)
+        residuals = self._grid.solve(defects, self._confinement())
+        step = self._memory.anderson_step(residuals)
         if self._rules.memory:
             level = seen.log_density - seen.log_density.mean(-1, keepdim=True)
             exponent = (-work.alpha[:, None] * level).clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT)
-            defects = self._grid.unsolve(self._memory.residuals(work.alpha))
-            other, curved = self._memory.saddle_free_step(work.alpha, defects, exponent.exp())
+            other, curved = self._memory.saddle_free_step(defects, residuals[-1], exponent.exp())
             step = torch.where(curved[:, None, None], other, step)
         size = norm(step).amax(-1) / self._grid.span
         work.factor = (work.trust / size.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=1.0)
         work.moved = work.factor * size
         work.offsets = work.offsets + work.factor[:, None, None] * step
+
+    def _confinement(self) -> Float[Tensor, "a n"]:
+        """What the density adds to the second variation of the length at each knot."""
+        velocity = self._linearisation.velocity
+        confinement = self._memory.confinement(velocity) * self._work.alpha
+        return confinement[:, None] * velocity.square().sum(-1)
 
     def _keep_best(self, residual: Float[Tensor, " a"]) -> None:
         work = self._work

@@ -8,8 +8,8 @@ fast, and as willing to find a saddle of the length as a minimum.
 
 Saddle-free step: the same differences give the second variation of the length on their span,
 `H = dX^T W dF`, with `F` the defect before preconditioning and `W = p^-alpha` the weight of the gradient. Along a
-direction of negative curvature the step is reversed, so that it descends. It replaces the Anderson step where there
-is one.
+direction of negative curvature the step is reversed, so that it descends. It replaces the Anderson step where such a
+direction stands out from the error of the differences.
 
 References:
     Anderson, Iterative procedures for nonlinear integral equations (1965); Walker and Ni, Anderson acceleration for
@@ -17,115 +17,130 @@ References:
     high-dimensional non-convex optimization (2014), arXiv 1406.2572.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latent_geodesics.geometry import normal_to
+
 __all__ = ["Memory"]
 
 NEGATIVE_CURVATURE = -0.05
 LEAST_CURVATURE = 0.3
+DOUBT = 0.5
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The last iterates, newest last, with the two parts of their steps: `R = bend + alpha * force`.
+    """The last iterates of each pair, newest last, with what the score said of them.
 
     Attributes:
         knots: iterates.
-        bend: the preconditioned bend of each.
-        force: the preconditioned force of each.
+        bend: the tangential acceleration at each.
+        force: `|g'|^2 P_v s` at each, so that `bend + alpha * force` is the defect of the geodesic equation.
+        pull: the tangential score at each.
     """
 
     knots: Float[Tensor, "m a n d"]
     bend: Float[Tensor, "m a n d"]
     force: Float[Tensor, "m a n d"]
+    pull: Float[Tensor, "m a n d"]
 
     @staticmethod
     def empty(like: Float[Tensor, "a n d"]) -> "Memory":
         """No iterates yet."""
         nothing = like.new_zeros(0, *like.shape)
-        return Memory(knots=nothing, bend=nothing, force=nothing)
+        return Memory(knots=nothing, bend=nothing, force=nothing, pull=nothing)
 
-    def remember(
-        self,
-        *,
-        size: int,
-        knots: Float[Tensor, "a n d"],
-        bend: Float[Tensor, "a n d"],
-        force: Float[Tensor, "a n d"],
-        valid: Bool[Tensor, " a"],
-    ) -> "Memory":
-        """Add an iterate to the last `size`; where it is not valid, repeat the newest, which adds nothing."""
+    def remember(self, *, size: int, valid: Bool[Tensor, " a"], **parts: Float[Tensor, "a n d"]) -> "Memory":
+        """Add an iterate to the last `size`; where it is not valid, repeat the newest, which adds nothing.
+
+        Args:
+            size: how many earlier iterates to keep.
+            valid: the pairs for which the iterate counts.
+            parts: the iterate and what the score said of it, under the names of the attributes.
+        """
 
         def append(past: Tensor, new: Tensor) -> Tensor:
             last = past[-1] if len(past) else torch.zeros_like(new)
             new = torch.where(valid[:, None, None], new, last)
             return torch.cat([past[-size:] if size else past[:0], new[None]])
 
-        return Memory(knots=append(self.knots, knots), bend=append(self.bend, bend), force=append(self.force, force))
+        return Memory(**{name: append(getattr(self, name), part) for name, part in parts.items()})
 
     def forget(self, pairs: Bool[Tensor, " a"]) -> "Memory":
         """Of the pairs in the mask keep the newest iterate only: the others become copies of it, which add nothing."""
-
-        def overwrite(past: Tensor) -> Tensor:
-            return torch.where(pairs[None, :, None, None], past[-1:], past)
-
-        return Memory(knots=overwrite(self.knots), bend=overwrite(self.bend), force=overwrite(self.force))
+        return self._map(lambda past: torch.where(pairs[None, :, None, None], past[-1:], past))
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "Memory":
         """The memory of the pairs `pairs` alone."""
-        return Memory(knots=self.knots[:, pairs], bend=self.bend[:, pairs], force=self.force[:, pairs])
+        return self._map(lambda past: past[:, pairs])
 
-    def residuals(self, alpha: Float[Tensor, " a"]) -> Float[Tensor, "m a n d"]:
-        """The preconditioned residual of every iterate for the given alpha."""
+    def defects(self, alpha: Float[Tensor, " a"]) -> Float[Tensor, "m a n d"]:
+        """The defect of the geodesic equation at every iterate, for the given alpha."""
         return self.bend + alpha[:, None, None] * self.force
 
-    def anderson_step(self, alpha: Float[Tensor, " a"]) -> Float[Tensor, "a n d"]:
-        """The mixed step from the newest iterate."""
-        residuals = self.residuals(alpha)
+    def confinement(self, v: Float[Tensor, "a n d"]) -> Float[Tensor, " a"]:
+        """How strongly the density confines each path: minus the second derivative of its logarithm, at least zero.
+
+        The mean over the knots, and over the directions normal to `v` that each has moved in, from differences of the
+        score.
+        """
+        dx, ds = (normal_to(v, part[-1] - part[:-1]) for part in (self.knots, self.pull))
+        moved = (dx * dx).sum((0, -1))
+        return (-(dx * ds).sum((0, -1)) / torch.where(moved > 0, moved, 1.0)).clamp(min=0).mean(-1)
+
+    def anderson_step(self, residuals: Float[Tensor, "m a n d"]) -> Float[Tensor, "a n d"]:
+        """The mixed step from the newest iterate.
+
+        Args:
+            residuals: the preconditioned defect at every iterate.
+        """
         newest = residuals[-1]
         if len(residuals) == 1:
             return newest
         dx, dr = self.knots[-1] - self.knots[:-1], newest - residuals[:-1]
         gram, target = _inner(dr, dr), _inner(dr, newest[None])
-        values, vectors = _whiten(gram, _cutoff(newest.dtype))
-        whitened = vectors.mT @ target
-        c = (vectors @ (whitened * (values > 0)[..., None]))[..., 0].to(newest)
+        whitening = _whiten(gram, 10 * torch.finfo(newest.dtype).eps)
+        c = (whitening @ (whitening.mT @ target))[..., 0].to(newest)
         return newest - torch.einsum("am,mand->and", c, dx + dr)
 
     def saddle_free_step(
         self,
-        alpha: Float[Tensor, " a"],
         defects: Float[Tensor, "m a n d"],
+        newest: Float[Tensor, "a n d"],
         weight: Float[Tensor, "a k"],
     ) -> tuple[Float[Tensor, "a n d"], Bool[Tensor, " a"]]:
         """The step that descends along negative curvature too, and whether there is any on the span of the memory.
 
         Args:
-            alpha: the power on the density.
-            defects: `bend + alpha * force` before preconditioning, at every iterate.
+            defects: the defect of the geodesic equation at every iterate.
+            newest: the preconditioned defect at the newest.
             weight: `p~^-alpha` at all knots, ends included.
         """
-        newest = self.residuals(alpha)[-1]
         if len(defects) == 1:
-            return newest, torch.zeros(len(alpha), dtype=torch.bool, device=alpha.device)
+            return newest, torch.zeros(newest.shape[0], dtype=torch.bool, device=newest.device)
         inner = weight[:, 1:-1, None]
         dx, df = self.knots[-1] - self.knots[:-1], defects[:-1] - defects[-1]
         steps, own = _differences(dx), _differences(newest[None])
         cells = (weight[:, 1:] * weight[:, :-1]).sqrt()[..., None] * (weight.shape[-1] - 1)
-        values, basis = _whiten(_inner(steps, cells * steps), 1e-6)
+        basis = _whiten(_inner(steps, cells * steps), 1e-6)
         curvature = basis.mT @ _inner(dx, inner * df) @ basis
+        # The second variation is symmetric; what is not is the error of the differences.
+        error = (curvature - curvature.mT).norm(dim=(1, 2)) / 2
         curvature, rotation = torch.linalg.eigh((curvature + curvature.mT) / 2)
         basis = basis @ rotation
         slope = basis.mT @ _inner(dx, inner * defects[-1:])
         shadow = basis.mT @ _inner(steps, cells * own)
         along = slope / curvature.abs().clamp(min=LEAST_CURVATURE)[..., None] - shadow
         step = newest + torch.einsum("am,mand->and", (basis @ along)[..., 0].to(newest), dx)
-        del values
-        return step, curvature[:, 0] < NEGATIVE_CURVATURE
+        return step, curvature[:, 0] < NEGATIVE_CURVATURE - DOUBT * error
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Memory":
+        return Memory(**{entry.name: change(getattr(self, entry.name)) for entry in fields(self)})
 
 
 def _inner(a: Float[Tensor, "m a n d"], b: Float[Tensor, "k a n d"]) -> Float[Tensor, "a m k"]:
@@ -134,20 +149,16 @@ def _inner(a: Float[Tensor, "m a n d"], b: Float[Tensor, "k a n d"]) -> Float[Te
     return rows @ columns.mT
 
 
-def _whiten(gram: Float[Tensor, "a m m"], cutoff: float) -> tuple[Float[Tensor, "a m"], Float[Tensor, "a m m"]]:
-    """The eigenvalues, zero where negligible, and the `T` whose `T^T gram T` is one on the rest and zero else."""
+def _whiten(gram: Float[Tensor, "a m m"], cutoff: float) -> Float[Tensor, "a m m"]:
+    """The `T` whose `T^T gram T` is one, but for zeros in place of eigenvalues that are negligible."""
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
     values, vectors = torch.linalg.eigh(gram * scale[..., None] * scale[..., None, :])
-    values = torch.where(values > cutoff * values[..., -1:], values, 0.0)
-    inverse_root = torch.where(values > 0, values, 1.0).rsqrt() * (values > 0)
-    return values, scale[..., None] * vectors * inverse_root[..., None, :]
+    kept = (values > cutoff * values[..., -1:]) & (values > 0)
+    inverse_root = torch.where(kept, values, 1.0).rsqrt() * kept
+    return scale[..., None] * vectors * inverse_root[..., None, :]
 
 
 def _differences(knots: Float[Tensor, "m a n d"]) -> Float[Tensor, "m a k d"]:
     """From each knot to the next, both ends, which stay, included."""
     return torch.nn.functional.pad(knots, (0, 0, 1, 1)).diff(dim=2)
-
-
-def _cutoff(dtype: torch.dtype) -> float:
-    return 10 * torch.finfo(dtype).eps
