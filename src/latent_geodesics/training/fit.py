@@ -42,11 +42,12 @@ def fit(module: BudgetedModule, *, run: "Run", folder: Path, precision: str, sav
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
+    bars = [TQDMProgressBar(refresh_rate=10)] if run.trainer_options.get("enable_progress_bar", True) else []
     trainer = run.trainer(
         max_steps=module.budget.max_steps,
         max_epochs=-1,
         precision=precision,
-        callbacks=[keeper, TQDMProgressBar(refresh_rate=10)],
+        callbacks=[keeper, *bars],
         use_distributed_sampler=False,
         log_every_n_steps=10,
         enable_model_summary=False,
