@@ -12,7 +12,7 @@ __all__ = ["sample"]
 
 
 def sample(
-    pipeline: Any, prompts: list[str], *, seed: int, steps: int, guidance: float, chunk: int = 32
+    pipeline: Any, prompts: list[str], *, seed: int, steps: int, guidance: float, first: int = 0, chunk: int = 32
 ) -> Float[Tensor, "n 3 h w"]:
     """Images in [0, 1] of a `StableDiffusionPipeline`, on the CPU.
 
@@ -22,13 +22,14 @@ def sample(
         seed: image i starts from the noise of (seed, i).
         steps: DDIM steps.
         guidance: scale; 1 is none.
+        first: number of the first image: samples in parts are those of one call.
         chunk: images at a time.
     """
     pipeline.set_progress_bar_config(disable=True)
     parts = []
     for start in range(0, len(prompts), chunk):
         chosen = prompts[start : start + chunk]
-        generators = [step_generator(seed=seed, step=start + place) for place in range(len(chosen))]
+        generators = [step_generator(seed=seed, step=first + start + place) for place in range(len(chosen))]
         output = pipeline(
             chosen, num_inference_steps=steps, guidance_scale=guidance, generator=generators, output_type="pt"
         )
