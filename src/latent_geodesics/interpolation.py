@@ -9,6 +9,8 @@ References:
     de Boor, A Practical Guide to Splines (1978), chapters IX and XIII.
 """
 
+from functools import cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -67,19 +69,20 @@ class Spline:
         return basis
 
 
-def natural_second_derivative(nodes: Float[Tensor, " n"]) -> Float[Tensor, "n n"]:
-    """The matrix from values at `nodes` to the second derivative there of the natural cubic spline through them."""
-    nodes = nodes.detach().to("cpu", torch.float64)
-    n, h = len(nodes), nodes.diff()
-    moments = torch.eye(n, dtype=torch.float64)
-    slopes = torch.zeros(n, n, dtype=torch.float64)
-    for i in range(1, n - 1):
-        moments[i, i - 1 : i + 2] = torch.stack([h[i - 1], 2 * (h[i - 1] + h[i]), h[i]]) / 6
-        slopes[i, i - 1 : i + 2] = torch.stack([1 / h[i - 1], -1 / h[i - 1] - 1 / h[i], 1 / h[i]])
-    matrix: Tensor = torch.linalg.solve(moments, slopes)
+@cache
+def natural_second_derivative(count: int) -> Float[Tensor, "n n"]:
+    """The matrix from `count` values, evenly spaced, to the second derivative there of their natural cubic spline."""
+    h = 1 / (count - 1)
+    ones = torch.ones(count, dtype=torch.float64)
+    neighbours = torch.diag(ones[1:], 1) + torch.diag(ones[1:], -1)
+    moments, differences = 4 * torch.diag(ones) + neighbours, (neighbours - 2 * torch.diag(ones)) * 6 / h**2
+    for end in (0, -1):
+        moments[end], differences[end] = torch.eye(count, dtype=torch.float64)[end], 0 * ones
+    matrix: Tensor = torch.linalg.solve(moments, differences)
     return matrix
 
 
+@cache
 def gauss_legendre(order: int) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
     """Nodes and weights on [0, 1] of the Gauss-Legendre rule with `order` points; float64, on the CPU."""
     i = torch.arange(1, order, dtype=torch.float64)

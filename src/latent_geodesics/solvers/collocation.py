@@ -3,9 +3,9 @@ r"""The geodesic equation on a grid of knots: what one evaluation of the score t
 On `N` equal intervals a path is its shortest path plus a quintic spline through the offsets of its knots, so velocity
 and acceleration at the knots are matrices `D1`, `D2` times the offsets. With the score `s` frozen the equation
 `g'' = -alpha |g'|^2 P_v s` is linear in the offsets and one small dense matrix, the inverse of `D2` on the interior
-knots, solves it for all dimensions and pairs: the step along the Sobolev (H1) gradient of the length. On a sphere of
-radius R the second variation of the length is `d^2/du^2 + a^2`, `a` the angle between the ends, and takes the place
-of `D2`.
+knots, solves it for all dimensions: the step along the Sobolev (H1) gradient of the length. On a sphere the second
+variation of the length is `d^2/du^2 + a^2`, `a` the angle between the ends, and takes the place of `D2`; a density
+that confines the path adds `-alpha |g'|^2 c`, `c` the mean second derivative of `-log p` across it.
 """
 
 import math
@@ -171,7 +171,8 @@ class Collocation:
             defects: `bend + alpha * force`, of several iterates.
             confinement: what the density adds to the second variation at each knot, at least zero.
         """
-        return -(torch.linalg.inv(self._operator - torch.diag_embed(confinement)) @ defects)
+        inverse: Tensor = torch.linalg.inv(self._operator - torch.diag_embed(confinement))
+        return -(inverse @ defects)
 
     def end_scores(self, field: ScoreField) -> Float[Tensor, "a 2 d"]:
         """The score at both ends of each pair."""

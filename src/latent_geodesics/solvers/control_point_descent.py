@@ -43,8 +43,8 @@ class ControlPointDescent(BoundarySolver):
             the curvature term. As published, without being mentioned in the paper; at a geodesic the two are equal, so
             the rule ends a level when it is about to converge, and the run at the last level.
         only_new_points: whether a level moves only the control points that it adds.
-        tolerance: a pair whose last residual is below this share of the mean of `alpha |s|` is called converged. It
-            does not end the iteration.
+        tolerance: a pair whose last residual is below this share of the mean of `alpha |s|` is called converged, if
+            it has reached the last level. It does not end the iteration.
         max_evaluations: score evaluations that a pair may cost; no limit if not given.
 
     Raises:
@@ -136,6 +136,7 @@ class _Descent:
     def end(self, pairs: Int[Tensor, " a"]) -> None:
         """Close pairs with a status that says whether they got there."""
         converged = self._ledger.residual[pairs] <= self._solver.tolerance * self._pull[pairs]
+        converged = converged & (self.level[pairs] >= self._solver.levels)
         self._ledger.close(pairs[converged], Status.CONVERGED)
         self._ledger.close(pairs[~converged], Status.BUDGET_EXHAUSTED)
 

@@ -40,7 +40,7 @@ class ControlPointPath(Path):
         if points.ndim != 3 or points.shape[1] < 2:
             raise ValueError(f"points must have the shape [p k d], k at least 2; received {tuple(points.shape)}.")
         if bends is None:
-            bends = natural_second_derivative(torch.linspace(0, 1, points.shape[1])).to(points) @ points
+            bends = natural_second_derivative(points.shape[1]).to(points) @ points
         self.points, self.manifold, self.bends = points, manifold, bends
 
     @property

@@ -130,7 +130,7 @@ class Memory:
         basis = _whiten(_inner(steps, cells * steps), 1e-6)
         curvature = basis.mT @ _inner(dx, inner * df) @ basis
         # The second variation is symmetric; what is not is the error of the differences.
-        error = (curvature - curvature.mT).norm(dim=(1, 2)) / 2
+        error = (curvature - curvature.mT).square().sum((1, 2)).sqrt() / 2
         curvature, rotation = torch.linalg.eigh((curvature + curvature.mT) / 2)
         basis = basis @ rotation
         slope = basis.mT @ _inner(dx, inner * defects[-1:])

@@ -1,14 +1,15 @@
 r"""The default boundary solver: a preconditioned fixed point, accelerated, that seeks minima of the length.
 
 With the score frozen the geodesic equation is linear in the knots of the path, and one small solve removes its defect
-(`collocation`). That fixed point is made fast and safe by four means, each per pair:
+(`collocation`). That fixed point is made fast and safe by five means, each per pair:
 
-- mixing: Anderson acceleration over the last iterates, and a saddle-free step where the memory shows negative
-  curvature, since a saddle of the length is not a shortest path (`mixing`);
+- mixing: Anderson acceleration over the last iterates, and a saddle-free step where they show negative curvature,
+  since a saddle of the length is not a shortest path (`mixing`);
+- preconditioning: the solve knows how strongly the density confines the path, from differences of the score;
 - continuation in alpha: a pair starts at the alpha whose first step moves it by 0.3 of the distance of its ends, and
   alpha doubles, at no evaluation, whenever the residual has fallen to 0.3 of the pull of the score;
-- trust: no knot moves further in a step than a tenth of that distance; less when steps stop helping or
-  meet a score that is not finite;
+- trust: no knot moves further in a step than a tenth of that distance; less when steps stop helping or meet a score
+  that is not finite;
 - resolution: half the intervals first, until the residual is 0.3 of the pull.
 """
 
