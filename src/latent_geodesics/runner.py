@@ -4,6 +4,7 @@ A run's folder holds `config.yaml` (resolved), `environment.json`, `summary.json
 """
 
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ def execute(config: DictConfig) -> Mapping[str, float]:
     settings = settle(config)
     folder = _claim(settings.output_dir)
     write_text(folder / "config.yaml", settings.as_yaml())
+    _quiet_lightning()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     logger: RunLogger = instantiate(settings.logger, _partial_=True)(folder=folder, record=settings.resolved)
     succeeded = False
@@ -100,6 +102,12 @@ def _hold_against(expected: Path, summary: Mapping[str, float]) -> None:
     failed = [verdict.name for verdict in verdicts if not verdict.held]
     if failed:
         raise UserError(f"{len(failed)} of {len(verdicts)} expectations of '{expected}' failed: {', '.join(failed)}.")
+
+
+def _quiet_lightning() -> None:
+    """Keeps what Lightning says of devices and products, and a deprecation of its own, out of the user's way."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 
 
 def _claim(folder: Path) -> Path:
