@@ -105,83 +105,43 @@ def ring_ends(radius=3.0):
     return x[:, 0], x[:, 1] * torch.linspace(0.9, 1.1, 8, dtype=torch.float64)[:, None]
 
 
-def around(x0, x1, turn, count=33):
-    """Knots of the arc from `x0` to `x1` that goes around the middle on one side."""
-    start, end = torch.atan2(x0[:, 1], x0[:, 0]), torch.atan2(x1[:, 1], x1[:, 0])
-    sweep = torch.remainder(end - start, 2 * math.pi) - (0 if turn > 0 else 2 * math.pi)
-    u = torch.linspace(0, 1, count, dtype=torch.float64)
-    angle = start[:, None] + sweep[:, None] * u
-    radius = torch.lerp(x0.norm(dim=-1)[:, None], x1.norm(dim=-1)[:, None], u)
-    knots = radius[..., None] * torch.stack([angle.cos(), angle.sin()], -1)
-    return torch.cat([x0[:, None], knots[:, 1:-1], x1[:, None]], 1)
-
-
-def shortest_of_many(field, x0, x1, alpha):
-    """The least length that relaxing knots by L-BFGS reaches from the arcs on both sides of the middle."""
-    lengths = []
-    for start in (around(x0, x1, 1), around(x0, x1, -1)):
-        inner = start[:, 1:-1].clone().requires_grad_(True)
-        optimiser = torch.optim.LBFGS([inner], max_iter=300, history_size=30, line_search_fn="strong_wolfe")
-
-        def length(inner=inner):
-            path = lg.KnotPath.through(knots=torch.cat([x0[:, None], inner, x1[:, None]], 1), manifold=lg.Euclidean())
-            return lg.geometry.length(path, field, alpha, order=4)
-
-        def closure(length=length, optimiser=optimiser):
-            optimiser.zero_grad()
-            total = length().log().sum()
-            total.backward()
-            return total
-
-        optimiser.step(closure)
-        lengths.append(length().detach())
-    return torch.stack(lengths).min(0).values
+def by_fast_marching(field, x0, x1, alpha):
+    """The distance of each pair on a grid of 1601^2 points over [-5, 5]^2; its own error is about 1e-4."""
+    skfmm = pytest.importorskip("skfmm")
+    axis = np.linspace(-5, 5, 1601)
+    step = float(axis[1] - axis[0])
+    grid = torch.tensor(np.stack(np.meshgrid(axis, axis, indexing="ij"), -1))
+    speed = (alpha * field.log_prob(grid, grid[..., 0])).exp().numpy()
+    distances = []
+    for near, far in zip(x0, x1, strict=True):
+        # The front starts on a small circle, inside which the density is taken as constant.
+        front = (grid - near).norm(dim=-1).numpy() - 0.05
+        time = skfmm.travel_time(front, speed, dx=step, order=2)
+        place = (far.numpy() + 5) / step
+        corner, inside = place.astype(int), place % 1
+        rows, columns = slice(corner[0], corner[0] + 2), slice(corner[1], corner[1] + 2)
+        arrival = np.array([1 - inside[0], inside[0]]) @ time[rows, columns] @ np.array([1 - inside[1], inside[1]])
+        distances.append(arrival + 0.05 * float((-alpha * field.log_prob(near, near[0])).exp()))
+    return torch.tensor(distances)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.3, 1.0])
 def test_the_ring_of_eight_gaussians(alpha, table):
     field, (x0, x1) = ring(), ring_ends()
-    truth = shortest_of_many(ring(), x0, x1, alpha)
+    truth = by_fast_marching(field, x0, x1, alpha)
     solution = lg.solvers.PicardAnderson().solve(
         lg.BoundaryProblem(field=field, manifold=lg.Euclidean(), x0=x0, x1=x1, alpha=alpha)
     )
     line = lg.geometry.length(lg.StraightLine(x0=x0, x1=x1), field, alpha) / truth
-    found = lg.geometry.length(solution.path, field, alpha) / truth - 1
+    error = relative_error(solution, field, truth, alpha)
     spent = solution.stats["evaluations"]
     table(
         case="ring", alpha=alpha, solver="picard_anderson", evaluations=int(spent.max()),
-        mean=float(spent.double().mean()), error=float(found.abs().max()), line=float(line.max()),
+        mean=float(spent.double().mean()), error=float(error.max()), line=float(line.max()),
     )  # fmt: skip
     assert set(solution.status) == {Status.CONVERGED}
     assert int(spent.max()) <= 700
-    assert float(found.max()) <= 1e-4
-
-
-@pytest.mark.parametrize("alpha", [0.1, 0.3, 1.0])
-def test_the_ring_against_fast_marching(alpha, table):
-    skfmm = pytest.importorskip("skfmm")
-    field = ring()
-    x0 = torch.tensor([[3.0, 0.0]], dtype=torch.float64)
-    angle = math.radians(170)
-    x1 = 3 * torch.tensor([[math.cos(angle), math.sin(angle)]], dtype=torch.float64)
-    axis = np.linspace(-5, 5, 1601)
-    grid = torch.tensor(np.stack(np.meshgrid(axis, axis, indexing="ij"), -1))
-    speed = (alpha * field.log_prob(grid, grid[..., 0])).exp().numpy()
-    # The travel time starts on a small circle, inside which the density is taken as constant.
-    start = np.hypot(grid[..., 0] - 3, grid[..., 1]) - 0.05
-    time = skfmm.travel_time(start, speed, dx=axis[1] - axis[0], order=2)
-    row, column = (np.searchsorted(axis, float(value)) for value in x1[0])
-    step = axis[1] - axis[0]
-    fractions = [(float(value) - axis[i - 1]) / step for value, i in zip(x1[0], (row, column), strict=True)]
-    cells = time[row - 1 : row + 1, column - 1 : column + 1]
-    far = np.array([1 - fractions[0], fractions[0]]) @ cells @ np.array([1 - fractions[1], fractions[1]])
-    truth = far + 0.05 * float((-alpha * field.log_prob(x0, x0[:, 0])).exp())
-    solution = lg.solvers.PicardAnderson().solve(
-        lg.BoundaryProblem(field=field, manifold=lg.Euclidean(), x0=x0, x1=x1, alpha=alpha)
-    )
-    error = float(lg.geometry.length(solution.path, field, alpha)) / truth - 1
-    table(case="ring, fast marching 1601^2", alpha=alpha, solver="picard_anderson", error=error)
-    assert abs(error) < 3e-3
+    assert float(error.max()) <= 3e-4
 
 
 def test_the_uniform_sphere(table):

@@ -30,7 +30,7 @@ __all__ = ["Memory"]
 
 NEGATIVE_CURVATURE = -0.05
 LEAST_CURVATURE = 0.3
-DOUBT = 0.5
+DOUBT = 0.15
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ def _whiten(gram: Float[Tensor, "a m m"], cutoff: float) -> Float[Tensor, "a m m
     values, vectors = torch.linalg.eigh(gram * scale[..., None] * scale[..., None, :])
     kept = (values > cutoff * values[..., -1:]) & (values > 0)
     inverse_root = torch.where(kept, values, 1.0).rsqrt() * kept
-    return scale[..., None] * vectors * inverse_root[..., None, :]
+    whitening: Tensor = scale[..., None] * vectors * inverse_root[..., None, :]
+    return whitening
 
 
 def _differences(knots: Float[Tensor, "m a n d"]) -> Float[Tensor, "m a k d"]:
