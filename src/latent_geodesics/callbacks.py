@@ -135,7 +135,6 @@ def _curve(result: MethodResult, index: int) -> Curve:
         u=_numbers(curves.u),
         log_density=_numbers(curves.log_density[index]),
         speed=_numbers(curves.speed[index] / curves.speed[index].mean().clamp_min(1e-12)),
-        residual=_numbers(curves.residual[index]),
         evaluations=_numbers(trace.evaluations[:, index]),
         lengths=_numbers(trace.length[:, index]),
         residuals=_numbers(trace.residual[:, index]),

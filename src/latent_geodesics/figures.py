@@ -41,7 +41,6 @@ class Curve:
         u: Positions on the path.
         log_density: log p(g(u)) - log p(g(0)), in nats.
         speed: |g'(u)| over its mean.
-        residual: Norm of the geodesic gradient at u.
         evaluations: Score evaluations spent by each iteration.
         lengths: Length after each iteration, relative to the density at the start.
         residuals: Mean norm of the geodesic gradient after each iteration.
@@ -51,7 +50,6 @@ class Curve:
     u: np.ndarray
     log_density: np.ndarray
     speed: np.ndarray
-    residual: np.ndarray
     evaluations: np.ndarray
     lengths: np.ndarray
     residuals: np.ndarray
@@ -64,7 +62,7 @@ def method_color(method: str, methods: Sequence[str]) -> str:
 
 
 def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
-    """Draws one pair: log-density and residual along the paths, speed, and length and residual while solving."""
+    """Draws one pair: log-density along the paths, speed, and length and residual while solving."""
     names = [curve.method for curve in curves]
     with _figure(file, size=(15, 3.5)) as figure:
         along, steady, lengths, residuals = figure.subplots(1, 4)

@@ -72,9 +72,7 @@ def write_report(
     means = table.groupby("method", sort=False)[list(columns)].mean()
     statuses = list(dict.fromkeys(table["status"]))
     page = environment.get_template("report.html").render(
-        title=config.get("title", "Interpolation along probability-density geodesics"),
         settings={key: config[key] for key in ("tau", "alpha", "guidance", "frames", "seed") if key in config},
-        density=config.get("density", ""),
         columns=columns,
         methods=methods,
         means={method: _row(means.loc[method], means, columns) for method in methods},
