@@ -1,16 +1,15 @@
-"""The report of a run: one page that holds its own pictures, so that it can be mailed and opened anywhere."""
+"""The report of an interpolation run: the table of means, what the geodesic wins, and every pair."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, select_autoescape
 
 from latent_geodesics.files import write_text
 from latent_geodesics.methods.lines import CLOSED_FORM
+from latent_geodesics.pages import number, render_template
 from latent_geodesics.records import Status
 from latent_geodesics.results import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
@@ -29,7 +28,6 @@ COLUMNS = {
     "evaluations": "score evaluations",
     "seconds": "seconds",
 }
-MEDIA = {".png": "image/png", ".gif": "image/gif"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +61,14 @@ def write_report(
     config: Mapping[str, Any],
 ) -> None:
     """Writes `report.html` into the run's folder."""
-    environment = Environment(
-        loader=PackageLoader("latent_geodesics"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["embedded"] = lambda file: _embedded(folder / file)
     columns = {name: title for name, title in COLUMNS.items() if name in table.columns and table[name].notna().any()}
     methods = list(dict.fromkeys(table["method"]))
     means = table.groupby("method", sort=False)[list(columns)].mean()
     statuses = list(dict.fromkeys(table["status"]))
-    page = environment.get_template("report.html").render(
+    page = render_template(
+        "report.html",
+        folder=folder,
+        title="Interpolation along probability-density geodesics",
         settings={key: config[key] for key in ("tau", "alpha", "guidance", "frames", "seed") if key in config},
         columns=columns,
         methods=methods,
@@ -92,7 +89,7 @@ def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cel
 
 def _row(values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str]) -> list[Cell]:
     return [
-        Cell(text=_number(values[name]), best=_is_best(float(values[name]), among[name].astype(float), name))
+        Cell(text=number(values[name]), best=_is_best(float(values[name]), among[name].astype(float), name))
         for name in columns
     ]
 
@@ -101,15 +98,6 @@ def _is_best(value: float, among: "pd.Series[float]", name: str) -> bool:
     if name in HIGHER_IS_BETTER:
         return value == among.max()
     return name in LOWER_IS_BETTER and value == among.min()
-
-
-def _number(value: Any) -> str:
-    number = float(value)
-    if number != number:
-        return "-"
-    if number == int(number) and abs(number) < 1e6:
-        return str(int(number))
-    return f"{number:.3g}" if abs(number) < 1000 else f"{number:,.0f}"
 
 
 def _verdicts(summary: Mapping[str, float]) -> list[tuple[str, str, float]]:
@@ -134,8 +122,3 @@ def _remedy(status: str) -> str:
     if status == CLOSED_FORM:
         return "The path is known in closed form: nothing was solved, and it is no geodesic of the density."
     return Status(status).sentence
-
-
-def _embedded(file: Path) -> str:
-    """A picture as a data address, so that the page needs no other file."""
-    return f"data:{MEDIA[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"

@@ -1,0 +1,54 @@
+"""What every figure of the project has in common: style, colours, and that it is written whole or not at all."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from latent_geodesics.files import replacing
+
+__all__ = ["canvas", "label", "method_color"]
+
+COLORS = {"geodesic": "#0072B2", "geodesic_paper": "#D55E00", "slerp": "#009E73", "lerp": "#8C8C8C"}
+FURTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#4D4D4D", "#B8860B")
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "font.size": 9.5,
+    "figure.dpi": 120,
+    "svg.fonttype": "none",
+}
+
+
+def method_color(method: str, methods: Sequence[str]) -> str:
+    """The colour that a method has in every figure of a run."""
+    others = [name for name in methods if name not in COLORS]
+    return COLORS[method] if method in COLORS else FURTHER_COLORS[others.index(method) % len(FURTHER_COLORS)]
+
+
+def label(axes: Axes, title: str, x: str, y: str) -> None:
+    """Titles a panel and names its axes."""
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+@contextmanager
+def canvas(file: Path, *, size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure of `size` inches that is written to `file` when the block ends.
+
+    Made without pyplot, which keeps figures in global state.
+    """
+    with mpl.rc_context(STYLE), replacing(file) as partial:
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure
+        figure.savefig(partial)
