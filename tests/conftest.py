@@ -10,12 +10,19 @@ import pytest
 import torch
 from tiny_model import build_tiny_model
 
+from latent_geodesics.models import LatentModel, load_model
+
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model_folder: Path) -> LatentModel:
+    return load_model(tiny_model_folder, device="cpu", steps=5)
 
 
 @dataclass(frozen=True)

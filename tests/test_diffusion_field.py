@@ -12,16 +12,6 @@ P, N = 3, 4
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_model_folder):
-    return tiny_model_folder
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return load_model(folder, device="cpu", steps=5)
-
-
-@pytest.fixture(scope="module")
 def conditions(model):
     return model.condition(["a red cube", "a", "a cube"]), model.condition(["a sphere", "blue", "a blue cube"])
 
@@ -103,7 +93,7 @@ def test_both_predictions_of_the_contrastive_score_share_one_call(model, conditi
     assert field.evaluations == P * N
 
 
-def test_a_network_that_predicts_v_has_the_same_score_and_decodes_the_same(folder, model, conditions, points):
+def test_a_network_that_predicts_v_has_the_same_score_and_images(tiny_model_folder, model, conditions, points):
     class Velocity(torch.nn.Module):
         """`v = (eps - sigma x) / sqrt(abar)` of the noise-predicting network."""
 
@@ -118,7 +108,7 @@ def test_a_network_that_predicts_v_has_the_same_score_and_decodes_the_same(folde
             output.sample = (output.sample - noise * x) / signal.sqrt()
             return output
 
-    other = load_model(folder, device="cpu", steps=5)
+    other = load_model(tiny_model_folder, device="cpu", steps=5)
     parts = other._components
     parts.scheduler.register_to_config(prediction_type="v_prediction")
     rewired = type(parts)(**{**vars(parts), "unet": Velocity(parts.unet, model.schedule)})

@@ -135,3 +135,20 @@ def test_an_interrupt_keeps_what_was_finished(interpolate, pictures, monkeypatch
     outcome = interpolate("logger.mode=disabled")
     assert outcome.code == 130
     assert (pictures / "run" / "config.yaml").exists()
+
+
+def test_a_sweep_is_compared_and_held_against_its_expectations(interpolate, pictures):
+    (pictures / "bounds.json").write_text('{"slerp[alpha=0.02]/evaluations": {"at_least": 1}}')
+    outcome = interpolate(
+        "hydra.mode=MULTIRUN",
+        "alpha=0.01,0.02",
+        "method=[geodesic,slerp]",
+        f"expected={pictures / 'bounds.json'}",
+        folder="sweep",
+    )
+    assert outcome.code == 2
+    assert "1 of 1 expectations" in outcome.sentence
+    assert sorted(file.parent.name for file in (pictures / "sweep").glob("*/results.csv")) == ["0", "1"]
+    rows = list(csv.DictReader((pictures / "sweep" / "comparison.csv").open()))
+    assert {row["alpha"] for row in rows} == {"0.01", "0.02"}
+    assert "As the settings vary" in (pictures / "sweep" / "report.html").read_text()

@@ -14,19 +14,9 @@ TAU = 0.6
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_model_folder):
-    return tiny_model_folder
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return load_model(folder, device="cpu", steps=5)
-
-
-@pytest.fixture(scope="module")
-def gentle(folder):
+def gentle(tiny_model_folder):
     """The parts of a model whose prediction varies slowly enough for five coarse DDIM steps to have an inverse."""
-    components = load_model(folder, device="cpu")._components
+    components = load_model(tiny_model_folder, device="cpu")._components
     with torch.no_grad():
         components.unet.conv_out.weight *= 0.3
     return components
@@ -47,10 +37,10 @@ def noise(model):
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_decoding_noise_is_what_stable_diffusions_pipeline_does(folder, model, condition, noise, guidance):
+def test_decoding_noise_is_what_stable_diffusions_pipeline_does(tiny_model_folder, model, condition, noise, guidance):
     from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model_folder)
     pipeline.set_progress_bar_config(disable=True)
     latents = noise[:1].reshape(1, *model.latent_shape)
     expected = pipeline(
@@ -60,10 +50,10 @@ def test_decoding_noise_is_what_stable_diffusions_pipeline_does(folder, model, c
     torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
 
 
-def test_a_clean_latent_is_the_scaled_mean_of_the_autoencoder(folder, model):
+def test_a_clean_latent_is_the_scaled_mean_of_the_autoencoder(tiny_model_folder, model):
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(folder / "vae")
+    vae = AutoencoderKL.from_pretrained(tiny_model_folder / "vae")
     images = pictures(2)
     with torch.no_grad():
         mean = vae.encode(2 * images - 1).latent_dist.mean
@@ -90,8 +80,8 @@ def test_every_refinement_brings_the_inversion_closer(gentle, condition):
     assert errors[-1] < 0.1 * errors[0]
 
 
-def test_the_published_inversion_costs_one_evaluation_a_step(folder, condition):
-    model = load_model(folder, device="cpu", steps=5, refinements=0)
+def test_the_published_inversion_costs_one_evaluation_a_step(tiny_model_folder, condition):
+    model = load_model(tiny_model_folder, device="cpu", steps=5, refinements=0)
     model.encode(pictures(3), condition=condition, tau=TAU)
     assert model.network_evaluations == 3 * 3
 
@@ -130,16 +120,16 @@ def test_neither_the_batch_nor_the_chunks_matter(gentle, condition):
     )
 
 
-def test_images_need_not_be_square(folder):
-    model = load_model(folder, device="cpu", steps=4, image_size=(32, 16))
+def test_images_need_not_be_square(tiny_model_folder):
+    model = load_model(tiny_model_folder, device="cpu", steps=4, image_size=(32, 16))
     images = torch.rand(2, 3, 32, 16, generator=torch.Generator().manual_seed(0))
     latents = model.encode(images, tau=0.5)
     assert latents.shape == (2, 4 * 16 * 8)
     assert model.decode(latents, tau=0.5).shape == images.shape
 
 
-def test_a_network_in_half_precision_is_float32_outside(folder, model, condition, noise):
-    half = load_model(folder, device="cpu", dtype="bfloat16", steps=5)
+def test_a_network_in_half_precision_is_float32_outside(tiny_model_folder, model, condition, noise):
+    half = load_model(tiny_model_folder, device="cpu", dtype="bfloat16", steps=5)
     assert half.network.unet.dtype == torch.bfloat16
     latents = half.encode(pictures(3), condition=condition, tau=TAU)
     images = half.decode(noise, condition=condition, tau=TAU)

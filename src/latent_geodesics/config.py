@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from latent_geodesics.errors import UserError
 
-__all__ = ["Settings", "settle"]
+__all__ = ["Settings", "is_part_of_a_sweep", "settle"]
 
 LARGEST_SEED = 2**32 - 1
 
@@ -39,6 +41,8 @@ def settle(config: DictConfig) -> Settings:
     """
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
+    if is_part_of_a_sweep():
+        resolved["output_dir"] = HydraConfig.get().runtime.output_dir
     seed = resolved["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"seed must be a whole number from 0 to {LARGEST_SEED}, got {seed!r}.")
@@ -57,3 +61,8 @@ def settle(config: DictConfig) -> Settings:
         expected=None if resolved["expected"] is None else Path(resolved["expected"]),
         resolved={str(key): value for key, value in resolved.items()},
     )
+
+
+def is_part_of_a_sweep() -> bool:
+    """Whether this run is one job of several, whose expectations are about all of them together."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

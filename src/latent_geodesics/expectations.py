@@ -6,6 +6,7 @@ An `expected.json` maps a name of the summary to its bounds and the reason for t
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from latent_geodesics.errors import UserError
 
-__all__ = ["Verdict", "compare"]
+__all__ = ["Verdict", "compare", "hold"]
+
+log = logging.getLogger(__name__)
 
 BOUNDS = ("at_least", "at_most")
 
@@ -52,6 +55,20 @@ def compare(expected: Path, summary: Mapping[str, float]) -> list[Verdict]:
     except json.JSONDecodeError as error:
         raise UserError(f"The expectations '{expected}' are no JSON ({error}): correct the file.") from error
     return [_verdict(name, claim, summary, expected) for name, claim in claims.items()]
+
+
+def hold(expected: Path, summary: Mapping[str, float]) -> None:
+    """Holds a summary against a file of expectations and says which of them held.
+
+    Raises:
+        UserError: when one did not, or as `compare` does.
+    """
+    verdicts = compare(expected, summary)
+    for verdict in verdicts:
+        log.info("%s", verdict)
+    failed = [verdict.name for verdict in verdicts if not verdict.held]
+    if failed:
+        raise UserError(f"{len(failed)} of {len(verdicts)} expectations of '{expected}' failed: {', '.join(failed)}.")
 
 
 def _verdict(name: str, claim: Mapping[str, float | str], summary: Mapping[str, float], expected: Path) -> Verdict:

@@ -64,7 +64,8 @@ class PairData:
         image_b: The other file.
         prompt_a: What the first image shows.
         prompt_b: What the second image shows; the first prompt when it is not given.
-        limit: Take only the first so many pairs.
+        every: Take only each so-manieth pair, beginning with the first.
+        limit: Of those, take only the first so many.
         batch_size: How many pairs are solved together.
         verify: Compare the files with the checksums of the manifest.
     """
@@ -77,6 +78,7 @@ class PairData:
         image_b: str | Path | None = None,
         prompt_a: str | None = None,
         prompt_b: str | None = None,
+        every: int = 1,
         limit: int | None = None,
         batch_size: int = 4,
         verify: bool = True,
@@ -85,6 +87,8 @@ class PairData:
             raise UserError(f"data.batch_size must be at least 1, got {batch_size}.")
         if limit is not None and limit < 1:
             raise UserError(f"data.limit must be at least 1, got {limit}: leave it out to take every pair.")
+        if every < 1:
+            raise UserError(f"data.every must be at least 1, which takes every pair, got {every}.")
         self.batch_size = batch_size
         if image_a is not None or image_b is not None:
             pairs = [_own_pair(image_a, image_b, prompt_a, prompt_b)]
@@ -94,7 +98,7 @@ class PairData:
             pairs = read_manifest(manifest, verify=verify)
         else:
             raise UserError("No pairs were given: set data.manifest, or image_a=<file> and image_b=<file>.")
-        self.pairs = tuple(pairs[:limit])
+        self.pairs = tuple(pairs[::every][:limit])
 
     def __len__(self) -> int:
         return len(self.pairs)

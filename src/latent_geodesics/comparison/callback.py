@@ -1,0 +1,50 @@
+"""What Hydra calls when a sweep ends: the jobs' runs are compared in the sweep's folder."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from latent_geodesics.command import exit_code
+from latent_geodesics.errors import UserError
+
+__all__ = ["CompareSweep"]
+
+log = logging.getLogger(__name__)
+
+
+class CompareSweep(Callback):
+    """Compares the runs of a finished sweep, and holds the comparison against the sweep's expectations.
+
+    Args:
+        baseline: The method that differences refer to.
+    """
+
+    def __init__(self, *, baseline: str | None = None) -> None:
+        self.baseline = baseline
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Writes the comparison beside the jobs."""
+        # Hydra turns an exception of a callback into a warning; an exit it lets pass.
+        code = exit_code(lambda: self._compare(Path(config.hydra.sweep.dir), config.expected))
+        if code:
+            sys.exit(code)
+
+    def _compare(self, folder: Path, expected: str | None) -> None:
+        # Hydra makes its callbacks before every run, and most runs have no use for these.
+        from latent_geodesics.comparison.report import write_comparison
+        from latent_geodesics.comparison.runs import find_runs
+        from latent_geodesics.expectations import hold
+
+        try:
+            runs = find_runs([folder])
+        except UserError as error:
+            log.warning("The sweep gave nothing to compare: %s", error)
+            return
+        summary = write_comparison(folder, runs, baseline=self.baseline)
+        log.info("The comparison is in %s", folder / "report.html")
+        if expected is not None:
+            hold(Path(expected), summary)

@@ -1,0 +1,93 @@
+"""Curves of a sweep: what each method's numbers do as one setting varies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from latent_geodesics.canvas import canvas, label, method_color
+from latent_geodesics.comparison.tables import ComparisonTable, Row
+
+__all__ = ["draw_sweep", "sweep_axes"]
+
+PANELS_A_ROW = 4
+LARGEST_RATIO = 20  # of swept values beyond which the axis is logarithmic
+DASHES = ("-", "--", ":", "-.")
+
+
+def sweep_axes(table: ComparisonTable) -> list[str]:
+    """The swept settings: those with numbers first, since a curve needs one."""
+    numeric = [name for name in table.varied if all(_is_number(row.settings[name]) for row in table.rows)]
+    return numeric + [name for name in table.varied if name not in numeric]
+
+
+def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) -> None:
+    """Draws every column against the first swept setting, a colour a method, a dash each further setting's value.
+
+    Args:
+        file: The picture.
+        table: A table in which something varies.
+        titles: Column -> words for the panel; a column without words is left out.
+    """
+    axis, *further = sweep_axes(table)
+    columns = [name for name in table.columns if name in titles and _says_something(table, name)]
+    if not columns:
+        return
+    lines = -(-len(columns) // PANELS_A_ROW)
+    width = min(len(columns), PANELS_A_ROW)
+    methods = list(dict.fromkeys(row.method for row in table.rows))
+    families = list(dict.fromkeys(tuple(str(row.settings[name]) for name in further) for row in table.rows))
+    with canvas(file, size=(4.0 * width, 3.1 * lines + 0.4)) as figure:
+        panels = figure.subplots(lines, width, squeeze=False).flatten()
+        for panel, column in zip(panels, columns, strict=False):
+            for method in methods:
+                for place, family in enumerate(families):
+                    rows = [row for row in table.rows if row.method == method
+                            and tuple(str(row.settings[name]) for name in further) == family]  # fmt: skip
+                    name = ", ".join([method.replace("_", " "), *family])
+                    look = {"color": method_color(method, methods), "linestyle": DASHES[place % len(DASHES)]}
+                    _curve(panel, [row.settings[axis] for row in rows], rows, column, look | {"label": name})
+            _scale(panel, [row.settings[axis] for row in table.rows])
+            label(panel, titles[column], axis, "")
+        for panel in panels[len(columns) :]:
+            panel.set_axis_off()
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6), fontsize=8)
+
+
+def _curve(panel: Axes, places: Sequence[Any], rows: Sequence[Row], column: str, look: dict[str, Any]) -> None:
+    if not rows:
+        return
+    x: Sequence[Any] = places if all(map(_is_number, places)) else [str(place) for place in places]
+    order = np.argsort(np.asarray(x, dtype=float)) if all(map(_is_number, places)) else np.arange(len(rows))
+    cells = [rows[index].cells[column] for index in order]
+    x = [x[index] for index in order]
+    panel.plot(x, [cell.mean for cell in cells], marker="o", markersize=3.5, **look)
+    panel.fill_between(
+        x, [cell.low for cell in cells], [cell.high for cell in cells], color=look["color"], alpha=0.12, linewidth=0
+    )
+
+
+def _scale(panel: Axes, places: Sequence[Any]) -> None:
+    """A logarithmic axis where the swept numbers span orders of magnitude; zero is kept on it."""
+    if not all(map(_is_number, places)):
+        return
+    positive = [float(place) for place in places if place > 0]
+    if not positive or max(positive) < LARGEST_RATIO * min(positive):
+        return
+    if min(map(float, places)) < 0:
+        return
+    if len(positive) < len(places):
+        panel.set_xscale("symlog", linthresh=min(positive))
+    else:
+        panel.set_xscale("log")
+
+
+def _says_something(table: ComparisonTable, column: str) -> bool:
+    return any(np.isfinite(row.cells[column].mean) for row in table.rows)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,115 @@
+"""Writes what a comparison of runs found: tables in four formats, the curves, and a page."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from latent_geodesics.comparison.figures import draw_sweep
+from latent_geodesics.comparison.runs import RunRecord
+from latent_geodesics.comparison.tables import ComparisonTable, compare_runs
+from latent_geodesics.files import write_json, write_text
+from latent_geodesics.pages import Picture, Section, write_page
+from latent_geodesics.report import COLUMNS
+
+__all__ = ["write_comparison"]
+
+log = logging.getLogger(__name__)
+
+SWEEP = "figures/sweep.png"
+
+
+def write_comparison(
+    folder: Path, runs: Sequence[RunRecord], *, baseline: str | None, columns: Sequence[str] | None = None
+) -> Mapping[str, float]:
+    """Compares runs and writes `comparison.{csv,md,tex}`, `figures/sweep.png`, `report.html`, `summary.json`.
+
+    Args:
+        folder: Where to.
+        runs: At least one.
+        baseline: See `compare_runs`.
+        columns: See `compare_runs`; the known columns that some run has, if not given.
+
+    Returns:
+        The summary: `<method>[<setting>=<value>]/<column>` -> mean.
+    """
+    table = compare_runs(runs, baseline=baseline, columns=columns or _known(runs))
+    write_text(folder / "comparison.csv", table.frame().to_csv(index=False))
+    write_text(folder / "comparison.md", table.markdown())
+    write_text(folder / "comparison.tex", table.latex())
+    if table.varied:
+        draw_sweep(folder / SWEEP, table, titles=COLUMNS)
+    _write_page(folder, runs, table)
+    summary = _summary(table)
+    write_json(folder / "summary.json", summary)
+    log.info("%d runs compared: %s", len(runs), folder / "report.html")
+    return summary
+
+
+def _known(runs: Sequence[RunRecord]) -> list[str]:
+    present = {name for run in runs for name in run.table.columns}
+    return [name for name in COLUMNS if name in present]
+
+
+def _write_page(folder: Path, runs: Sequence[RunRecord], table: ComparisonTable) -> None:
+    sections = []
+    if (folder / SWEEP).exists():
+        swept = " and ".join(table.varied)
+        caption = f"Means over the pairs against {swept}; bands hold the mean with 95 % confidence."
+        sections.append(Section(title="As the settings vary", pictures=[Picture(file=SWEEP, caption=caption)]))
+    sections.append(
+        Section(
+            title="Means over the pairs",
+            text=[
+                "Intervals: percentile bootstrap over pairs, 95 %. Runs that differ in their seed alone are averaged "
+                "pair by pair first. The same table: comparison.md, comparison.tex, comparison.csv."
+            ],
+            table=table.html_frame(),
+        )
+    )
+    if table.baseline is not None:
+        sections.append(
+            Section(
+                title=f"Differences from {table.baseline}, pair by pair",
+                text=["p: Wilcoxon's signed-rank test over the pairs, two-sided, corrected by Holm's method."],
+                table=_differences(table),
+            )
+        )
+    write_page(
+        folder,
+        title="Runs compared",
+        lead=f"{len(runs)} runs side by side; what varies between them: {', '.join(table.varied) or 'nothing'}.",
+        facts={"runs": len(runs), "rows": len(table.rows), "baseline": table.baseline or "none"},
+        sections=sections,
+    )
+
+
+def _differences(table: ComparisonTable) -> pd.DataFrame:
+    lines = []
+    for row in table.rows:
+        for column, difference in row.against.items():
+            found = difference.interval
+            if found.n:
+                lines.append(
+                    {"method": row.method}
+                    | {name: str(row.settings[name]) for name in table.varied}
+                    | {"column": COLUMNS.get(column, column), "difference": found.mean, "from": found.low,
+                       "to": found.high, "pairs": found.n, "p": difference.p_value}
+                )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _summary(table: ComparisonTable) -> dict[str, float]:
+    summary: dict[str, float] = {"rows": float(len(table.rows))}
+    for row in table.rows:
+        setting = ",".join(f"{name}={row.settings[name]}" for name in table.varied)
+        name = f"{row.method}[{setting}]" if setting else row.method
+        summary |= {
+            f"{name}/{column}": cell.mean for column, cell in row.cells.items() if np.isfinite(cell.mean)
+        } | {
+            f"{name}/{column}_minus_{table.baseline}": found.interval.mean for column, found in row.against.items()
+            if np.isfinite(found.interval.mean)
+        }  # fmt: skip
+    return summary

@@ -1,0 +1,190 @@
+"""One table of many runs: a row for each method under each setting, a mean with its interval in every cell.
+
+Pairs are the unit: where runs differ in their seed alone, a pair's values are averaged over the seeds first, so that
+seeds do not count as pairs. A path that failed has no numbers; it lowers `n` and is counted in the column `failed`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from latent_geodesics.comparison.runs import RunRecord, varied_settings
+from latent_geodesics.comparison.statistics import Difference, Interval, holm, interval, paired_difference
+from latent_geodesics.pages import number
+from latent_geodesics.results import DESCRIPTIVE, HIGHER_IS_BETTER, LOWER_IS_BETTER
+
+__all__ = ["ComparisonTable", "Row", "compare_runs"]
+
+SEED = "seed"
+FAILED = ("non_finite_score", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A method under one setting.
+
+    Attributes:
+        settings: The values of what varies between the runs.
+        cells: Column -> mean with interval.
+        against: Column -> difference to the baseline on the same pairs, its p-value corrected over all rows.
+        failed: How many of its paths failed.
+    """
+
+    method: str
+    settings: Mapping[str, Any]
+    cells: Mapping[str, Interval]
+    against: Mapping[str, Difference]
+    failed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonTable:
+    """Rows, the columns that they share, what varies, and the method that differences refer to."""
+
+    rows: Sequence[Row]
+    columns: Sequence[str]
+    varied: Sequence[str]
+    baseline: str | None
+
+    def rank(self, column: str) -> Mapping[int, str]:
+        """Which rows are best and second best in a column, where more or less is better: row -> `best` or `second`."""
+        if column not in HIGHER_IS_BETTER + LOWER_IS_BETTER:
+            return {}
+        sign = -1 if column in HIGHER_IS_BETTER else 1
+        means = [(sign * row.cells[column].mean, index) for index, row in enumerate(self.rows)]
+        ordered = sorted(pair for pair in means if np.isfinite(pair[0]))
+        return {index: place for (_, index), place in zip(ordered, ("best", "second"), strict=False)}
+
+    def frame(self) -> pd.DataFrame:
+        """The numbers in long form: a line for each row and column."""
+        lines = []
+        for row in self.rows:
+            for column in self.columns:
+                cell, against = row.cells[column], row.against.get(column)
+                line = {"method": row.method} | dict(row.settings) | {
+                    "column": column, "mean": cell.mean, "low": cell.low, "high": cell.high, "n": cell.n,
+                    "failed": row.failed,
+                }  # fmt: skip
+                if against is not None:
+                    line |= {
+                        f"minus_{self.baseline}": against.interval.mean,
+                        f"minus_{self.baseline}_low": against.interval.low,
+                        f"minus_{self.baseline}_high": against.interval.high,
+                        "p_value": against.p_value,
+                    }
+                lines.append(line)
+        return pd.DataFrame(lines)
+
+    def markdown(self) -> str:
+        """A Markdown table; best in bold, second best in italics."""
+        marks = {"best": "**{}**", "second": "*{}*", "": "{}"}
+        return _lines(self._cells(marks, "{} [{}, {}]"), start="| ", between=" | ", end=" |", rule=True)
+
+    def latex(self) -> str:
+        """A LaTeX tabular for booktabs; best in bold, second best underlined."""
+        marks = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
+        cells = self._cells(marks, r"{} {{\scriptsize [{}, {}]}}")
+        cells = [[cell.replace("_", r"\_").replace("%", r"\%") for cell in line] for line in cells]
+        body = [" & ".join(line) + r" \\" for line in cells]
+        spec = "l" * (1 + len(self.varied)) + "r" * (len(cells[0]) - 1 - len(self.varied))
+        return "\n".join(
+            [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule",
+             r"\end{tabular}", ""]
+        )  # fmt: skip
+
+    def html_frame(self) -> pd.DataFrame:
+        """The table as a page shows it: words alone."""
+        first, *rest = self._cells({"best": "{} (best)", "second": "{}", "": "{}"}, "{} [{}, {}]")
+        return pd.DataFrame(rest, columns=first)
+
+    def _cells(self, marks: Mapping[str, str], form: str) -> list[list[str]]:
+        ranks = {column: self.rank(column) for column in self.columns}
+        lines = [["method", *self.varied, *self.columns, "n", "failed"]]
+        for index, row in enumerate(self.rows):
+            shown = [
+                marks[ranks[column].get(index, "")].format(_cell(row.cells[column], form)) for column in self.columns
+            ]
+            settings = [str(row.settings[name]) for name in self.varied]
+            n = max((cell.n for cell in row.cells.values()), default=0)
+            lines.append([row.method, *settings, *shown, str(n), str(row.failed)])
+        return lines
+
+
+def compare_runs(
+    runs: Sequence[RunRecord], *, baseline: str | None, columns: Sequence[str] | None = None
+) -> ComparisonTable:
+    """The table of the runs.
+
+    Args:
+        runs: At least one.
+        baseline: The method that differences and tests refer to, under the same setting; None, or a name that no run
+            has, for none.
+        columns: Which columns of `results.csv`, in order; all numbers if not given.
+    """
+    varied = [name for name in varied_settings(runs) if name != SEED]
+    gathered = pd.concat(
+        [run.table.assign(**{f"@{name}": repr(run.settings.get(name)) for name in varied}) for run in runs]
+    )
+    numbers = [
+        name for name in gathered.columns
+        if name not in DESCRIPTIVE and not name.startswith("@") and pd.api.types.is_numeric_dtype(gathered[name])
+    ]  # fmt: skip
+    chosen = [name for name in (columns or numbers) if name in numbers]
+    values: dict[Any, Any] = {repr(run.settings.get(name)): run.settings.get(name) for run in runs for name in varied}
+    rows: list[Row] = []
+    keys = [f"@{name}" for name in varied]
+    groups = gathered.groupby(keys, sort=False) if keys else [((), gathered)]
+    for setting, part in groups:
+        means = {str(name): _by_pair(of_method, chosen) for name, of_method in part.groupby("method", sort=False)}
+        reference = means.get(baseline) if baseline is not None else None
+        for method, by_pair in means.items():
+            other = None if method == baseline else reference
+            rows.append(
+                Row(
+                    method=method,
+                    settings={name: values[shown] for name, shown in zip(varied, setting, strict=True)},
+                    cells={name: interval(by_pair[name].to_numpy()) for name in chosen},
+                    against={}
+                    if other is None
+                    else {name: paired_difference(by_pair[name], other[name]) for name in chosen},
+                    failed=int(part[(part["method"] == method) & part["status"].isin(FAILED)].shape[0]),
+                )
+            )
+    known = baseline if any(row.against for row in rows) else None
+    return ComparisonTable(rows=_corrected(rows, chosen), columns=chosen, varied=varied, baseline=known)
+
+
+def _by_pair(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    return rows.groupby("pair")[list(columns)].mean()
+
+
+def _corrected(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
+    """The rows with p-values corrected, column by column, for the number of rows that were compared."""
+    against: list[dict[str, Difference]] = [dict(row.against) for row in rows]
+    for column in columns:
+        asked = [place for place, row in enumerate(rows) if column in row.against]
+        corrected = holm([rows[place].against[column].p_value for place in asked])
+        for place, p_value in zip(asked, corrected, strict=True):
+            against[place][column] = Difference(interval=rows[place].against[column].interval, p_value=p_value)
+    return [
+        Row(method=row.method, settings=row.settings, cells=row.cells, against=found, failed=row.failed)
+        for row, found in zip(rows, against, strict=True)
+    ]
+
+
+def _cell(cell: Interval, form: str) -> str:
+    if not np.isfinite(cell.low):
+        return number(cell.mean)
+    if cell.low == cell.high:
+        return number(cell.mean)
+    return form.format(number(cell.mean), number(cell.low), number(cell.high))
+
+
+def _lines(cells: Sequence[Sequence[str]], *, start: str, between: str, end: str, rule: bool) -> str:
+    lines = [start + between.join(line) + end for line in cells]
+    if rule:
+        lines.insert(1, start + between.join("---" for _ in cells[0]) + end)
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,36 @@
+"""The task that compares runs which are already there."""
+
+from collections.abc import Mapping, Sequence
+
+from latent_geodesics.comparison.report import write_comparison
+from latent_geodesics.comparison.runs import find_runs
+from latent_geodesics.errors import UserError
+from latent_geodesics.runner import Run
+
+__all__ = ["CompareRuns"]
+
+
+class CompareRuns:
+    """Makes tables, curves and a page of run folders: `run.py task=report task.runs=[runs/a,runs/b]`.
+
+    Args:
+        runs: Folders of runs, or folders that hold such folders.
+        baseline: The method that differences and tests refer to; null for none.
+        columns: Which columns of the results, in order; null for all that are known.
+    """
+
+    def __init__(
+        self, *, runs: Sequence[str], baseline: str | None = "slerp", columns: Sequence[str] | None = None
+    ) -> None:
+        if not runs:
+            raise UserError("No runs were named: give folders, as in task.runs=[runs/interpolation].")
+        self.runs = find_runs(runs)
+        self.baseline, self.columns = baseline, columns
+
+    def run(self, run: Run) -> Mapping[str, float]:
+        """Writes the comparison into the run's folder; returns its summary."""
+        summary = write_comparison(run.folder, self.runs, baseline=self.baseline, columns=self.columns)
+        picture = run.folder / "figures" / "sweep.png"
+        if picture.exists():
+            run.logger.picture("sweep", picture)
+        return summary

@@ -1,0 +1,138 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+
+from latent_geodesics.comparison.report import write_comparison
+from latent_geodesics.comparison.runs import find_runs, varied_settings
+from latent_geodesics.comparison.statistics import holm, interval, paired_difference
+from latent_geodesics.comparison.tables import compare_runs
+from latent_geodesics.errors import UserError
+
+PAIRS = [f"pair_{k}" for k in range(6)]
+
+
+def write_run(folder, *, alpha, seed=0, lift=0.0, broken=()):
+    """A run whose geodesic is shorter than slerp by `alpha` plus `lift`, the more so for later pairs."""
+    folder.mkdir(parents=True)
+    config = {
+        "alpha": alpha, "seed": seed, "output_dir": str(folder), "task": {"alpha": alpha, "frames": 17},
+        "logger": {"folder": str(folder)},
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = []
+    for k, pair in enumerate(PAIRS):
+        for method, length in (("geodesic", 10.0 - alpha - lift - 0.1 * k), ("slerp", 10.0)):
+            failed = method == "geodesic" and pair in broken
+            rows.append({
+                "pair": pair, "group": "moved", "method": method, "status": "failed" if failed else "converged",
+                "seconds": 1.0, "evaluations": 15, "length": math.nan if failed else length,
+                "log_density_mean": alpha * (k + 1) if method == "geodesic" else 0.0,
+            })  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
+    return folder
+
+
+def row_of(table, method, **settings):
+    found = [row for row in table.rows if row.method == method and dict(row.settings) == settings]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_what_varies_is_named_once_and_folders_do_not_count(tmp_path):
+    for alpha in (0.1, 0.2):
+        write_run(tmp_path / f"{alpha}", alpha=alpha)
+    assert varied_settings(find_runs([tmp_path])) == ["alpha"]
+
+
+def test_means_differences_and_ranks_are_those_of_the_numbers(tmp_path):
+    for alpha in (1.0, 2.0):
+        write_run(tmp_path / f"{alpha}", alpha=alpha)
+    table = compare_runs(find_runs([tmp_path]), baseline="slerp", columns=["length", "log_density_mean"])
+    row = row_of(table, "geodesic", alpha=2.0)
+    assert row.cells["length"].mean == pytest.approx(7.75)
+    assert row.cells["length"].n == 6
+    assert row.against["length"].interval.mean == pytest.approx(-2.25)
+    best = table.rank("length")
+    assert table.rows[next(k for k, place in best.items() if place == "best")] is row
+    assert table.rows[next(k for k, place in best.items() if place == "second")].settings == {"alpha": 1.0}
+
+
+def test_seeds_are_averaged_pair_by_pair_and_do_not_count_as_pairs(tmp_path):
+    for seed, lift in ((0, 0.0), (1, 1.0)):
+        write_run(tmp_path / f"{seed}", alpha=1.0, seed=seed, lift=lift)
+    table = compare_runs(find_runs([tmp_path]), baseline="slerp", columns=["length"])
+    assert table.varied == []
+    row = row_of(table, "geodesic")
+    assert row.cells["length"].n == 6
+    assert row.cells["length"].mean == pytest.approx(10 - 1.0 - 0.5 - 0.25)
+
+
+def test_a_failed_path_lowers_n_and_is_counted(tmp_path):
+    write_run(tmp_path / "run", alpha=1.0, broken=["pair_2"])
+    row = row_of(compare_runs(find_runs([tmp_path]), baseline="slerp", columns=["length"]), "geodesic")
+    assert (row.failed, row.cells["length"].n, row.against["length"].interval.n) == (1, 5, 5)
+
+
+def test_p_values_are_wilcoxons_and_corrected_for_all_rows(tmp_path):
+    for alpha in (0.0, 1.0):
+        write_run(tmp_path / f"{alpha}", alpha=alpha)
+    runs = find_runs([tmp_path])
+    table = compare_runs(runs, baseline="slerp", columns=["length"])
+    raw = [stats.wilcoxon([-alpha - 0.1 * k for k in range(6)]).pvalue for alpha in (0.0, 1.0)]
+    found = [row_of(table, "geodesic", alpha=alpha).against["length"].p_value for alpha in (0.0, 1.0)]
+    assert found == pytest.approx(holm(raw))
+
+
+def test_holms_correction_of_a_textbook_case():
+    assert holm([0.01, 0.04, 0.03, math.nan]) == pytest.approx([0.03, 0.06, 0.06, math.nan], nan_ok=True)
+
+
+def test_the_interval_of_a_mean_is_near_the_normal_one():
+    numbers = np.random.default_rng(0).normal(3.0, 2.0, size=400)
+    found = interval(numbers)
+    half = 1.96 * numbers.std(ddof=1) / 20
+    assert (found.mean - found.low, found.high - found.mean) == pytest.approx((half, half), rel=0.15)
+    assert interval([5.0]).n == 1
+    assert math.isnan(interval([5.0]).low)
+    assert interval([]).n == 0
+
+
+def test_equal_methods_have_no_p_value():
+    same = pd.Series([1.0, 2.0, 3.0], index=PAIRS[:3])
+    assert math.isnan(paired_difference(same, same).p_value)
+
+
+def test_everything_is_written_in_four_formats_with_a_picture(tmp_path):
+    for alpha in (0.0, 0.5, 1.0):
+        write_run(tmp_path / "runs" / f"{alpha}", alpha=alpha)
+    summary = write_comparison(tmp_path / "out", find_runs([tmp_path / "runs"]), baseline="slerp")
+    assert summary["geodesic[alpha=1.0]/length"] == pytest.approx(8.75)
+    assert summary["geodesic[alpha=0.5]/length_minus_slerp"] == pytest.approx(-0.75)
+    assert (tmp_path / "out" / "figures" / "sweep.png").stat().st_size > 10_000
+    markdown = (tmp_path / "out" / "comparison.md").read_text().splitlines()
+    assert len(markdown) == 2 + 6
+    assert len({line.count("|") for line in markdown}) == 1
+    assert "**8.75 [" in (tmp_path / "out" / "comparison.md").read_text()
+    latex = (tmp_path / "out" / "comparison.tex").read_text()
+    assert latex.count(r"\\") == 7
+    assert r"\textbf{8.75" in latex
+    long = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    assert set(long["n"]) == {6}
+    assert "data:image/png;base64" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("make", ["nothing", "empty", "no_columns", "broken"])
+def test_folders_without_runs_are_refused_in_a_sentence(tmp_path, make):
+    folder = tmp_path / "run"
+    if make != "nothing":
+        folder.mkdir()
+    if make in ("no_columns", "broken"):
+        (folder / "config.yaml").write_text("alpha: 1" if make == "no_columns" else "alpha: [")
+        (folder / "results.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="run") as refused:
+        find_runs([folder])
+    assert "\n" not in str(refused.value).split("(")[0]
