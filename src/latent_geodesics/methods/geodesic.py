@@ -1,5 +1,6 @@
-"""The probability-density geodesic between two images (Yu et al. 2025, arXiv 2504.06675)."""
+"""The geodesic of the density, by whichever boundary solver is given."""
 
+from latent_geodesics.manifold import Euclidean, Manifold
 from latent_geodesics.methods.base import PathMethod
 from latent_geodesics.records import BoundaryProblem, Solution
 from latent_geodesics.solvers import BoundarySolver
@@ -8,15 +9,29 @@ __all__ = ["Geodesic"]
 
 
 class Geodesic(PathMethod):
-    """Creates the geodesic method: the shortest path through probable latents, decoded.
+    """The path on which int p^-alpha |g'| du is least (Yu et al. 2025, arXiv 2504.06675).
 
     Args:
-        solver: The solver of the boundary value problem; with `ControlPointDescent` it is the paper's own method.
+        solver: What finds it; with `ControlPointDescent` this is the paper's own method.
+        sphere: Whether it must stay on the sphere on which noisy latents lie; without it the same ends are joined
+            through the flat space around the sphere.
     """
 
-    def __init__(self, *, solver: BoundarySolver) -> None:
-        self.solver = solver
+    def __init__(self, *, solver: BoundarySolver, sphere: bool = True) -> None:
+        self.solver, self.sphere = solver, sphere
 
     def solve(self, problem: BoundaryProblem) -> Solution:
-        """The geodesic between the ends of each pair."""
+        """Runs the solver on all pairs of the batch together."""
+        if not self.sphere:
+            problem = BoundaryProblem(
+                field=problem.field,
+                manifold=self.manifold(problem),
+                x0=problem.x0,
+                x1=problem.x1,
+                alpha=problem.alpha,
+            )
         return self.solver.solve(problem)
+
+    def manifold(self, problem: BoundaryProblem) -> Manifold:
+        """The problem's sphere, or the flat space around it."""
+        return problem.manifold if self.sphere else Euclidean()
