@@ -48,6 +48,16 @@ def test_what_varies_is_named_once_and_folders_do_not_count(tmp_path):
     assert varied_settings(find_runs([tmp_path])) == ["alpha"]
 
 
+def test_what_follows_from_a_choice_is_not_named_beside_it(tmp_path):
+    solvers = {"ours": {"memory": 6}, "theirs": {"skip": True}, "theirs_no_skip": {"skip": False}}
+    for number, (solver, alpha) in enumerate((s, a) for s in solvers for a in (0.1, 0.2)):
+        folder = write_run(tmp_path / str(number), alpha=alpha)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config |= {"solver": solvers[solver], "choices": {"solver": solver}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert sorted(varied_settings(find_runs([tmp_path]))) == ["alpha", "solver"]
+
+
 def test_means_differences_and_ranks_are_those_of_the_numbers(tmp_path):
     for alpha in (1.0, 2.0):
         write_run(tmp_path / f"{alpha}", alpha=alpha)

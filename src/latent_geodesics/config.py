@@ -59,8 +59,16 @@ def settle(config: DictConfig) -> Settings:
         trainer=resolved["trainer"],
         logger=resolved["logger"],
         expected=None if resolved["expected"] is None else Path(resolved["expected"]),
-        resolved={str(key): value for key, value in resolved.items()},
+        resolved={str(key): value for key, value in resolved.items()} | {"choices": _choices()},
     )
+
+
+def _choices() -> dict[str, str]:
+    """The option that was chosen of each group, where Hydra composed the configuration."""
+    if not HydraConfig.initialized():
+        return {}
+    chosen = HydraConfig.get().runtime.choices
+    return {str(group): str(option) for group, option in chosen.items() if not str(group).startswith("hydra/")}
 
 
 def is_part_of_a_sweep() -> bool:

@@ -24,7 +24,7 @@ class RunRecord:
 
     Attributes:
         folder: Where it lies.
-        settings: Its configuration, flat: `data.limit` -> value.
+        settings: Its configuration, flat: `data.limit` -> value, `solver` -> the option chosen of that group.
         table: Its `results.csv`, a row for each pair and method.
     """
 
@@ -51,20 +51,28 @@ def find_runs(folders: Iterable[str | Path]) -> list[RunRecord]:
 
 
 def varied_settings(runs: Sequence[RunRecord]) -> list[str]:
-    """The settings in which the runs differ, in the order of the configuration, without those that are incidental.
+    """The settings in which the runs differ, without those that are incidental or follow from another one.
 
-    A setting that another one implies, because the configuration hands it on, is named once, by its shortest key.
+    A setting follows from another when equal values of that one always come with equal values of it, as `task.alpha`
+    does from `alpha`, or a solver's options from the choice of the solver. Of two that follow from each other the one
+    with the shorter name is kept.
     """
-    keys = list(dict.fromkeys(key for run in runs for key in run.settings))
-    keys = [key for key in keys if not key.startswith(INCIDENTAL)]
-    varied: dict[tuple[str, ...], str] = {}
-    for key in keys:
-        values = tuple(repr(run.settings.get(key)) for run in runs)
-        if len(set(values)) > 1:
-            # Two settings that vary together, such as `alpha` and `task.alpha`, tell the same story.
-            pattern = tuple(str(values.index(value)) for value in values)
-            varied[pattern] = min(varied.get(pattern, key), key, key=lambda name: (name.count("."), len(name)))
-    return list(varied.values())
+    keys = dict.fromkeys(key for run in runs for key in run.settings if not key.startswith(INCIDENTAL))
+    values = {key: [repr(run.settings.get(key)) for run in runs] for key in keys}
+    order = sorted(
+        (key for key in keys if len(set(values[key])) > 1),
+        key=lambda key: (-len(set(values[key])), key.count("."), len(key)),
+    )
+    kept: list[str] = []
+    for key in order:
+        if not any(_follows(values[key], values[other]) for other in kept):
+            kept.append(key)
+    return [key for key in keys if key in kept]
+
+
+def _follows(values: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether each of the other's values comes with one of these alone."""
+    return len(set(zip(other, values, strict=True))) == len(set(other))
 
 
 def _read(folder: Path) -> RunRecord:
@@ -76,7 +84,8 @@ def _read(folder: Path) -> RunRecord:
     missing = {"pair", "method", "status"} - set(table.columns)
     if missing:
         raise UserError(f"'{folder / RESULTS}' has no column {', '.join(sorted(missing))}: it is not a run's table.")
-    return RunRecord(folder=folder, settings=_flat(settings), table=table)
+    assert isinstance(settings, dict)
+    return RunRecord(folder=folder, settings=dict(settings.pop("choices", {})) | _flat(settings), table=table)
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
