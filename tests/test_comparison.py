@@ -6,6 +6,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from latent_geodesics.comparison.published import published_figures
 from latent_geodesics.comparison.report import write_comparison
 from latent_geodesics.comparison.runs import find_runs, varied_settings
 from latent_geodesics.comparison.statistics import holm, interval, paired_difference
@@ -146,3 +147,11 @@ def test_folders_without_runs_are_refused_in_a_sentence(tmp_path, make):
     with pytest.raises(UserError, match="run") as refused:
         find_runs([folder])
     assert "\n" not in str(refused.value).split("(")[0]
+
+
+def test_a_published_mean_that_its_parts_contradict_is_flagged():
+    figures = published_figures("morphbench").set_index(["method", "metric", "split"])
+    assert figures["source"].str.contains("arXiv").all()
+    assert figures.loc[("diffmorpher", "ppl", "overall"), "flag"] == "does not add up: its parts give 14.71"
+    assert figures.loc[("slerp", "pdv", "overall"), "flag"] == ""
+    assert published_figures("clevr_pairs").empty

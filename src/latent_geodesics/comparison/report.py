@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from latent_geodesics.comparison.figures import draw_sweep
+from latent_geodesics.comparison.published import published_figures
 from latent_geodesics.comparison.runs import RunRecord
 from latent_geodesics.comparison.tables import ComparisonTable, compare_runs
 from latent_geodesics.files import write_json, write_text
@@ -77,6 +78,7 @@ def _write_page(folder: Path, runs: Sequence[RunRecord], table: ComparisonTable)
                 table=_differences(table),
             )
         )
+    sections.extend(_published(runs))
     write_page(
         folder,
         title="Runs compared",
@@ -84,6 +86,18 @@ def _write_page(folder: Path, runs: Sequence[RunRecord], table: ComparisonTable)
         facts={"runs": len(runs), "rows": len(table.rows), "baseline": table.baseline or "none"},
         sections=sections,
     )
+
+
+def _published(runs: Sequence[RunRecord]) -> list[Section]:
+    """What others printed for the data sets of these runs, where anything is known."""
+    sections = []
+    for dataset in dict.fromkeys(str(run.settings.get("data")) for run in runs):
+        figures = published_figures(dataset)
+        if len(figures):
+            words = "Printed by the sources named, under their own protocols; a dash means that nothing contradicts it."
+            table = figures.assign(flag=figures["flag"].replace("", None))
+            sections.append(Section(title=f"Published figures for {dataset}", text=[words], table=table))
+    return sections
 
 
 def _differences(table: ComparisonTable) -> pd.DataFrame:
