@@ -18,7 +18,7 @@ from torch import Tensor
 from latent_geodesics.data.images import read_image
 from latent_geodesics.errors import UserError
 
-__all__ = ["ImagePair", "PairBatch", "PairData", "read_batch", "read_manifest"]
+__all__ = ["ImagePair", "PairBatch", "PairData", "PairSelection", "read_batch", "read_manifest"]
 
 REQUIRED_COLUMNS = ("id", "group", "image_a", "image_b", "prompt_a", "prompt_b")
 FRAME_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
@@ -55,7 +55,28 @@ class PairBatch:
         return len(self.pairs)
 
 
-class PairData:
+class PairSelection:
+    """Some of the pairs of a data set, in an order that stays.
+
+    Args:
+        pairs: All pairs.
+        every: Take only each so-manieth pair, beginning with the first.
+        limit: Of those, take only the first so many.
+        batch_size: How many pairs are solved together.
+    """
+
+    def __init__(
+        self, *, pairs: Sequence[ImagePair], every: int = 1, limit: int | None = None, batch_size: int = 4
+    ) -> None:
+        _check_counts(every=every, limit=limit, batch_size=batch_size)
+        self.batch_size = batch_size
+        self.pairs = tuple(pairs[::every][:limit])
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+class PairData(PairSelection):
     """The pairs of a manifest, or the one pair that two given files make.
 
     Args:
@@ -64,9 +85,9 @@ class PairData:
         image_b: The other file.
         prompt_a: What the first image shows.
         prompt_b: What the second image shows; the first prompt when it is not given.
-        every: Take only each so-manieth pair, beginning with the first.
-        limit: Of those, take only the first so many.
-        batch_size: How many pairs are solved together.
+        every: See `PairSelection`.
+        limit: See `PairSelection`.
+        batch_size: See `PairSelection`.
         verify: Compare the files with the checksums of the manifest.
     """
 
@@ -83,13 +104,7 @@ class PairData:
         batch_size: int = 4,
         verify: bool = True,
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"data.batch_size must be at least 1, got {batch_size}.")
-        if limit is not None and limit < 1:
-            raise UserError(f"data.limit must be at least 1, got {limit}: leave it out to take every pair.")
-        if every < 1:
-            raise UserError(f"data.every must be at least 1, which takes every pair, got {every}.")
-        self.batch_size = batch_size
+        _check_counts(every=every, limit=limit, batch_size=batch_size)  # before any file is read
         if image_a is not None or image_b is not None:
             pairs = [_own_pair(image_a, image_b, prompt_a, prompt_b)]
         elif prompt_a is not None or prompt_b is not None:
@@ -98,10 +113,16 @@ class PairData:
             pairs = read_manifest(manifest, verify=verify)
         else:
             raise UserError("No pairs were given: set data.manifest, or image_a=<file> and image_b=<file>.")
-        self.pairs = tuple(pairs[::every][:limit])
+        super().__init__(pairs=pairs, every=every, limit=limit, batch_size=batch_size)
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+
+def _check_counts(*, every: int, limit: int | None, batch_size: int) -> None:
+    if batch_size < 1:
+        raise UserError(f"data.batch_size must be at least 1, got {batch_size}.")
+    if every < 1:
+        raise UserError(f"data.every must be at least 1, which takes every pair, got {every}.")
+    if limit is not None and limit < 1:
+        raise UserError(f"data.limit must be at least 1, got {limit}: leave it out to take every pair.")
 
 
 def read_batch(pairs: Sequence[ImagePair], *, size: tuple[int, int]) -> PairBatch:
