@@ -33,7 +33,7 @@ class Rules:
         budget_share: the share of the budget that may be spent.
         memory: how many iterates are mixed.
         trust: the largest move of a knot in a step, as a share of the distance of the ends.
-        patience: iterations without progress after which the trust is halved.
+        patience: iterations without progress after which the step along what the memory cannot explain is halved.
         halvings: how often it is halved before the pair is given up.
     """
 
@@ -157,9 +157,8 @@ class FixedPoint:
         )
         work.offsets = self._memory.knots[-1].clone()
         work.failures = torch.where(finite, 0, work.failures + 1)
-        cap = self._rules.trust * 0.5**work.halvings
         shorter = torch.minimum(work.trust, work.moved) / 4
-        work.trust = torch.where(finite, torch.minimum(2 * work.trust, cap), shorter)
+        work.trust = torch.where(finite, (2 * work.trust).clamp(max=self._rules.trust), shorter)
 
     def _continue(self) -> None:
         """Choose alpha where it is not chosen yet; raise it where the residual is small, which costs nothing."""
@@ -189,7 +188,6 @@ class FixedPoint:
         tired = work.idle >= rules.patience
         work.halvings = work.halvings + tired.long()
         work.idle = torch.where(tired, 0, work.idle)
-        self._memory = self._memory.forget(tired)
         settled = seen.settled(work.alpha, rules.tolerance) & (work.alpha == target)
         lost = ~settled & (work.failures >= MOST_FAILURES)
         # Close to a solution smaller steps would change nothing: what is left is the noise of the score.
@@ -208,7 +206,7 @@ class FixedPoint:
         work, seen = self._work, self._linearisation
         defects = self._memory.defects(work.alpha)
         residuals = self._grid.solve(defects, self._confinement())
-        step = self._memory.anderson_step(residuals)
+        step = self._memory.anderson_step(residuals, 0.5**work.halvings)
         if self._rules.memory:
             level = seen.log_density - seen.log_density.mean(-1, keepdim=True)
             exponent = (-work.alpha[:, None] * level).clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT)

@@ -3,8 +3,10 @@ r"""Steps of an accelerated fixed point, from the memory of its last iterates.
 A fixed point `x <- x + r(x)` with `r` the preconditioned residual is accelerated per pair in two ways.
 
 Anderson mixing (type II): with the differences `dX`, `dR` of iterates and residuals to the current ones, take the
-combination that makes the linearised residual least, `c = argmin |r - dR c|`, and step by `-dX c + (r - dR c)`. It is
-fast, and as willing to find a saddle of the length as a minimum.
+combination that makes the linearised residual least, `c = argmin |r - dR c|`, and step by `-dX c + b (r - dR c)`. It is
+fast, and as willing to find a saddle of the length as a minimum. The damping `b` is one until a pair stops improving:
+where the density bends the path more than the preconditioner knows, a whole step along what the memory cannot explain
+overshoots.
 
 Saddle-free step: the same differences give the second variation of the length on their span,
 `H = dX^T W dF`, with `F` the defect before preconditioning and `W = p^-alpha` the weight of the gradient. Along a
@@ -71,10 +73,6 @@ class Memory:
 
         return Memory(**{name: append(getattr(self, name), part) for name, part in parts.items()})
 
-    def forget(self, pairs: Bool[Tensor, " a"]) -> "Memory":
-        """Of the pairs in the mask keep the newest iterate only: the others become copies of it, which add nothing."""
-        return self._map(lambda past: torch.where(pairs[None, :, None, None], past[-1:], past))
-
     def restrict(self, pairs: Int[Tensor, " m"]) -> "Memory":
         """The memory of the pairs `pairs` alone."""
         return self._map(lambda past: past[:, pairs])
@@ -93,20 +91,23 @@ class Memory:
         moved = (dx * dx).sum((0, -1))
         return (-(dx * ds).sum((0, -1)) / torch.where(moved > 0, moved, 1.0)).clamp(min=0).mean(-1)
 
-    def anderson_step(self, residuals: Float[Tensor, "m a n d"]) -> Float[Tensor, "a n d"]:
+    def anderson_step(
+        self, residuals: Float[Tensor, "m a n d"], damping: Float[Tensor, " a"]
+    ) -> Float[Tensor, "a n d"]:
         """The mixed step from the newest iterate.
 
         Args:
             residuals: the preconditioned defect at every iterate.
+            damping: the share of what the memory cannot explain that is stepped along, in (0, 1].
         """
-        newest = residuals[-1]
+        newest, share = residuals[-1], damping[:, None, None]
         if len(residuals) == 1:
-            return newest
+            return share * newest
         dx, dr = self.knots[-1] - self.knots[:-1], newest - residuals[:-1]
         gram, target = _inner(dr, dr), _inner(dr, newest[None])
         whitening = _whiten(gram, 10 * torch.finfo(newest.dtype).eps)
         c = (whitening @ (whitening.mT @ target))[..., 0].to(newest)
-        return newest - torch.einsum("am,mand->and", c, dx + dr)
+        return share * newest - torch.einsum("am,mand->and", c, dx + share * dr)
 
     def saddle_free_step(
         self,

@@ -8,8 +8,8 @@ With the score frozen the geodesic equation is linear in the knots of the path, 
 - preconditioning: the solve knows how strongly the density confines the path, from differences of the score;
 - continuation in alpha: a pair starts at the alpha whose first step moves it by 0.3 of the distance of its ends, and
   alpha doubles, at no evaluation, whenever the residual has fallen to 0.3 of the pull of the score;
-- trust: no knot moves further in a step than a tenth of that distance; less when steps stop helping or meet a score
-  that is not finite;
+- damping and trust: a pair that stops improving steps by half along what the memory cannot explain; no knot moves
+  further in a step than a tenth of that distance, less where it met a score that is not finite;
 - resolution: half the intervals first, until the residual is 0.3 of the pull.
 """
 
@@ -47,8 +47,8 @@ class PicardAnderson(BoundarySolver):
         max_evaluations: score evaluations that a pair may cost.
         memory: how many iterates are mixed; 0 is the plain fixed point.
         trust: the largest move of a knot in one step, as a share of the distance of the ends.
-        patience: iterations without a tenth of progress after which the trust is halved and the memory dropped;
-            after four halvings the pair is given up as stalled.
+        patience: iterations without a tenth of progress after which the step along what the memory cannot explain is
+            halved; after four halvings the pair is given up as stalled.
         continuation: whether to begin at a small alpha; without it the first step is taken at the full one.
         coarse_start: whether to begin with half the intervals.
 
