@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from latent_geodesics.canvas import canvas, label, method_color
+from latent_geodesics.comparison.statistics import Interval
 from latent_geodesics.comparison.tables import ComparisonTable, Row
 
 __all__ = ["draw_sweep", "sweep_axes"]
@@ -60,14 +61,23 @@ def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) ->
 def _curve(panel: Axes, places: Sequence[Any], rows: Sequence[Row], column: str, look: dict[str, Any]) -> None:
     if not rows:
         return
-    x: Sequence[Any] = places if all(map(_is_number, places)) else [str(place) for place in places]
-    order = np.argsort(np.asarray(x, dtype=float)) if all(map(_is_number, places)) else np.arange(len(rows))
-    cells = [rows[index].cells[column] for index in order]
-    x = [x[index] for index in order]
+    if not all(map(_is_number, places)):
+        _points(panel, [str(place) for place in places], [row.cells[column] for row in rows], look)
+        return
+    order = np.argsort(np.asarray(places, dtype=float))
+    x, cells = [places[index] for index in order], [rows[index].cells[column] for index in order]
     panel.plot(x, [cell.mean for cell in cells], marker="o", markersize=3.5, **look)
     panel.fill_between(
         x, [cell.low for cell in cells], [cell.high for cell in cells], color=look["color"], alpha=0.12, linewidth=0
     )
+
+
+def _points(panel: Axes, names: Sequence[str], cells: Sequence[Interval], look: dict[str, Any]) -> None:
+    """Names have no order, so nothing joins them; each mean has its interval as a bar."""
+    means = np.array([cell.mean for cell in cells])
+    bars = np.array([[cell.mean - cell.low, cell.high - cell.mean] for cell in cells]).T
+    shown = look | {"linestyle": "none"}
+    panel.errorbar(names, means, yerr=np.nan_to_num(bars).clip(min=0), fmt="o", markersize=5, capsize=3, **shown)
 
 
 def _scale(panel: Axes, places: Sequence[Any]) -> None:
