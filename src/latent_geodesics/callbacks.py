@@ -1,6 +1,6 @@
 """Lightning callbacks: writing a run's folder, pair by pair, while the run goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.figures import Curve, draw_overview, draw_pair
-from latent_geodesics.files import write_text
+from latent_geodesics.files import write_json, write_text
+from latent_geodesics.metrics import MetricRecord
 from latent_geodesics.report import PairPage, write_report
 from latent_geodesics.results import BatchResult, MethodResult, summarise
 from latent_geodesics.runner import Run
@@ -58,8 +59,11 @@ class RunFolder(pl.Callback):
         """A row for each pair and method so far."""
         return pd.DataFrame(self.rows)
 
-    def finish(self) -> Mapping[str, float]:
+    def finish(self, records: Sequence[MetricRecord] = ()) -> Mapping[str, float]:
         """Writes the overview, the tables and the report; returns the summary.
+
+        Args:
+            records: What the metrics amount to over all pairs; `metrics.json` holds them.
 
         Raises:
             KeyboardInterrupt: when the run was interrupted before its last pair (what was finished is written first).
@@ -68,9 +72,12 @@ class RunFolder(pl.Callback):
         if not self.rows:
             raise KeyboardInterrupt
         folder, table = self.run.folder, self.table
-        summary = summarise(table)
+        summary = summarise(table) | {
+            f"{record.method}/{record.column}": record.value for record in records if np.isfinite(record.value)
+        }
+        write_json(folder / "metrics.json", {"records": [record.as_dict() for record in records]})
         draw_overview(folder / "figures" / "overview.png", table)
-        write_report(folder, table=table, summary=summary, pages=self.pages, config=self.run.config)
+        write_report(folder, table=table, summary=summary, pages=self.pages, config=self.run.config, records=records)
         self.run.logger.table("results", list(table.columns), table.to_numpy().tolist())
         if (folder / "figures" / "overview.png").exists():
             self.run.logger.picture("overview", folder / "figures" / "overview.png")

@@ -9,25 +9,24 @@ import pandas as pd
 
 from latent_geodesics.files import write_text
 from latent_geodesics.methods.lines import CLOSED_FORM
+from latent_geodesics.metrics import MetricRecord, known_columns
 from latent_geodesics.pages import number, render_template
 from latent_geodesics.records import Status
 from latent_geodesics.results import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
-__all__ = ["PairPage", "write_report"]
+__all__ = ["COLUMNS", "PairPage", "write_report"]
+
+PROTOCOL_MARK = "@"
 
 COLUMNS = {
-    "log_density_mean": "mean log-density, nats",
-    "log_density_min": "least log-density, nats",
-    "length": "relative length",
-    "residual_mean": "residual",
-    "ppl_seq_clevr": "perceptual length",
-    "pdv_clevr": "variance of its steps",
-    "truth_rmse": "pixel error to truth",
-    "truth_clevr": "perceptual error to truth",
-    "reconstruction_psnr": "ends, dB",
+    name: column.title for name, column in known_columns().items() if column.shown and PROTOCOL_MARK not in name
+} | {
     "evaluations": "score evaluations",
+    "unet_calls": "U-Net calls",
+    "peak_memory_mb": "peak memory, MB",
     "seconds": "seconds",
 }
+"""The columns that pages show, with their headings; those of published protocols have a table of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +51,21 @@ class Cell:
     best: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProtocolRow:
+    """A number under a published protocol, method by method.
+
+    Attributes:
+        column: Its name.
+        cells: A cell for each method.
+        counts: What it is a number of.
+    """
+
+    column: str
+    cells: Sequence[Cell]
+    counts: str
+
+
 def write_report(
     folder: Path,
     *,
@@ -59,6 +73,7 @@ def write_report(
     summary: Mapping[str, float],
     pages: Sequence[PairPage],
     config: Mapping[str, Any],
+    records: Sequence[MetricRecord] = (),
 ) -> None:
     """Writes `report.html` into the run's folder."""
     columns = {name: title for name, title in COLUMNS.items() if name in table.columns and table[name].notna().any()}
@@ -74,12 +89,46 @@ def write_report(
         methods=methods,
         means={method: _row(means.loc[method], means, columns) for method in methods},
         pairs=len(pages),
+        protocols=_protocol_rows(records, methods),
+        notes=_protocol_notes(records),
         verdicts=_verdicts(summary),
         statuses={name: (_remedy(name), int((table["status"] == name).sum())) for name in statuses},
         overview="figures/overview.png" if (folder / "figures" / "overview.png").exists() else None,
         pages=[(page, _page_rows(page, columns)) for page in pages],
     )
     write_text(folder / "report.html", page)
+
+
+def _protocol_rows(records: Sequence[MetricRecord], methods: Sequence[str]) -> list[ProtocolRow]:
+    """A row for each column that follows a published protocol."""
+    columns: dict[str, dict[str, MetricRecord]] = {}
+    for record in records:
+        if record.protocol is not None:
+            columns.setdefault(record.column, {})[record.method] = record
+    rows = []
+    for column, found in columns.items():
+        values = pd.Series([found[name].value if name in found else float("nan") for name in methods])
+        one = next(iter(found.values()))
+        best = {"higher": values.max(), "lower": values.min()}.get(one.better or "")
+        rows.append(
+            ProtocolRow(
+                column=column,
+                cells=[Cell(text=number(value), best=best is not None and value == best) for value in values],
+                counts=", ".join(f"{count} {name}" for name, count in one.counts.items()),
+            )
+        )
+    return rows
+
+
+def _protocol_notes(records: Sequence[MetricRecord]) -> dict[str, dict[str, str]]:
+    """In what numbers depart from their source's: protocol -> notes -> the columns that they are about."""
+    found: dict[str, dict[str, str]] = {}
+    for record in records:
+        if record.protocol is not None and record.notes:
+            stem, notes = record.column.partition("@")[0], "; ".join(record.notes)
+            about = found.setdefault(record.protocol, {})
+            about[notes] = ", ".join(dict.fromkeys([*filter(None, about.get(notes, "").split(", ")), stem]))
+    return found
 
 
 def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cell]]:

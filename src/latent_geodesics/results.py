@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.methods import EncodedPairs, Morph
-from latent_geodesics.metrics import PathCurves
+from latent_geodesics.metrics import PathCurves, known_columns
 
 __all__ = ["BatchResult", "MethodResult", "summarise", "wins"]
 
 DESCRIPTIVE = ("pair", "group", "method", "status")
-LOWER_IS_BETTER = ("length", "residual_mean", "ppl_seq_clevr", "pdv_clevr", "truth_rmse", "truth_clevr", "seconds")
-HIGHER_IS_BETTER = ("log_density_mean", "log_density_min", "reconstruction_psnr")
+LOWER_IS_BETTER = (*(name for name, column in known_columns().items() if column.better == "lower"), "seconds")
+HIGHER_IS_BETTER = tuple(name for name, column in known_columns().items() if column.better == "higher")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class MethodResult:
             "status": self.morph.statuses[index],
             "seconds": self.morph.seconds,
             "evaluations": int(self.morph.evaluations[index]),
+            "unet_calls": self.morph.unet_calls,
+            "peak_memory_mb": self.morph.peak_memory_mb,
         } | numbers
 
 

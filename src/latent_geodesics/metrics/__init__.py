@@ -1,17 +1,92 @@
-"""Metrics of a sequence of images and of the path that it came from, behind one seam."""
+"""Metrics of sequences of images, of the paths that they came from and of sets of images, behind one seam."""
 
-from latent_geodesics.metrics.base import MeasuredMorph, SequenceMetric
+from latent_geodesics.metrics.attributes import AttributeErrors
+from latent_geodesics.metrics.base import (
+    FrameDistances,
+    FrameMetric,
+    MeasuredMorph,
+    Memory,
+    MorphMetric,
+    Provenance,
+    RunFacts,
+    SequenceMetric,
+    SetMetric,
+)
+from latent_geodesics.metrics.columns import Column, known_columns
+from latent_geodesics.metrics.cross_fade import CrossFade
 from latent_geodesics.metrics.curves import PathCurves, path_curves
+from latent_geodesics.metrics.feature_distances import FeatureDistances
+from latent_geodesics.metrics.features import ClevrFeatures, FeatureNetwork, Inception
+from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
+from latent_geodesics.metrics.inputs import ImageNetRange, InputRange, SignedRange, UnitRange
+from latent_geodesics.metrics.networks import ClevrPerception, Lpips, PerceptualNetwork
+from latent_geodesics.metrics.optical_flow import OpticalFlow
+from latent_geodesics.metrics.panel import MetricPanel, MetricRecord, check_metrics
 from latent_geodesics.metrics.path_quality import PathQuality
 from latent_geodesics.metrics.perceptual import PerceptualSmoothness, Reconstruction, TruthError
+from latent_geodesics.metrics.protocol import Protocol
+from latent_geodesics.metrics.protocol_steps import ProtocolSteps
+from latent_geodesics.metrics.sharpness import Sharpness
+from latent_geodesics.metrics.step_statistics import (
+    Average,
+    Evenness,
+    StandardDeviation,
+    StepStatistic,
+    Total,
+    Variance,
+)
+from latent_geodesics.metrics.topiq import TopiqNoReference, TopiqTruth
+from latent_geodesics.metrics.typicality import Typicality
 
 __all__ = [
+    "AllFrames",
+    "AttributeErrors",
+    "Average",
+    "ClevrFeatures",
+    "ClevrPerception",
+    "Column",
+    "CrossFade",
+    "Evenness",
+    "FeatureDistances",
+    "FeatureNetwork",
+    "FrameChoice",
+    "FrameDistances",
+    "FrameMetric",
+    "ImageNetRange",
+    "Inception",
+    "InnerFrames",
+    "InputRange",
+    "Lpips",
     "MeasuredMorph",
+    "Memory",
+    "MetricPanel",
+    "MetricRecord",
+    "MorphMetric",
+    "OpticalFlow",
     "PathCurves",
     "PathQuality",
+    "PerceptualNetwork",
     "PerceptualSmoothness",
+    "Protocol",
+    "ProtocolSteps",
+    "Provenance",
+    "RandomFrames",
     "Reconstruction",
+    "RunFacts",
     "SequenceMetric",
+    "SetMetric",
+    "Sharpness",
+    "SignedRange",
+    "StandardDeviation",
+    "StepStatistic",
+    "TopiqNoReference",
+    "TopiqTruth",
+    "Total",
     "TruthError",
+    "Typicality",
+    "UnitRange",
+    "Variance",
+    "check_metrics",
+    "known_columns",
     "path_curves",
 ]

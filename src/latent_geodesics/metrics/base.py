@@ -1,16 +1,72 @@
-"""The seam of every metric of a sequence: what is known of it in, named numbers per pair out."""
+"""The seam of every metric: what is known of a sequence of images in, named numbers out.
+
+A metric is a `torchmetrics.Metric`: `update` takes what a method made of a batch of pairs, `compute` gives what all
+batches amount to, and its states are sums, counts and lists that are joined over processes, so that neither the size of
+a batch nor the number of processes changes a result. Two kinds: a `SequenceMetric` also gives a number for each pair,
+as rows of a table need them; a `SetMetric` compares all images of a run with others, and has one number a run.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torchmetrics import Metric
 
+from latent_geodesics.errors import UserError
 from latent_geodesics.methods import EncodedPairs, Morph
+from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.curves import PathCurves
+from latent_geodesics.metrics.networks import PerceptualNetwork
+from latent_geodesics.models.weights import Requirement
 
-__all__ = ["MeasuredMorph", "SequenceMetric"]
+__all__ = [
+    "FrameDistances",
+    "FrameMetric",
+    "MeasuredMorph",
+    "Memory",
+    "MorphMetric",
+    "Provenance",
+    "RunFacts",
+    "SequenceMetric",
+    "SetMetric",
+    "true_frames",
+]
+
+T = TypeVar("T")
+
+_FRAMES = 4
+
+
+class Memory:
+    """What several metrics need of the same images, found once."""
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, Any] = {}
+
+    def recall(self, key: Hashable, find: Callable[[], T]) -> T:
+        """What was found under a key before, or else is found now."""
+        if key not in self._found:
+            self._found[key] = find()
+        found: T = self._found[key]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameDistances:
+    """Perceptual distances of sequences, from one pass over their frames.
+
+    Attributes:
+        steps: D(x_k, x_{k+1}).
+        truth: D(x_k, y_k) to the true frames y; NaN for pairs that have none.
+    """
+
+    steps: Float[Tensor, "*p m"]
+    truth: Float[Tensor, "*p n"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,22 +78,218 @@ class MeasuredMorph:
         morph: What the method made.
         u: The positions of its frames in [0, 1].
         curves: Density, speed and residual along its path, for the methods that have a path.
+        own: Found once for these sequences.
+        shared: Found once for these pairs, whatever the method.
+
+    Raises:
+        UserError: when the frames are of another size than the images.
     """
 
     pairs: EncodedPairs
     morph: Morph
     u: Float[Tensor, " n"]
     curves: PathCurves | None
+    own: Memory = field(default_factory=Memory, repr=False, compare=False)
+    shared: Memory = field(default_factory=Memory, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        height, width = self.morph.frames.shape[-2:]
+        wanted = tuple(self.pairs.batch.images_a.shape[-2:])
+        if (height, width) != wanted:
+            raise UserError(
+                f"The frames of a sequence have {width} x {height} pixels and its images {wanted[1]} x {wanted[0]}: "
+                "metrics compare images of one size, so the method must give frames of the size of the images."
+            )
+
+    @property
+    def failed(self) -> Bool[Tensor, " p"]:
+        """Which sequences are none, because their frames are not all numbers."""
+        return ~self.morph.frames.isfinite().flatten(1).all(-1).cpu()
+
+    def truth(self, row: int) -> Float[Tensor, "n 3 h w"] | None:
+        """The true frames of a pair at the positions of the sequence; None where it has none there."""
+        return true_frames(self.pairs.batch.truth[row], len(self.u))
+
+    def distances(self, network: PerceptualNetwork) -> FrameDistances:
+        """The distances that sequence metrics are made of; each frame goes through the network once."""
+        return self.own.recall(("distances", network.key), lambda: self._distances(network))
+
+    def _distances(self, network: PerceptualNetwork) -> FrameDistances:
+        found = [_distances(network, frames, self.truth(row)) for row, frames in enumerate(self.morph.frames)]
+        return FrameDistances(
+            steps=torch.stack([one.steps for one in found]), truth=torch.stack([one.truth for one in found])
+        )
 
 
-class SequenceMetric(ABC):
-    """Measures sequences of images; each number is per pair, and its name says what it is made of."""
+def _distances(
+    network: PerceptualNetwork, frames: Float[Tensor, "n 3 h w"], truth: Float[Tensor, "n 3 h w"] | None
+) -> FrameDistances:
+    """Of one sequence: what a network finds in a pair must not depend, by rounding, on the pairs beside it.
 
-    @abstractmethod
-    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """Column name -> value of each pair; NaN where the pair cannot be measured (no true frames, say)."""
+    A few frames at a time: the features of a whole sequence would not fit at 512 pixels.
+    """
+    steps, errors, last = [], [], None
+    for start in range(0, len(frames), _FRAMES):
+        part = slice(start, start + _FRAMES)
+        here = network.embed(frames[part])
+        joined = here if last is None else [torch.cat(layers) for layers in zip(last, here, strict=True)]
+        steps.append(network.compare([layer[:-1] for layer in joined], [layer[1:] for layer in joined]))
+        if truth is not None:
+            errors.append(network.compare(here, network.embed(truth[part].to(frames))))
+        last = [layer[-1:] for layer in here]
+    return FrameDistances(
+        steps=torch.cat(steps), truth=torch.cat(errors) if errors else torch.full((len(frames),), torch.nan)
+    )
+
+
+def true_frames(truth: Float[Tensor, "m 3 h w"] | None, count: int) -> Float[Tensor, "n 3 h w"] | None:
+    """Of evenly spaced true frames, as many as a sequence has; None where they do not lie at its positions."""
+    if truth is None or count < 2 or (len(truth) - 1) % (count - 1):
+        return None
+    return truth[:: (len(truth) - 1) // (count - 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What is known of a run before it starts, for a metric to say whether it can be had.
+
+    Attributes:
+        pairs: How many pairs of images there are.
+        with_truth: How many of them have true frames at the positions of the sequences.
+        frames: Images of a sequence.
+        image_size: Height and width in pixels.
+        retimed: Whether the frames are spaced evenly by perceptual distance.
+    """
+
+    pairs: int
+    with_truth: int
+    frames: int
+    image_size: tuple[int, int]
+    retimed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What a number was made of.
+
+    Attributes:
+        protocol: The published protocol that it follows, if any.
+        network: The network whose features or distances it uses, if any.
+        weights: Name -> sha256 of that network's weights.
+        counts: What it is a number of: `pairs`, or `generated`, `reference` and `dimensions`.
+        notes: Where it departs from its protocol, and what else to know before quoting it.
+    """
+
+    protocol: str | None = None
+    network: str | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+class MorphMetric(Metric, ABC):
+    """Measures what a method makes of pairs of images."""
+
+    columns: ClassVar[Mapping[str, Column]]
+    """Every column that the class can give, by name."""
+
+    full_state_update = False
+    is_differentiable = False
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The columns that this metric gives: all of its class, unless it says otherwise."""
+        return tuple(self.columns)
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:
+        """The weight files that it needs."""
+        return ()
 
     @property
     def weights(self) -> Mapping[str, str]:
         """Name -> hash of the networks that the metric uses."""
         return {}
+
+    def check(self, facts: RunFacts) -> None:
+        """Refuses, before a run starts, what its data cannot serve.
+
+        Raises:
+            UserError: names the metric and what is lacking.
+        """
+
+    @abstractmethod
+    def update(self, measured: MeasuredMorph) -> None:
+        """Takes in what a method made of a batch of pairs."""
+
+    @abstractmethod
+    def compute(self) -> Mapping[str, Float[Tensor, ""]]:
+        """Column -> what all pairs so far amount to; NaN where nothing could be measured."""
+
+    @abstractmethod
+    def provenance(self, column: str, facts: RunFacts) -> Provenance:
+        """What a column's number was made of."""
+
+    def clone(self) -> "MorphMetric":
+        """A copy with states of its own and the same networks."""
+        return deepcopy(self, {id(child): child for child in self.children()})
+
+
+class SequenceMetric(MorphMetric):
+    """Measures sequences one by one; over a run, the mean over the pairs that could be measured."""
+
+    sums: Float[Tensor, " k"]
+    counts: Float[Tensor, " k"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        empty = torch.zeros(len(self.names), dtype=torch.float64)
+        self.add_state("sums", empty, dist_reduce_fx="sum")
+        self.add_state("counts", empty.clone(), dist_reduce_fx="sum")
+        self.latest: Mapping[str, Float[Tensor, " p"]] = {}
+
+    @abstractmethod
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
+        """Column name -> value of each pair; NaN where the pair cannot be measured (no true frames, say)."""
+
+    def update(self, measured: MeasuredMorph) -> None:
+        """Measures a batch; `latest` holds the values of its pairs until the next."""
+        failed = measured.failed
+        self.latest = {
+            name: torch.where(failed, torch.nan, values.detach().cpu())
+            for name, values in self.measure(measured).items()
+        }
+        for index, name in enumerate(self.names):
+            if name in self.latest:
+                known = self.latest[name].double()
+                known = known[~known.isnan()].to(self.sums.device)
+                self.sums[index] += known.sum()
+                self.counts[index] += len(known)
+
+    def compute(self) -> Mapping[str, Float[Tensor, ""]]:
+        """The means over the pairs."""
+        return dict(zip(self.names, self.sums / self.counts, strict=True))
+
+    def provenance(self, column: str, facts: RunFacts) -> Provenance:
+        """How many pairs, and all networks of the metric."""
+        return Provenance(weights=self.weights, counts={"pairs": self.count(column)})
+
+    def count(self, column: str) -> int:
+        """How many pairs a column is a mean of."""
+        return int(self.counts[list(self.names).index(column)])
+
+
+class FrameMetric(SequenceMetric):
+    """Measures every frame by itself; a sequence has the mean over its frames that can be measured."""
+
+    @abstractmethod
+    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:
+        """Column name -> value of each frame; NaN where the frame cannot be measured."""
+
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
+        """The means over the frames."""
+        return {name: values.nanmean(-1) for name, values in self.per_frame(measured).items()}
+
+
+class SetMetric(MorphMetric):
+    """Compares all images that a method made in a run with a set of others; it has no value for a single pair."""

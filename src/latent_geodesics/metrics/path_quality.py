@@ -1,11 +1,13 @@
 """Numbers of a path in the latent space, from its curves."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.metrics.base import MeasuredMorph, SequenceMetric
+from latent_geodesics.metrics.columns import Column
 
 __all__ = ["PathQuality"]
 
@@ -20,6 +22,14 @@ class PathQuality(SequenceMetric):
       density, and this number tells by how much paths between the same ends disagree;
     - `residual_mean`: mean norm of the geodesic gradient over the interior of the path.
     """
+
+    columns: ClassVar = {
+        "log_density_mean": Column(title="mean log-density, nats", better="higher"),
+        "log_density_min": Column(title="least log-density, nats", better="higher"),
+        "log_density_end": Column(title="log-density at the far end, nats", shown=False),
+        "length": Column(title="relative length", better="lower"),
+        "residual_mean": Column(title="residual", better="lower"),
+    }
 
     def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
         """The columns named above."""

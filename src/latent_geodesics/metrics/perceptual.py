@@ -1,85 +1,179 @@
 """Metrics of a sequence of images by a perceptual distance between them.
 
-With D(a, b) the perceptual distance of the shipped attribute network (`perceptual_clevr`: unit-normalised features,
-squared difference, as LPIPS is built; Zhang et al. 2018, arXiv 1801.03924) and frames x_0 .. x_m:
+With D(a, b) the distance of a perceptual network (`metrics.networks`: the shipped one, `clevr`, is not LPIPS) and
+frames x_0 .. x_m:
 
-- `ppl_seq_clevr` = sum_k D(x_k, x_{k+1}): the length of the sequence as DiffMorpher's PPL sums it (Zhang et al. 2023,
-  arXiv 2312.07409), not StyleGAN's PPL.
-- `pdv_clevr` = Var_k D(x_k, x_{k+1}), the population variance: how unevenly the change is spread.
-- `truth_clevr` = mean_k D(x_k, y_k) and `truth_rmse`, the root mean square pixel error, against the true frames y.
-- `reconstruction_psnr`: of the two ends against the two images, in dB.
+- `ppl_seq_<network>` = sum_k D(x_k, x_{k+1}): the length of the sequence as DiffMorpher's PPL sums it (Zhang et al.
+  2023, arXiv 2312.07409), not StyleGAN's PPL.
+- `pdv_<network>` = Var_k D(x_k, x_{k+1}), the population variance: how unevenly the change is spread.
+- `truth_<network>` = mean_k D(x_k, y_k) and `truth_rmse`, the root mean square pixel error, against the true frames y.
+- `reconstruction_psnr`: of the two ends against the two images, in dB, and `reconstruction_mse`, what it is made of.
 """
 
-import hashlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.metrics.base import MeasuredMorph, SequenceMetric
-from latent_geodesics.models.attributes import AttributeNetwork
+from latent_geodesics.errors import UserError
+from latent_geodesics.metrics.base import FrameMetric, MeasuredMorph, Provenance, RunFacts, SequenceMetric
+from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.networks import NETWORKS, PerceptualNetwork, as_network, network_hash
+from latent_geodesics.models.weights import Requirement
 
-__all__ = ["PerceptualSmoothness", "Reconstruction", "TruthError"]
+__all__ = ["PerceptualSmoothness", "Reconstruction", "TruthError", "check_side", "check_truth", "network_hash"]
+
+
+def _title(words: str, network: str) -> str:
+    """The shipped network needs no mention: it is what every number is made of unless another is named."""
+    return words if network == "clevr" else f"{words} ({network.replace('_', ' ')})"
+
+
+def check_side(metric: object, network: PerceptualNetwork, facts: RunFacts) -> None:
+    """Refuses images that a network cannot take.
+
+    Raises:
+        UserError: names the metric and both sizes.
+    """
+    if min(facts.image_size) < network.least_side:
+        height, width = facts.image_size
+        raise UserError(
+            f"The metric {type(metric).__name__} by {network.name} needs images of at least {network.least_side} "
+            f"pixels a side, and those of this run have {width} x {height}: leave it out, or take larger images."
+        )
 
 
 class PerceptualSmoothness(SequenceMetric):
     """Perceptual length of a sequence and the variance of its steps.
 
     Args:
-        network: Folder of the attribute network whose features are compared.
+        network: The perceptual network, or the folder of an attribute network whose features are compared.
     """
 
-    def __init__(self, *, network: str) -> None:
-        self.network = AttributeNetwork.from_folder(network)
-        self.folder = Path(network)
+    columns: ClassVar = {
+        name: column
+        for network in NETWORKS
+        for name, column in (
+            (f"ppl_seq_{network}", Column(title=_title("perceptual length", network), better="lower")),
+            (f"pdv_{network}", Column(title=_title("variance of its steps", network), better="lower")),
+        )
+    }
+
+    def __init__(self, *, network: str | PerceptualNetwork) -> None:
+        self.network = as_network(network)
+        super().__init__()
+
+    @property
+    def names(self) -> Sequence[str]:
+        """By the network."""
+        return (f"ppl_seq_{self.network.name}", f"pdv_{self.network.name}")
 
     def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """`ppl_seq_clevr` and `pdv_clevr`."""
-        frames = measured.morph.frames
-        p, n = frames.shape[:2]
-        steps = self.network.perceptual_distance(frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1))
-        steps = steps.view(p, n - 1)
-        return {"ppl_seq_clevr": steps.sum(-1), "pdv_clevr": steps.var(-1, correction=0)}
+        """The two columns."""
+        steps = measured.distances(self.network).steps.double()
+        return dict(zip(self.names, (steps.sum(-1), steps.var(-1, correction=0)), strict=True))
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:
+        """Of the network."""
+        return self.network.requirements
 
     @property
     def weights(self) -> Mapping[str, str]:
-        """The hash of the attribute network's files."""
-        files = sorted(file for file in self.folder.iterdir() if file.suffix in (".safetensors", ".json"))
-        return {"perceptual_clevr": hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()}
+        """Of the network."""
+        return self.network.weights
+
+    def check(self, facts: RunFacts) -> None:
+        """Refuses images too small for the network."""
+        check_side(self, self.network, facts)
+
+    def provenance(self, column: str, facts: RunFacts) -> Provenance:
+        """The network and the number of pairs."""
+        return Provenance(network=self.network.name, weights=self.network.weights, counts={"pairs": self.count(column)})
 
 
-class TruthError(SequenceMetric):
-    """Distance to the true in-between frames, where the pair has as many of them as the sequence has frames.
+class TruthError(FrameMetric):
+    """Distance to the true in-between frames, where the pair has them at the positions of the sequence.
 
     Args:
-        network: Folder of the attribute network whose features are compared.
+        network: The perceptual network, or the folder of an attribute network whose features are compared.
+        optional: Whether a run without any true frames is served nonetheless, its columns left empty, instead of being
+            refused.
     """
 
-    def __init__(self, *, network: str) -> None:
-        self.network = AttributeNetwork.from_folder(network)
+    columns: ClassVar = {
+        "truth_rmse": Column(title="pixel error to truth", better="lower"),
+    } | {f"truth_{name}": Column(title=_title("perceptual error to truth", name), better="lower") for name in NETWORKS}
+
+    def __init__(self, *, network: str | PerceptualNetwork, optional: bool = False) -> None:
+        self.network = as_network(network)
+        self.optional = optional
+        super().__init__()
+
+    @property
+    def names(self) -> Sequence[str]:
+        """By the network."""
+        return ("truth_rmse", f"truth_{self.network.name}")
+
+    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:
+        """Both errors of each frame; NaN without true frames."""
+        frames = measured.morph.frames
+        rmse = torch.full(frames.shape[:2], torch.nan)
+        for row, sequence in enumerate(frames):
+            truth = measured.truth(row)
+            if truth is not None:
+                rmse[row] = (sequence - truth.to(sequence)).square().mean(dim=(1, 2, 3)).sqrt()
+        return dict(zip(self.names, (rmse, measured.distances(self.network).truth), strict=True))
 
     def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """`truth_rmse` and `truth_clevr`; NaN without true frames."""
-        rmse, perceptual = [], []
-        for frames, truth in zip(measured.morph.frames, measured.pairs.batch.truth, strict=True):
-            if truth is None or len(truth) != len(frames):
-                rmse.append(torch.tensor(float("nan")))
-                perceptual.append(torch.tensor(float("nan")))
-                continue
-            truth = truth.to(frames)
-            rmse.append((frames - truth).square().mean().sqrt())
-            perceptual.append(self.network.perceptual_distance(frames, truth).mean())
-        return {"truth_rmse": torch.stack(rmse), "truth_clevr": torch.stack(perceptual)}
+        """`truth_rmse`, over all pixels of all frames, and the perceptual one; NaN without true frames."""
+        rmse, perceptual = self.per_frame(measured).values()
+        return dict(zip(self.names, (rmse.square().mean(-1).sqrt(), perceptual.mean(-1)), strict=True))
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:
+        """Of the network."""
+        return self.network.requirements
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """Of the network."""
+        return self.network.weights
+
+    def check(self, facts: RunFacts) -> None:
+        """Refuses a run without true frames, unless the metric is optional, and images too small for the network."""
+        check_side(self, self.network, facts)
+        if not self.optional:
+            check_truth(self, facts)
+
+
+def check_truth(metric: object, facts: RunFacts) -> None:
+    """Refuses a run without true frames.
+
+    Raises:
+        UserError: names the metric and the data.
+    """
+    if not facts.with_truth:
+        raise UserError(
+            f"The metric {type(metric).__name__} needs true in-between frames, and none of the {facts.pairs} pair(s) "
+            f"of this run has them at the positions of {facts.frames} frames: leave it out, give a manifest that names "
+            "them in its column `frames`, or take another number of frames."
+        )
 
 
 class Reconstruction(SequenceMetric):
     """How well the ends of a sequence are the images that it was to lead between."""
 
+    columns: ClassVar = {
+        "reconstruction_psnr": Column(title="ends, dB", better="higher"),
+        "reconstruction_mse": Column(title="ends, mean square error", better="lower", shown=False),
+    }
+
     def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """`reconstruction_psnr`, in dB."""
+        """The two columns; images are in [0, 1]."""
         frames, batch = measured.morph.frames, measured.pairs.batch
         ends = frames[:, [0, -1]] - torch.stack([batch.images_a, batch.images_b], dim=1).to(frames)
-        error = ends.square().mean(dim=(1, 2, 3, 4)).clamp_min(1e-10)
-        return {"reconstruction_psnr": -10 * error.log10()}
+        error = ends.square().mean(dim=(1, 2, 3, 4))
+        return {"reconstruction_psnr": -10 * error.clamp_min(1e-10).log10(), "reconstruction_mse": error}

@@ -6,19 +6,29 @@ Lightning owns the loop over the pairs, the device and the callbacks; `Interpola
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from latent_geodesics.callbacks import RunFolder
 from latent_geodesics.data import PairBatch, PairData, read_batch
 from latent_geodesics.errors import UserError
-from latent_geodesics.methods import EncodedPairs, Method, Morph, PairEncoder
-from latent_geodesics.metrics import MeasuredMorph, PathCurves, SequenceMetric, path_curves
+from latent_geodesics.methods import EncodedPairs, Method, Morph, PairEncoder, Retimed
+from latent_geodesics.metrics import (
+    MeasuredMorph,
+    Memory,
+    MetricPanel,
+    MetricRecord,
+    MorphMetric,
+    PathCurves,
+    RunFacts,
+    check_metrics,
+    path_curves,
+)
 from latent_geodesics.models import LatentModel
 from latent_geodesics.results import BatchResult, MethodResult
 from latent_geodesics.runner import Run
@@ -34,13 +44,13 @@ class InterpolationModule(pl.LightningModule):
         *,
         encoder: PairEncoder,
         methods: Mapping[str, Method],
-        metrics: Mapping[str, SequenceMetric],
+        metrics: Mapping[str, MorphMetric],
         frames: int,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.methods = methods
-        self.metrics = metrics
+        self.panels = {name: MetricPanel(method=name, metrics=metrics) for name in methods}
         self.u = torch.linspace(0, 1, frames, dtype=torch.float64)
 
     def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, dataloader_idx: int) -> PairBatch:
@@ -50,15 +60,23 @@ class InterpolationModule(pl.LightningModule):
     def test_step(self, batch: PairBatch, batch_idx: int) -> dict[str, BatchResult]:
         """One batch of pairs through every method and metric."""
         pairs = self.encoder.encode(batch)
-        results = []
+        results, shared = [], Memory()
         for name, method in self.methods.items():
             morph = method.morph(pairs, self.u)
-            measured = MeasuredMorph(pairs=pairs, morph=morph, u=self.u, curves=self._curves(pairs, morph))
-            scores: dict[str, Tensor] = {}
-            for metric in self.metrics.values():
-                scores |= metric.measure(measured)
+            measured = MeasuredMorph(
+                pairs=pairs, morph=morph, u=self.u, curves=self._curves(pairs, morph), shared=shared
+            )
+            scores = self.panels[name].score(measured)
             results.append(MethodResult(method=name, morph=morph, curves=measured.curves, scores=scores))
         return {"result": BatchResult(pairs=pairs, u=self.u, methods=tuple(results))}
+
+    def records(self, facts: RunFacts, *, seed: int) -> list[MetricRecord]:
+        """What all batches amount to, method by method."""
+        found = []
+        for name, panel in self.panels.items():
+            of_method = replace(facts, retimed=isinstance(self.methods[name], Retimed))
+            found += panel.records(of_method, seed=seed)
+        return found
 
     def _curves(self, pairs: EncodedPairs, morph: Morph) -> PathCurves | None:
         problem = pairs.problem
@@ -75,7 +93,7 @@ class Interpolation:
         data: The pairs.
         score: The score that makes the geometry.
         methods: Name -> method; a row of each strip, a line of each curve.
-        metrics: Name -> metric of a sequence.
+        metrics: Name -> metric.
         tau: Noise level of the latents, in (0, 1).
         alpha: Power of the density, at least 0.
         frames: Images of a sequence, both ends included.
@@ -91,7 +109,7 @@ class Interpolation:
         data: PairData,
         score: Any,
         methods: Mapping[str, Method],
-        metrics: Mapping[str, SequenceMetric],
+        metrics: Mapping[str, MorphMetric],
         tau: float,
         alpha: float,
         frames: int,
@@ -118,6 +136,13 @@ class Interpolation:
             fixed_condition=fixed_condition,
             textual_inversion=textual_inversion,
         )
+        self._facts = RunFacts(
+            pairs=len(data),
+            with_truth=sum(bool(pair.frames) and not (len(pair.frames) - 1) % (frames - 1) for pair in data.pairs),
+            frames=frames,
+            image_size=model.image_size,
+        )
+        check_metrics(metrics, self._facts)
         self._encoder(seed=0)  # so that a tau or alpha out of range is refused before anything starts
 
     def run(self, run: Run) -> Mapping[str, float]:
@@ -139,4 +164,4 @@ class Interpolation:
         # Lightning answers an interrupt by leaving the program; what was finished is still to be written.
         with suppress(SystemExit):
             trainer.test(module, dataloaders=loader, verbose=False)
-        return folder.finish()
+        return folder.finish(module.records(self._facts, seed=run.seed))

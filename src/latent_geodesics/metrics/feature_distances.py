@@ -1,0 +1,172 @@
+"""Distances of what a method made to the real images: FID, KID, and the same by the shipped network's features."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.metrics.base import MeasuredMorph, Provenance, RunFacts, SetMetric
+from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.features import FeatureNetwork
+from latent_geodesics.metrics.protocol import PROTOCOLS, Protocol
+from latent_geodesics.metrics.set_distances import frechet_distance, kernel_distance
+from latent_geodesics.models.weights import Requirement
+
+__all__ = ["FeatureDistances"]
+
+FEWEST = 2
+
+
+class FeatureDistances(SetMetric):
+    """Fréchet and kernel distance between frames of the sequences and the images that the pairs are made of.
+
+    The features of every frame are states, not their mean and covariance: with the few hundred images of such a run
+    they take less room than a covariance, serve every protocol's choice of frames, and both distances. They are put in
+    an order that the pairs' names fix, so that neither batches nor processes change a draw.
+
+    Args:
+        network: The features.
+        protocols: Name -> protocol, which says what frames are compared.
+        seed: Of the random choice of frames.
+        least: The fewest images on either side; a run with fewer is refused.
+    """
+
+    columns: ClassVar = {
+        f"{name}@{protocol}": Column(title=f"{title} ({protocol})", better="lower")
+        for protocol in PROTOCOLS
+        for name, title in (
+            ("fid", "FID"),
+            ("kid", "KID"),
+            ("fd_clevr", "Fréchet distance, clevr"),
+            ("kd_clevr", "kernel distance, clevr"),
+        )
+    }
+
+    frames: list[Tensor]
+    ends: list[Tensor]
+    keys: list[Tensor]
+
+    def __init__(
+        self, *, network: FeatureNetwork, protocols: Mapping[str, Protocol], seed: int = 0, least: int = 16
+    ) -> None:
+        super().__init__()
+        if not protocols:
+            raise UserError("FeatureDistances needs at least one protocol: name some of conf/protocol.")
+        if least < FEWEST:
+            raise UserError(f"least must be at least {FEWEST} images, got {least}.")
+        self.network, self.protocols, self.seed, self.least = network, dict(protocols), seed, least
+        for name in ("frames", "ends", "keys"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    @property
+    def names(self) -> Sequence[str]:
+        """By the protocols."""
+        return tuple(protocol.column(stem) for protocol in self.protocols.values() for stem in self._stems(protocol))
+
+    def check(self, facts: RunFacts) -> None:
+        """Refuses a run of too few images."""
+        generated = min(
+            facts.pairs * len(protocol.generated.choose(facts.frames, seed=self.seed, pair=0)[0])
+            for protocol in self.protocols.values()
+        )
+        fewest, side = min((generated, "frames"), (2 * facts.pairs, "images"))
+        if fewest < self.least:
+            raise UserError(
+                f"The metric {self.network.frechet} needs at least {self.least} images on both sides, and the "
+                f"{facts.pairs} pair(s) of this run have {fewest} {side}: take more pairs, leave it out, or lower "
+                "`least` of the metric, knowing that so few say little."
+            )
+
+    def update(self, measured: MeasuredMorph) -> None:
+        """Takes in the features of all frames and of both images of each pair."""
+        batch = measured.pairs.batch
+        made = measured.morph.frames
+        images = torch.stack([batch.images_a, batch.images_b], dim=1)
+        # Pair by pair: what a network finds in a pair must not depend, by rounding, on the pairs beside it.
+        key = ("features", self.network.name)
+        found = measured.own.recall(key, lambda: torch.stack([self.network.features(one) for one in made]))
+        real = measured.shared.recall(key, lambda: torch.stack([self.network.features(one) for one in images]))
+        self.frames.append(torch.where(measured.failed[:, None, None], torch.nan, found))
+        self.ends.append(real)
+        self.keys.append(torch.tensor([_key(id) for id in batch.ids]))
+
+    def compute(self) -> Mapping[str, Float[Tensor, ""]]:
+        """The distances; those of several draws are means over them."""
+        found: dict[str, Tensor] = {}
+        if not len(self.keys):
+            return {name: torch.tensor(torch.nan) for name in self.names}
+        keys, frames, ends = self._ordered()
+        made = frames.isfinite().flatten(1).all(-1)  # a failed sequence is left out, its pair's images are not
+        keys, frames = keys[made], frames[made]
+        if not len(keys):
+            return {name: torch.tensor(torch.nan) for name in self.names}
+        for protocol in self.protocols.values():
+            draws = [part.flatten(0, 1) for part in self._draws(protocol, keys, frames)]
+            for stem, distance in self._stems(protocol).items():
+                values = [distance(part, ends.flatten(0, 1)) for part in draws]
+                found[protocol.column(stem)] = torch.tensor(float(np.mean(values)), dtype=torch.float64)
+        return found
+
+    def _stems(self, protocol: Protocol) -> Mapping[str, Callable[[Tensor, Tensor], float]]:
+        """The names of a protocol's distances, and what finds them."""
+        found = {self.network.frechet: frechet_distance}
+        return found | {self.network.kernel: kernel_distance} if protocol.kernel else found
+
+    def _ordered(self) -> tuple[Int[Tensor, " p"], Float[Tensor, "p n d"], Float[Tensor, "p 2 d"]]:
+        """The states, whether they are lists still or were joined over processes already."""
+        keys, frames, ends = (
+            torch.cat(list(state)) if isinstance(state, list) else state
+            for state in (self.keys, self.frames, self.ends)
+        )
+        order = keys.argsort()
+        return keys[order], frames[order], ends[order]
+
+    def _draws(
+        self, protocol: Protocol, keys: Int[Tensor, " p"], frames: Float[Tensor, "p n d"]
+    ) -> list[Float[Tensor, "p k d"]]:
+        chosen = [protocol.generated.choose(frames.shape[1], seed=self.seed, pair=int(key)) for key in keys.tolist()]
+        return [
+            torch.stack([sequence[list(of_pair[draw])] for sequence, of_pair in zip(frames, chosen, strict=True)])
+            for draw in range(len(chosen[0]))
+        ]
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:
+        """Of the network."""
+        return self.network.requirements
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """Of the network."""
+        return self.network.weights
+
+    def provenance(self, column: str, facts: RunFacts) -> Provenance:
+        """The protocol, how many images on both sides, and what so few do to the number."""
+        protocol = next(one for one in self.protocols.values() if column.endswith(f"@{one.name}"))
+        keys, frames, ends = self._ordered()
+        chosen = len(protocol.generated.choose(frames.shape[1], seed=self.seed, pair=0)[0])
+        made = int(frames.isfinite().flatten(1).all(-1).sum())
+        counts = {"generated": made * chosen, "reference": 2 * len(keys), "dimensions": ends.shape[-1]}
+        notes = [*protocol.departures(facts), f"{protocol.generated.words} against the pairs' own images"]
+        if self.network.name != "inception" and protocol.source is not None:
+            notes.append("features of the shipped network, the source has Inception's")
+        fewest = min(counts["generated"], counts["reference"])
+        if column.startswith(self.network.frechet) and fewest <= counts["dimensions"]:
+            notes.append(f"biased upwards: {fewest} images in {counts['dimensions']} dimensions")
+        return Provenance(
+            protocol=protocol.name,
+            network=self.network.name,
+            weights=self.network.weights,
+            counts=counts,
+            notes=[*notes, *protocol.set_notes],
+        )
+
+
+def _key(id: str) -> int:
+    """A number of a pair that depends on its name alone."""
+    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:7], "big")

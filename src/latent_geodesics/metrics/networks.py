@@ -1,0 +1,221 @@
+r"""Networks between whose features of two images a perceptual distance is taken, behind one seam.
+
+Every distance here has the form
+
+    D(a, b) = sum_l mean over places of w_l . (F_l(a) - F_l(b))^2
+
+with F_l the feature maps of a network, each place's channels scaled to unit length (Zhang et al. 2018,
+arXiv 1801.03924). An image's features are found once and compared with as many others as need be.
+"""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.metrics.inputs import InputRange, SignedRange
+from latent_geodesics.models.attributes import shared_network
+from latent_geodesics.models.weights import Requirement, WeightsRegistry, file_hash, load_tensors
+
+__all__ = ["NETWORKS", "ClevrPerception", "Lpips", "PerceptualNetwork", "as_network", "build_lpips", "network_hash"]
+
+NETWORKS = ("clevr", "lpips_alex", "lpips_vgg", "lpips_squeeze", "lpips_squeeze_fp16")
+"""The names that columns carry."""
+
+Features = Sequence[Float[Tensor, "n c i j"]]
+
+
+class PerceptualNetwork(ABC):
+    """Features of images, and the distance between two images' features. Shared, never copied."""
+
+    name: str
+    """Which network, as columns carry it."""
+
+    least_side: int
+    """The smallest images that it takes, in pixels."""
+
+    @property
+    def key(self) -> Hashable:
+        """Two networks of one key give the same distances."""
+        return self.name
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:
+        """The weight files that it needs."""
+        return ()
+
+    @property
+    @abstractmethod
+    def weights(self) -> Mapping[str, str]:
+        """Name -> sha256 of its weights."""
+
+    @abstractmethod
+    def embed(self, images: Float[Tensor, "n 3 h w"]) -> Features:
+        """The normalised feature maps of images in [0, 1]."""
+
+    @abstractmethod
+    def compare(self, a: Features, b: Features) -> Float[Tensor, " n"]:
+        """The distances between images, from their features."""
+
+    def distance(self, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+        """The distances between images in [0, 1]."""
+        return self.compare(self.embed(a), self.embed(b))
+
+    def __deepcopy__(self, memo: Any) -> "PerceptualNetwork":
+        return self
+
+
+class ClevrPerception(PerceptualNetwork):
+    """`perceptual_clevr`: the shipped attribute network's features, with unit weights. Not LPIPS.
+
+    Args:
+        folder: The attribute network's folder.
+    """
+
+    name = "clevr"
+    least_side = 4
+
+    def __init__(self, *, folder: str) -> None:
+        self.folder = Path(folder)
+        self._network = shared_network(folder)
+
+    @property
+    def key(self) -> Hashable:
+        """The folder tells networks apart."""
+        return (self.name, str(self.folder))
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """The hash of the folder's files."""
+        return {"perceptual_clevr": network_hash(self.folder)}
+
+    @torch.no_grad()
+    def embed(self, images: Float[Tensor, "n 3 h w"]) -> Features:
+        """The maps at full, half and quarter resolution."""
+        maps = self._network.features(images.detach().float().cpu())
+        return [functional.normalize(values, dim=1) for values in maps]
+
+    def compare(self, a: Features, b: Features) -> Float[Tensor, " n"]:
+        """`perceptual_clevr`: 0 for equal images, at most 12."""
+        return torch.stack([(one - two).square().sum(1).flatten(1).mean(1) for one, two in zip(a, b, strict=True)]).sum(
+            0
+        )
+
+
+class Lpips(PerceptualNetwork):
+    """LPIPS v0.1 by the `lpips` package: an ImageNet network under the linear heads that the package ships.
+
+    Its random-network mode, whose numbers look like LPIPS and are not, cannot be reached from here.
+
+    Args:
+        variant: `alex`, `vgg`, `squeeze`, or `squeeze_fp16` for SqueezeNet rounded to half precision.
+        inputs: The range in which images are given to it.
+        weights: Where the ImageNet network's weights are taken from.
+    """
+
+    BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1", "squeeze_fp16": "squeezenet1_1_fp16"}
+    LEAST_SIDES = {"alex": 31, "vgg": 16, "squeeze": 20, "squeeze_fp16": 20}
+
+    def __init__(
+        self, *, variant: str = "alex", inputs: InputRange | None = None, weights: WeightsRegistry | None = None
+    ) -> None:
+        if variant not in self.BACKBONES:
+            raise UserError(f"LPIPS has the variants {', '.join(self.BACKBONES)}; got {variant!r}.")
+        self.variant, self.inputs = variant, inputs or SignedRange()
+        self.name, self.least_side = f"lpips_{variant}", self.LEAST_SIDES[variant]
+        self._registry = weights or WeightsRegistry()
+
+    @property
+    def key(self) -> Hashable:
+        """The range of the input changes the distance."""
+        return (self.name, self.inputs)
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:
+        """The ImageNet network; the heads come with the package."""
+        return (Requirement(registry=self._registry, id=self.BACKBONES[self.variant]),)
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """Of the ImageNet network and of the heads."""
+        file = self._registry.take(self.BACKBONES[self.variant])
+        return {self.BACKBONES[self.variant]: file_hash(file), f"{self.name}_heads": file_hash(_heads(self.variant))}
+
+    @cached_property
+    def network(self) -> Any:
+        """The package's network, loaded when it is first needed."""
+        return build_lpips(self.variant, load_tensors(self._registry.take(self.BACKBONES[self.variant])))
+
+    @torch.no_grad()
+    def embed(self, images: Float[Tensor, "n 3 h w"]) -> Features:
+        """The package's layers, normalised as it does."""
+        from lpips import normalize_tensor
+
+        network = self.network.to(images.device)
+        given = self.inputs(images.detach().float())
+        return [normalize_tensor(layer) for layer in network.net(network.scaling_layer(given))]
+
+    @torch.no_grad()
+    def compare(self, a: Features, b: Features) -> Float[Tensor, " n"]:
+        """LPIPS: the linear heads' weights on the squared differences."""
+        heads = self.network.lins
+        layers = [head((one - two).square()).mean(dim=(1, 2, 3)) for head, one, two in zip(heads, a, b, strict=True)]
+        return torch.stack(layers).sum(0).cpu()
+
+
+def as_network(network: str | PerceptualNetwork) -> PerceptualNetwork:
+    """A network as given, or the shipped kind in a folder."""
+    return network if isinstance(network, PerceptualNetwork) else ClevrPerception(folder=network)
+
+
+def build_lpips(variant: str, state: Mapping[str, Tensor]) -> Any:
+    """The `lpips` package's network around the weights of a torchvision network.
+
+    Args:
+        variant: As of `Lpips`.
+        state: torchvision's state dict; what it holds besides `features.*` is passed over.
+
+    Raises:
+        UserError: when the state is not that of the variant's network.
+    """
+    import lpips
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision's, of arguments that the package passes
+        # The package would download the network by itself; it is built with random weights, all of which are replaced.
+        network = lpips.LPIPS(net=variant.removesuffix("_fp16"), pnet_rand=True, verbose=False)
+    names = network.net.state_dict()
+    wanted = {name: f"features.{name.partition('.')[2]}" for name in names}
+    lacking = [
+        source for name, source in wanted.items() if source not in state or state[source].shape != names[name].shape
+    ]
+    if lacking:
+        raise UserError(
+            f"The weights given for LPIPS-{variant} lack {lacking[0]} in the right shape: restore the file."
+        )
+    network.net.load_state_dict({name: state[source].float() for name, source in wanted.items()})
+    return network.eval().requires_grad_(False)
+
+
+def network_hash(folder: str | Path) -> str:
+    """The sha256 of an attribute network's files."""
+    import hashlib
+
+    files = sorted(file for file in Path(folder).iterdir() if file.suffix in (".safetensors", ".json"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _heads(variant: str) -> Path:
+    """The linear heads that the package ships."""
+    spec = find_spec("lpips")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "weights" / "v0.1" / f"{variant.removesuffix('_fp16')}.pth"

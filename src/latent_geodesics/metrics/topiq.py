@@ -1,0 +1,164 @@
+"""TOPIQ, a learned measure of image quality, by the pyiqa package (Chen et al. 2024, arXiv 2308.03060).
+
+- `topiq_nr`: without a reference (weights of KonIQ), the mean over the frames that are chosen;
+- `topiq_fr`: with the true frame as the reference (weights of KADID), the mean over all frames that have one.
+
+Both lie near [0, 1]; more is better. They were trained on photographs, at several hundred pixels a side.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.metrics.base import FrameMetric, MeasuredMorph, Provenance, RunFacts
+from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
+from latent_geodesics.metrics.perceptual import check_truth
+from latent_geodesics.models.weights import Requirement, WeightsRegistry, file_hash, load_tensors
+
+__all__ = ["TopiqNoReference", "TopiqTruth", "build_topiq"]
+
+LEAST_SIDE = 32
+_CHUNK = 8
+
+
+class _Topiq(FrameMetric):
+    """What both have in common.
+
+    Args:
+        weights: Where the network's weights are taken from.
+    """
+
+    network: ClassVar[str]
+
+    def __init__(self, *, weights: WeightsRegistry | None = None) -> None:
+        super().__init__()
+        self._registry = weights or WeightsRegistry()
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:
+        """One file, the backbone's weights in it."""
+        return (Requirement(registry=self._registry, id=self.network),)
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """The hash of its file."""
+        return {self.network: file_hash(self._registry.take(self.network))}
+
+    def check(self, facts: RunFacts) -> None:
+        """Refuses images too small for the network."""
+        if min(facts.image_size) < LEAST_SIDE:
+            height, width = facts.image_size
+            raise UserError(
+                f"The metric {self.network} needs images of at least {LEAST_SIDE} pixels a side, and those of this run "
+                f"have {width} x {height}: leave it out, or take a model of larger images."
+            )
+
+    def score(self, *images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+        """The network's judgement of images in [0, 1], and of their references where it takes such."""
+        network = _loaded(self.network, self._registry.take(self.network)).to(images[0].device)
+        with torch.no_grad():
+            chunks = zip(*(torch.split(part.detach().float().clamp(0, 1), _CHUNK) for part in images), strict=True)
+            return torch.cat([network(*chunk).flatten().cpu() for chunk in chunks])
+
+    @abstractmethod
+    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:
+        """The column, frame by frame."""
+
+    def provenance(self, column: str, facts: RunFacts) -> Provenance:
+        """The network and the number of pairs."""
+        return Provenance(network=self.network, weights=self.weights, counts={"pairs": self.count(column)})
+
+
+class TopiqNoReference(_Topiq):
+    """`topiq_nr` over the inner frames, or others.
+
+    Args:
+        frames: Which frames; they must be the same for every pair.
+        weights: Where the network's weights are taken from.
+    """
+
+    network = "topiq_nr"
+    columns: ClassVar = {"topiq_nr": Column(title="TOPIQ, no reference", better="higher")}
+
+    def __init__(self, *, frames: FrameChoice | None = None, weights: WeightsRegistry | None = None) -> None:
+        if isinstance(frames, RandomFrames):
+            raise UserError("TopiqNoReference takes the same frames of every pair: give InnerFrames or AllFrames.")
+        super().__init__(weights=weights)
+        self.frames: FrameChoice = frames or InnerFrames()
+
+    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:
+        """`topiq_nr` of the chosen frames; NaN for the others."""
+        made = measured.morph.frames
+        found = torch.full(made.shape[:2], torch.nan)
+        chosen = list(self.frames.choose(made.shape[1], seed=0, pair=0)[0])
+        for row, sequence in enumerate(made):
+            found[row, chosen] = self.score(sequence[chosen])
+        return {"topiq_nr": found}
+
+    def provenance(self, column: str, facts: RunFacts) -> Provenance:
+        """With the frames that count."""
+        found = super().provenance(column, facts)
+        words = "all frames" if isinstance(self.frames, AllFrames) else self.frames.words
+        return Provenance(network=found.network, weights=found.weights, counts=found.counts, notes=[words])
+
+
+class TopiqTruth(_Topiq):
+    """`topiq_fr` of every frame against the true one.
+
+    Args:
+        weights: Where the network's weights are taken from.
+    """
+
+    network = "topiq_fr"
+    columns: ClassVar = {"topiq_fr": Column(title="TOPIQ against truth", better="higher")}
+
+    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:
+        """`topiq_fr` of each frame; NaN without true frames."""
+        made = measured.morph.frames
+        found = torch.full(made.shape[:2], torch.nan)
+        for row, sequence in enumerate(made):
+            truth = measured.truth(row)
+            if truth is not None:
+                found[row] = self.score(sequence, truth.to(sequence))
+        return {"topiq_fr": found}
+
+    def check(self, facts: RunFacts) -> None:
+        """Refuses a run without true frames, and images too small."""
+        super().check(facts)
+        check_truth(self, facts)
+
+
+def build_topiq(name: str, file: Path) -> Any:
+    """Pyiqa's network with the weights of a file, all of which must fit.
+
+    Its own loading fetches a second network that the file holds already, and passes over weights that do not fit.
+
+    Raises:
+        UserError: when the file is not that network's.
+    """
+    import pyiqa
+
+    with torch.random.fork_rng(devices=[]):
+        network = pyiqa.create_metric(
+            name, device=torch.device("cpu"), pretrained=False, backbone_pretrain=False, check_input_range=False
+        )
+    found = load_tensors(file)
+    state = {key.removeprefix("module."): value for key, value in found.get("params", found).items()}
+    try:
+        network.net.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"'{file}' does not hold the weights of {name}: restore it.") from error
+    return network.eval()
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str, file: Path) -> Any:
+    return build_topiq(name, file)
