@@ -1,17 +1,23 @@
 """The seam of every method: encoded pairs in, sequences of images out, with what they cost."""
 
-import time
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from latent_geodesics.manifold import Manifold
+from latent_geodesics.methods.cost import Meter
 from latent_geodesics.methods.encoding import EncodedPairs
+from latent_geodesics.methods.timing import Draw, Timing
+from latent_geodesics.models.embedding_cache import content_key
 from latent_geodesics.records import BoundaryProblem, Solution
 
-__all__ = ["Method", "Morph", "PathMethod"]
+__all__ = ["CurveMethod", "Method", "Morph", "PairMethod", "PathMethod", "TimedMethod", "pair_seed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +27,13 @@ class Morph:
     Attributes:
         frames: The sequences, images in [0, 1].
         statuses: One per pair, for the person who reads the table.
-        evaluations: Points at which the score was evaluated to find the sequence, per pair.
+        evaluations: Points at which the score was evaluated to find the sequence, per pair; 0 for a method that asks
+            for no score.
         seconds: Time to find the sequence and to decode it, per pair (the batch's time over its size).
         solution: The path in the latent space, for the methods that have one.
         manifold: What that path lies on.
+        unet_calls: Latents sent through the U-Net to find the sequence and to decode it, per pair; NaN if not counted.
+        peak_memory_mb: The most memory that was held meanwhile; see `latent_geodesics.methods.cost`.
     """
 
     frames: Float[Tensor, "p n 3 h w"]
@@ -33,6 +42,8 @@ class Morph:
     seconds: float
     solution: Solution | None = None
     manifold: Manifold | None = None
+    unet_calls: float = float("nan")
+    peak_memory_mb: float = float("nan")
 
 
 class Method(ABC):
@@ -43,11 +54,23 @@ class Method(ABC):
         """The sequences at the positions u in [0, 1], both ends included."""
 
 
-class PathMethod(Method):
+class TimedMethod(Method):
+    """A method that can draw its sequence at any positions, so that a `Timing` may choose them."""
+
+    def morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Morph:
+        """The sequences at the positions u."""
+        return self.timed_morph(pairs, u, None)
+
+    @abstractmethod
+    def timed_morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"], timing: Timing | None) -> Morph:
+        """The sequences at the positions that a timing chooses for u, pair by pair; None keeps u."""
+
+
+class CurveMethod(TimedMethod):
     """A method that draws a path in the latent space and decodes it: a subclass says which path."""
 
     @abstractmethod
-    def solve(self, problem: BoundaryProblem) -> Solution:
+    def solution(self, pairs: EncodedPairs) -> Solution:
         """The path between the two ends of each pair."""
 
     def manifold(self, problem: BoundaryProblem) -> Manifold:
@@ -58,16 +81,83 @@ class PathMethod(Method):
         """How each pair ended, as the table says it."""
         return tuple(status.value for status in solution.status)
 
-    def morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Morph:
+    def timed_morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"], timing: Timing | None) -> Morph:
         """Solves and decodes."""
-        started = time.perf_counter()
-        solution = self.solve(pairs.problem)
-        frames = pairs.decode(solution.path, u)
+        meter = Meter(pairs.model)
+        solution = self.solution(pairs)
+        if timing is None:
+            frames = pairs.decode(solution.path, u)
+        else:
+            frames = torch.stack([_timed(pairs, solution, row, u, timing) for row in range(len(pairs.batch))])
+        cost = meter.cost(len(pairs.batch))
         return Morph(
             frames=frames,
             statuses=self.statuses(solution),
             evaluations=solution.stats["evaluations"],
-            seconds=(time.perf_counter() - started) / len(pairs.batch),
+            seconds=cost.seconds,
             solution=solution,
             manifold=self.manifold(pairs.problem),
+            unet_calls=cost.unet_calls,
+            peak_memory_mb=cost.peak_memory_mb,
         )
+
+
+class PathMethod(CurveMethod):
+    """A method whose path needs to know of the boundary value problem alone."""
+
+    @abstractmethod
+    def solve(self, problem: BoundaryProblem) -> Solution:
+        """The path between the two ends of each pair."""
+
+    def solution(self, pairs: EncodedPairs) -> Solution:
+        """The path of the pairs' problem."""
+        return self.solve(pairs.problem)
+
+
+class PairMethod(TimedMethod):
+    """A method that works on one pair at a time: it may train on the pair, and steer the network as it samples.
+
+    Whatever it changes in the model it changes back before the context of its `sequence` ends.
+
+    Attributes:
+        status: What the table says of a pair.
+    """
+
+    status: ClassVar[str] = "sampled"
+
+    @abstractmethod
+    def sequence(self, pair: EncodedPairs) -> AbstractContextManager[Draw]:
+        """What draws the frames of a single pair, once all that comes before drawing is done."""
+
+    def timed_morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"], timing: Timing | None) -> Morph:
+        """Draws pair after pair."""
+        meter, count = Meter(pairs.model), len(pairs.batch)
+        frames = []
+        for row in tqdm(range(count), desc=type(self).__name__, unit="pair", disable=None, leave=False):
+            with self.sequence(pairs.restrict([row])) as draw:
+                frames.append(draw(u if timing is None else timing.positions(draw, u)))
+        cost = meter.cost(count)
+        return Morph(
+            frames=torch.stack(frames),
+            statuses=(self.status,) * count,
+            evaluations=torch.zeros(count),
+            seconds=cost.seconds,
+            unet_calls=cost.unet_calls,
+            peak_memory_mb=cost.peak_memory_mb,
+        )
+
+
+def pair_seed(pair: EncodedPairs, seed: int) -> int:
+    """The seed of a single pair's random numbers: of the run's seed and of its images, whatever the batch."""
+    return int(content_key(pair.batch.images_a, pair.batch.images_b, seed)[:15], 16)
+
+
+def _timed(
+    pairs: EncodedPairs, solution: Solution, row: int, u: Float[Tensor, " n"], timing: Timing
+) -> Float[Tensor, "n 3 h w"]:
+    pair, path = pairs.restrict([row]), solution.path.restrict(torch.tensor([row]))
+
+    def draw(positions: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
+        return pair.decode(path, positions)[0]
+
+    return draw(timing.positions(draw, u))

@@ -8,8 +8,8 @@ Deviation: the paper leaves the ends on that common radius, which moves both off
 point at u is taken back to the norm (1-u)|x_A| + u|x_B| before it is decoded, so that both ends are the images' own.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -52,15 +52,55 @@ class EncodedPairs:
     guidance: float
     density: str
 
+    @property
+    def latents_a(self) -> Float[Tensor, "p d"]:
+        """The first images' own latents at noise level tau, off the common sphere."""
+        own: Tensor = self.problem.x0 * (self.norms_a / self.problem.x0.norm(dim=-1))[:, None]
+        return own
+
+    @property
+    def latents_b(self) -> Float[Tensor, "p d"]:
+        """The second images' own latents."""
+        own: Tensor = self.problem.x1 * (self.norms_b / self.problem.x1.norm(dim=-1))[:, None]
+        return own
+
+    def condition(self, u: Float[Tensor, " n"]) -> Float[Tensor, "p n l c"]:
+        """The embedding (1-u) c_A + u c_B at positions u."""
+        weights = u.to(self.condition_a)[:, None, None]
+        return torch.lerp(self.condition_a[:, None], self.condition_b[:, None], weights)
+
+    def restrict(self, rows: Sequence[int]) -> "EncodedPairs":
+        """Some of the pairs."""
+        index = torch.tensor(list(rows))
+        problem, batch = self.problem, self.batch
+        return replace(
+            self,
+            batch=PairBatch(
+                pairs=tuple(batch.pairs[row] for row in rows),
+                images_a=batch.images_a[index],
+                images_b=batch.images_b[index],
+                truth=tuple(batch.truth[row] for row in rows),
+            ),
+            problem=BoundaryProblem(
+                field=problem.field.restrict(index),
+                manifold=problem.manifold.restrict(index),
+                x0=problem.x0[index],
+                x1=problem.x1[index],
+                alpha=problem.alpha,
+            ),
+            norms_a=self.norms_a[index],
+            norms_b=self.norms_b[index],
+            condition_a=self.condition_a[index],
+            condition_b=self.condition_b[index],
+        )
+
     def decode(self, path: Path, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
         """The images at the positions u of a path."""
         points = path.point(u)
         norms = torch.lerp(self.norms_a[:, None], self.norms_b[:, None], u.to(self.norms_a))
         mean = (self.norms_a + self.norms_b)[:, None] / 2
         points = points * (norms / mean)[..., None].to(points)
-        condition = torch.lerp(
-            self.condition_a[:, None], self.condition_b[:, None], u.to(self.condition_a)[:, None, None]
-        )
+        condition = self.condition(u)
         images = self.model.decode(
             points.flatten(0, 1).float(), condition=condition.flatten(0, 1), tau=self.tau, guidance=self.guidance
         )

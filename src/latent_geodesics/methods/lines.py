@@ -12,12 +12,12 @@ from latent_geodesics.methods.base import PathMethod
 from latent_geodesics.path import Path, StraightLine, shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status, Trace
 
-__all__ = ["CLOSED_FORM", "Lerp", "Slerp"]
+__all__ = ["CLOSED_FORM", "ClosedForm", "Lerp", "Slerp", "known_solution"]
 
 CLOSED_FORM = "closed_form"
 
 
-class _Line(PathMethod):
+class ClosedForm(PathMethod):
     """A path that needs no solving."""
 
     def statuses(self, solution: Solution) -> tuple[str, ...]:
@@ -25,27 +25,27 @@ class _Line(PathMethod):
         return (CLOSED_FORM,) * solution.path.pairs
 
 
-class Lerp(_Line):
+class Lerp(ClosedForm):
     """The straight line x(u) = (1-u) x_A + u x_B. It leaves the sphere: at its middle the norm is too small."""
 
     def solve(self, problem: BoundaryProblem) -> Solution:
         """The straight line."""
-        return _known(StraightLine(x0=problem.x0, x1=problem.x1))
+        return known_solution(StraightLine(x0=problem.x0, x1=problem.x1))
 
     def manifold(self, problem: BoundaryProblem) -> Manifold:
         """The flat space around the sphere."""
         return Euclidean()
 
 
-class Slerp(_Line):
+class Slerp(ClosedForm):
     """The great circle between the two latents (Shoemake 1985), the angle taken over the whole flat latent."""
 
     def solve(self, problem: BoundaryProblem) -> Solution:
         """The great circle."""
-        return _known(shortest_path(problem.manifold, problem.x0, problem.x1))
+        return known_solution(shortest_path(problem.manifold, problem.x0, problem.x1))
 
 
-def _known(path: Path) -> Solution:
+def known_solution(path: Path) -> Solution:
     """A path that needs no solving."""
     none = torch.zeros(path.pairs)
     empty = torch.empty(0, path.pairs)

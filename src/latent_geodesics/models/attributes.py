@@ -19,6 +19,7 @@ of deep features as a perceptual metric, 2018, arXiv 1801.03924.
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from torch.nn import functional
 
 from latent_geodesics.errors import UserError
 
-__all__ = ["CELL", "AttributeNetwork", "AttributeNetworkConfig", "DetectedObject"]
+__all__ = ["CELL", "AttributeNetwork", "AttributeNetworkConfig", "DetectedObject", "shared_network"]
 
 CELL = 4  # pixels: the side of a cell
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
@@ -200,6 +201,22 @@ class AttributeNetwork(nn.Module):
             confidence = float(heat[number, row, column])
             objects.append(DetectedObject(**names, position=where, pixel=pixel, confidence=confidence))
         return sorted(objects, key=lambda item: -item.confidence)
+
+
+def shared_network(folder: str | Path) -> AttributeNetwork:
+    """The network of a folder, loaded once for all that use it; again when its weights have been written anew.
+
+    Raises:
+        UserError: when a file is missing or unreadable.
+    """
+    weights = Path(folder).resolve() / _WEIGHTS
+    return _loaded(weights.parent, weights.stat().st_mtime_ns if weights.is_file() else 0)
+
+
+@lru_cache(maxsize=4)
+def _loaded(folder: Path, written: int) -> AttributeNetwork:
+    del written  # tells one version of the files from the next
+    return AttributeNetwork.from_folder(folder)
 
 
 class _Residual(nn.Module):

@@ -1,0 +1,188 @@
+"""Leaving an image: from one image, or two, to an initial value problem in the latent space, and back to images.
+
+An image is encoded and inverted to the noise level tau with its own condition. The path that leaves it lies on the
+sphere of its own radius R = |x_0|, as in the code published with Yu et al. 2025 (arXiv 2504.06675); one that carries on
+a path between two images stays on the sphere of that path, R = (|x_A| + |x_B|)/2, and is decoded at the norm |x_B|.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.data.starts import Start
+from latent_geodesics.errors import UserError
+from latent_geodesics.fields import ScoreField
+from latent_geodesics.manifold import Sphere
+from latent_geodesics.models.latent_model import LatentModel
+from latent_geodesics.models.scores import Score
+from latent_geodesics.path import Path
+from latent_geodesics.records import BoundaryProblem, InitialProblem, Solution
+
+__all__ = ["Departure", "Encoded", "Launch", "Lead", "Setting", "encode_images"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all paths of a run have in common.
+
+    Args:
+        model: The diffusion model.
+        score: Which score of it the geometry is made of.
+        tau: Noise level at which the paths live, in (0, 1).
+        alpha: Power of the density, at least 0.
+        guidance: Classifier-free guidance at decoding; 1 is the conditional prediction alone.
+    """
+
+    model: LatentModel
+    score: Score
+    tau: float
+    alpha: float
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("tau", "alpha", "guidance"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise UserError(f"{name} must be a finite number of at least 0, got {value!r}.")
+        if not 0 < self.tau < 1:
+            raise UserError(f"tau is a noise level between 0 and 1 (0.6 is usual), got {self.tau}.")
+
+    def field(self, condition0: Float[Tensor, "p l c"], condition1: Float[Tensor, "p l c"] | None = None) -> ScoreField:
+        """The score under a condition that moves from the first to the second along the path, or stays."""
+        return self.model.field(condition0=condition0, condition1=condition1, tau=self.tau, score=self.score)
+
+    def decode(
+        self,
+        points: Float[Tensor, "p n d"],
+        u: Float[Tensor, " n"],
+        *,
+        condition0: Float[Tensor, "p l c"],
+        condition1: Float[Tensor, "p l c"] | None,
+    ) -> Float[Tensor, "p n 3 h w"]:
+        """The images of latents at the positions u of a path, under a condition that moves along it or stays."""
+        end = condition0 if condition1 is None else condition1
+        condition = torch.lerp(condition0[:, None], end[:, None], u.to(condition0)[:, None, None])
+        images = self.model.decode(
+            points.flatten(0, 1).float(), condition=condition.flatten(0, 1), tau=self.tau, guidance=self.guidance
+        )
+        return images.view(*points.shape[:2], *images.shape[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Images at the noise level tau.
+
+    Attributes:
+        prompts: What each shows.
+        latents: Their inverted latents, at their own norms.
+        condition: The embeddings under which they were inverted.
+    """
+
+    prompts: tuple[str, ...]
+    latents: Float[Tensor, "p d"]
+    condition: Float[Tensor, "p l c"]
+
+    @property
+    def norms(self) -> Float[Tensor, " p"]:
+        """`|x|` of each."""
+        norms: Tensor = self.latents.norm(dim=-1)
+        return norms
+
+    def rows(self, which: Sequence[int]) -> "Encoded":
+        """Some of the images."""
+        index = torch.tensor(list(which), dtype=torch.long)
+        return Encoded(
+            prompts=tuple(self.prompts[row] for row in which),
+            latents=self.latents[index],
+            condition=self.condition[index],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Departure:
+    """Images to leave.
+
+    Attributes:
+        starts: What they are.
+        places: The place of each among all images of the run.
+        total: How many images the run has.
+        first: The images.
+        second: Those that give a direction, for the velocities that need one.
+    """
+
+    setting: Setting
+    starts: tuple[Start, ...]
+    places: tuple[int, ...]
+    total: int
+    first: Encoded
+    second: Encoded | None = None
+
+    @property
+    def ids(self) -> list[str]:
+        """The names of the images."""
+        return [start.id for start in self.starts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lead:
+    """The path that led to the start of another: the boundary problem between two images, solved."""
+
+    problem: BoundaryProblem
+    solution: Solution
+    first: Encoded
+    second: Encoded
+
+    def decode(self, setting: Setting, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+        """The images at the positions u of the path, whose norm moves from that of the first to that of the second."""
+        first, second = self.first.norms, self.second.norms
+        norms = torch.lerp(first[:, None], second[:, None], u.to(first)) / ((first + second) / 2)[:, None]
+        points = self.solution.path.point(u) * norms[..., None]
+        return setting.decode(points, u, condition0=self.first.condition, condition1=self.second.condition)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Where paths start, how fast, and under which condition.
+
+    Attributes:
+        x0: The starts, on the sphere.
+        v0: The velocities, tangent there; |v0| is the Euclidean length of the path.
+        radius: The radius of the sphere of each.
+        norms: The norm at which the points of each path are decoded.
+        condition0: The embedding at the start of each path.
+        condition1: The embedding at its end; None where it stays.
+        lead: The path before the start, if there is one.
+    """
+
+    x0: Float[Tensor, "p d"]
+    v0: Float[Tensor, "p d"]
+    radius: Float[Tensor, " p"]
+    norms: Float[Tensor, " p"]
+    condition0: Float[Tensor, "p l c"]
+    condition1: Float[Tensor, "p l c"] | None = None
+    lead: Lead | None = None
+
+    def problem(self, setting: Setting) -> InitialProblem:
+        """The initial value problem."""
+        return InitialProblem(
+            field=setting.field(self.condition0, self.condition1),
+            manifold=Sphere(radius=self.radius),
+            x0=self.x0,
+            v0=self.v0,
+            alpha=setting.alpha,
+        )
+
+    def decode(self, setting: Setting, path: Path, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+        """The images at the positions u of a path from the start."""
+        points = path.point(u) * (self.norms / self.radius)[:, None, None]
+        return setting.decode(points, u, condition0=self.condition0, condition1=self.condition1)
+
+
+def encode_images(setting: Setting, images: Float[Tensor, "p 3 h w"], prompts: Sequence[str]) -> Encoded:
+    """Inverts images to the noise level, each under its own prompt."""
+    condition = setting.model.condition(list(prompts))
+    latents = setting.model.encode(images, condition=condition, tau=setting.tau)
+    return Encoded(prompts=tuple(prompts), latents=latents, condition=condition)

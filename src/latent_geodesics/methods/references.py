@@ -1,0 +1,91 @@
+"""References that are no paths: what every method is to be held against.
+
+`CrossFade` mixes the two images pixel by pixel. The others show the pair's true frames, as they are or after what every
+path goes through: what is left of the truth then is the least error that a method can have.
+"""
+
+import time
+from abc import abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.methods.base import Method, Morph
+from latent_geodesics.methods.encoding import EncodedPairs
+from latent_geodesics.methods.lines import CLOSED_FORM
+
+__all__ = ["AutoencodedTruth", "CrossFade", "InvertedTruth", "TrueFrames"]
+
+
+class _Reference(Method):
+    """A method that makes its frames without a path."""
+
+    @abstractmethod
+    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+        """The frames at the positions u."""
+
+    def morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Morph:
+        """The frames, with what they took."""
+        started = time.perf_counter()
+        frames = self.frames(pairs, u)
+        return Morph(
+            frames=frames,
+            statuses=(CLOSED_FORM,) * len(frames),
+            evaluations=torch.zeros(len(frames)),
+            seconds=(time.perf_counter() - started) / len(frames),
+        )
+
+
+class CrossFade(_Reference):
+    """`(1 - u) A + u B` in pixels: both ends fade into one another and nothing moves."""
+
+    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+        """The mixed images."""
+        first, second = pairs.batch.images_a[:, None], pairs.batch.images_b[:, None]
+        return torch.lerp(first, second, u.to(first)[:, None, None, None])
+
+
+class TrueFrames(_Reference):
+    """The true frames themselves: what is left is the error of the measurement."""
+
+    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+        """The true frames at the positions u."""
+        return torch.stack([_truth(pairs, row, len(u)) for row in range(len(pairs.batch))])
+
+
+class AutoencodedTruth(TrueFrames):
+    """The true frames through the model's autoencoder and back."""
+
+    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+        """The true frames as the autoencoder makes them again."""
+        truth = super().frames(pairs, u)
+        images = truth.flatten(0, 1)
+        return pairs.model.decode(pairs.model.encode(images, tau=0.0), tau=0.0).view(truth.shape)
+
+
+class InvertedTruth(TrueFrames):
+    """The true frames, inverted to the noise level of the paths and decoded from there under the same condition."""
+
+    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+        """The true frames as inversion and decoding make them again."""
+        truth = super().frames(pairs, u)
+        mixed = torch.lerp(
+            pairs.condition_a[:, None], pairs.condition_b[:, None], u.to(pairs.condition_a)[:, None, None]
+        )
+        condition = mixed.flatten(0, 1)
+        x = pairs.model.encode(truth.flatten(0, 1), condition=condition, tau=pairs.tau)
+        images = pairs.model.decode(x, condition=condition, tau=pairs.tau, guidance=pairs.guidance)
+        return images.view(truth.shape)
+
+
+def _truth(pairs: EncodedPairs, row: int, count: int) -> Float[Tensor, "n 3 h w"]:
+    truth = pairs.batch.truth[row]
+    if truth is None or (len(truth) - 1) % (count - 1):
+        held = "none" if truth is None else f"{len(truth)}"
+        raise UserError(
+            f"The pair '{pairs.batch.ids[row]}' has {held} of the true frames that this method shows at {count} "
+            "positions: leave the method out, or set frames to one more than a divisor of their number less one."
+        )
+    return truth[:: (len(truth) - 1) // (count - 1)]

@@ -1,0 +1,135 @@
+"""Low-rank adapters (LoRA) on the attention of a U-Net, there for a while.
+
+An adapter adds `w (alpha/r) B A x` to a linear layer's output `W x`, with A and B of rank r and w a weight that may
+differ from row to row of a batch, so that every frame of a sequence has a blend of its own. Several adapters add up:
+with weights 1-w and w the change of the layer moves linearly from the one to the other.
+
+peft does the work; on leaving the context the layers are the model's own again, the very same objects.
+
+References:
+    Hu et al. 2021, arXiv 2106.09685.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.errors import UserError
+
+__all__ = ["Loras"]
+
+_PROJECTIONS = ("to_q", "to_k", "to_v")
+
+
+class Loras:
+    """Creates a context in which a U-Net may have adapters, each under a name; at first there are none.
+
+    Args:
+        unet: a conditional U-Net of diffusers without adapters.
+    """
+
+    def __init__(self, unet: Any) -> None:
+        self._unet = unet
+
+    def __enter__(self) -> "Loras":
+        if self._layers():
+            raise UserError("the model has adapters already; load it again without them")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name, layer in self._layers().items():
+            parent, _, child = name.rpartition(".")
+            setattr(self._unet.get_submodule(parent), child, layer.get_base_layer())
+        if "peft_config" in vars(self._unet):
+            del self._unet.peft_config
+        self._unet._hf_peft_config_loaded = False
+
+    def add(self, name: str, *, rank: int, seed: int) -> None:
+        """Adds an adapter on the query, key and value projections of every attention layer; it changes nothing yet.
+
+        Args:
+            name: what the adapter is called from then on.
+            rank: r, at least 1; the scale alpha/r is 1.
+            seed: seed of its random factor A (B is zero).
+        """
+        from peft import LoraConfig, inject_adapter_in_model
+
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=self._targets())
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+            torch.manual_seed(seed)
+            inject_adapter_in_model(config, self._unet, adapter_name=name)
+
+    def load(self, name: str, source: str | Path) -> None:
+        """Adds the adapter of a file, or of a folder that holds one, in any of the formats that diffusers reads.
+
+        Raises:
+            UserError: when there is no such file, or it does not belong to this model.
+        """
+        from diffusers import StableDiffusionPipeline
+
+        weights = _read(Path(source))
+        try:
+            state, alphas = StableDiffusionPipeline.lora_state_dict(weights, unet_config=self._unet.config)
+            if not any(key.startswith("unet.") for key in state):
+                state = {f"unet.{key}": value for key, value in state.items()}
+            StableDiffusionPipeline.load_lora_into_unet(state, alphas, self._unet, adapter_name=name)
+        except (ValueError, RuntimeError, KeyError) as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"the adapter {source} does not fit the model ({first}); take one made for it") from error
+        if not any(name in layer.lora_A for layer in self._layers().values()):
+            raise UserError(f"the adapter {source} has no weights for the U-Net; take another file")
+
+    def weigh(self, weights: Mapping[str, float | Float[Tensor, " n"]], *, train: bool = False) -> None:
+        """Sets the weight of each adapter, one for all rows or one for each row; adapters not named are left out.
+
+        Args:
+            weights: adapter -> weight.
+            train: whether the adapters' factors are to collect gradients.
+        """
+        for layer in self._layers().values():
+            present = [name for name in weights if name in layer.lora_A]
+            layer.set_adapter(present, inference_mode=not train)
+            for name in present:
+                weight = weights[name]
+                layer.set_scale(name, weight[:, None, None] if isinstance(weight, Tensor) else weight)
+
+    def parameters(self, name: str) -> Sequence[torch.nn.Parameter]:
+        """The factors of an adapter, in the order of the layers."""
+        factors = ((layer.lora_A[name], layer.lora_B[name]) for layer in self._layers().values())
+        return [parameter for pair in factors for factor in pair for parameter in factor.parameters()]
+
+    def _layers(self) -> dict[str, Any]:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        return {name: module for name, module in self._unet.named_modules() if isinstance(module, BaseTunerLayer)}
+
+    def _targets(self) -> list[str]:
+        """The names of the projections, of the model as it was before it had adapters."""
+        names = dict(self._unet.named_modules())
+        layers = [processor.removesuffix(".processor") for processor in self._unet.attn_processors]
+        return [f"{layer}.{part}" for layer in layers for part in _PROJECTIONS if f"{layer}.{part}" in names]
+
+
+def _read(source: Path) -> dict[str, Tensor]:
+    """The tensors of a LoRA file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    files = sorted(source.glob("*.safetensors")) if source.is_dir() else [source]
+    if not files or not files[0].is_file():
+        kind = "holds no .safetensors file" if source.is_dir() else "does not exist"
+        raise UserError(f"the adapter {source} {kind}; give the file, or the folder that it lies in")
+    try:
+        tensors: dict[str, Tensor] = load_file(files[0])
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"the adapter {files[0]} is not a readable .safetensors file ({error})") from error
+    return tensors

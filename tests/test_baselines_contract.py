@@ -1,0 +1,98 @@
+"""Every method of `conf/method`, found by its yaml: what all must keep to."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from baselines import FRAMES, encoded_pairs, gentle_model, positions, probe, save_adapter
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+CONF = Path(__file__).parents[1] / "conf"
+NAMES = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
+# The published settings make the same objects with greater numbers.
+METHODS = [pytest.param(name, marks=pytest.mark.slow) if name.endswith("_published") else name for name in NAMES]
+QUICK = {"_target_": "latent_geodesics.models.lora_training.LoraTraining", "rank": 2, "steps": 3}
+
+
+@pytest.fixture(scope="module")
+def gentle(tiny_model_folder):
+    return gentle_model(tiny_model_folder, refinements=2)
+
+
+@pytest.fixture(scope="module")
+def pairs(gentle):
+    return encoded_pairs(gentle)
+
+
+@pytest.fixture(scope="module")
+def configured(gentle, tmp_path_factory):
+    """The settings of every method, as a run composes them, with short trainings."""
+    adapter = save_adapter(gentle, tmp_path_factory.mktemp("adapter"))
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose("config", overrides=[f"method=[{','.join(NAMES)}]"])
+    config.methods.smooth_diffusion.weights = str(adapter)
+    settings = OmegaConf.to_container(config.methods, resolve=True)
+    _shorten(settings)
+    return settings
+
+
+def _shorten(node):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            _shorten(value)
+        elif key in ("steps", "embedding_steps", "max_iterations"):
+            node[key] = min(value, 3)
+    if str(node.get("_target_")).endswith(("DiffMorpher", "Impus")):
+        node.setdefault("lora", QUICK)
+    if str(node.get("_target_")).endswith("Impus"):
+        node["embedding_steps"] = 3
+
+
+@pytest.fixture(scope="module")
+def made(configured, gentle, pairs):
+    """What each method made of two pairs, and what it left in the model."""
+    results = {}
+
+    def make(name):
+        if name not in results:
+            method, before, calls = instantiate(configured[name]), probe(gentle), gentle.network_evaluations
+            morph = method.morph(pairs, positions())
+            spent = gentle.network_evaluations - calls
+            results[name] = (method, morph, spent, torch.equal(probe(gentle), before))
+        return results[name]
+
+    return make
+
+
+def test_the_methods_of_the_field_are_all_there():
+    plain = {"lerp", "slerp", "adain_slerp", "lol", "nao", "noise_diffusion", "wang_golland"}
+    steered = {"aid", "diffmorpher", "impus", "freemorph", "smooth_diffusion"}
+    assert plain | steered <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_gives_sequences_of_images_and_their_cost(made, name):
+    _, morph, spent, _ = made(name)
+    assert morph.frames.shape == (2, FRAMES, 3, 16, 16)
+    assert bool(((morph.frames >= 0) & (morph.frames <= 1)).all())
+    assert len(morph.statuses) == len(morph.evaluations) == 2
+    assert morph.seconds > 0
+    if morph.unet_calls == morph.unet_calls:
+        assert morph.unet_calls * 2 == spent
+        assert morph.peak_memory_mb > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_leaves_the_model_as_it_was(made, gentle, name):
+    assert made(name)[3]
+    assert not any(parameter.requires_grad for parameter in gentle.network.unet.parameters())
+    assert not any("lora" in key for key in gentle.network.unet.state_dict())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_pair_has_the_same_sequence_in_any_batch_and_again(made, pairs, name):
+    method, morph, *_ = made(name)
+    alone = method.morph(pairs.restrict([1]), positions())
+    torch.testing.assert_close(alone.frames[0], morph.frames[1], rtol=0, atol=2e-3)
