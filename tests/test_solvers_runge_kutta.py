@@ -40,6 +40,14 @@ def test_it_is_of_order_four(manifold):
     assert order(manifold) > 3.5
 
 
+@pytest.mark.parametrize("manifold", [lg.Euclidean(), SPHERE], ids=["flat", "sphere"])
+def test_its_error_falls_sixteenfold_when_the_step_halves(manifold):
+    fine = integrate(manifold, steps=320).path.knots[:, -1]
+    coarse, half = ((integrate(manifold, steps=s).path.knots[:, -1] - fine).norm(dim=-1) for s in (20, 40))
+    assert bool((coarse / half > 12).all())
+    assert bool((coarse / half < 20).all())
+
+
 def test_without_the_normal_term_it_is_of_order_two_on_a_sphere():
     assert 1.5 < order(SPHERE, normal_term=False) < 2.5
 

@@ -30,6 +30,9 @@ class Status(Enum):
     COINCIDENT_ENDS = "coincident_ends"
     ANTIPODAL_ENDS = "antipodal_ends"
     INTEGRATED = "integrated"
+    STOPPED_SHORT = "stopped_short"
+    STEP_TOO_SMALL = "step_too_small"
+    ZERO_VELOCITY = "zero_velocity"
 
     @property
     def sentence(self) -> str:
@@ -54,6 +57,12 @@ _SENTENCES = {
     Status.ANTIPODAL_ENDS: "The end points are antipodal, so every great circle through them is a shortest one; "
     "an arbitrary one is given: move one end.",
     Status.INTEGRATED: "The path was followed to its end; nothing to do.",
+    Status.STOPPED_SHORT: "The evaluations ran out before the end of the path, which stays where it got to: "
+    "raise max_evaluations or the tolerance, or ask for a shorter path.",
+    Status.STEP_TOO_SMALL: "Even the smallest step missed the tolerance, so the path stays where it got to: "
+    "raise the tolerance, lower alpha, or compute in float64 if the tolerance is near rounding error.",
+    Status.ZERO_VELOCITY: "The initial velocity is zero or normal to the manifold, so the path stays at its start: "
+    "give a velocity with a tangent part.",
 }
 
 

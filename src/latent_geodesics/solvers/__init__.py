@@ -1,9 +1,21 @@
-"""Solvers: two for the boundary problem, one for the initial problem."""
+"""Solvers: two for the boundary problem, three for the initial problem."""
 
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.control_point_descent import ControlPointDescent
 from latent_geodesics.solvers.control_points import ControlPointPath
+from latent_geodesics.solvers.dormand_prince import AdaptiveRungeKutta
+from latent_geodesics.solvers.initial import InitialSolver
+from latent_geodesics.solvers.parallel_collocation import ParallelCollocation
 from latent_geodesics.solvers.picard_anderson import PicardAnderson
 from latent_geodesics.solvers.runge_kutta import RungeKutta4
 
-__all__ = ["BoundarySolver", "ControlPointDescent", "ControlPointPath", "PicardAnderson", "RungeKutta4"]
+__all__ = [
+    "AdaptiveRungeKutta",
+    "BoundarySolver",
+    "ControlPointDescent",
+    "ControlPointPath",
+    "InitialSolver",
+    "ParallelCollocation",
+    "PicardAnderson",
+    "RungeKutta4",
+]

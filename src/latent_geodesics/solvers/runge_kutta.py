@@ -1,28 +1,27 @@
-r"""The initial problem: follow a geodesic from a point and a velocity.
+r"""The initial problem by the classical Runge-Kutta method of order four, as the paper has it.
 
-`x' = v`, `v' = -alpha |v|^2 P_v P_x s(x) - |v|^2 x / R^2` (the last term on a sphere of radius R only), by the
-classical Runge-Kutta method of order four; after each step x is projected on the manifold and v on its tangent space,
-with the length that it had at the start, since a geodesic has constant Euclidean speed.
+`x' = v`, `v' = -alpha |v|^2 P_v P_x s(x) - |v|^2 x / R^2` (the last term on a sphere of radius R only); after each
+step x is projected on the manifold and v on its tangent space, with the length that it had at the start, since a
+geodesic has constant Euclidean speed.
 
 References:
     Yu et al., Probability Density Geodesics in Image Diffusion Latent Space (2025), arXiv 2504.06675, and the code
     published with it.
 """
 
-from typing import NamedTuple
-
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latent_geodesics.geometry import norm, normal_to, unit
-from latent_geodesics.hermite import HermitePath
-from latent_geodesics.records import InitialProblem, Solution, Status, Trace
+from latent_geodesics.geometry import norm
+from latent_geodesics.records import InitialProblem, Solution, Status
+from latent_geodesics.solvers.course import Course, Knots
+from latent_geodesics.solvers.initial import InitialSolver, bend, launch, steer, turn
 
 __all__ = ["RungeKutta4"]
 
 
-class RungeKutta4:
+class RungeKutta4(InitialSolver):
     """Integrates the geodesic equation with steps of equal length; four evaluations a step, one more at the end.
 
     Deviation: the code published with the paper leaves the normal term out and relies on the projection after each
@@ -50,115 +49,69 @@ class RungeKutta4:
 
 
 class _Integration:
-    """The integration of all pairs: where they are now, and every knot so far."""
+    """The integration of all pairs: where those that are still open are now."""
 
     def __init__(self, solver: RungeKutta4, problem: InitialProblem) -> None:
-        self._solver, self._problem, self._manifold = solver, problem, problem.manifold
-        self._width = 1 / solver.steps
-        self._x = problem.x0
-        self._size = norm(problem.v0).unsqueeze(-1)
-        self._v = unit(problem.manifold.tangent(problem.x0, problem.v0)) * self._size
-        self._alive = torch.ones(len(problem.x0), dtype=torch.bool, device=problem.x0.device)
-        self._evaluations = torch.zeros_like(self._alive, dtype=torch.long)
-        self._iterations = torch.zeros_like(self._evaluations)
-        self._knots: list[_Knot] = []
+        self._problem, self._steps, self._normal_term = problem, solver.steps, solver.normal_term
+        velocity, moves = launch(problem)
+        self._course = Course(problem, moves)
+        self._pairs = self._course.open_pairs()
+        self._manifold, self._field = problem.manifold.restrict(self._pairs), problem.field.restrict(self._pairs)
+        self._x, self._v = problem.x0[self._pairs], velocity[self._pairs]
+        self._size = norm(self._v)
 
     def advance(self, step: int) -> None:
         """One step of the method, and the projection after it."""
-        x, v, h, u = self._x, self._v, self._width, step * self._width
-        a1 = self._note(u)
+        h, u = 1 / self._steps, step / self._steps
+        if not self._note(u):
+            return
+        x, v, a1 = self._x, self._v, self._acceleration
         v2 = v + h / 2 * a1
         a2, _ = self._slope(x + h / 2 * v, v2, u + h / 2)
         v3 = v + h / 2 * a2
         a3, _ = self._slope(x + h / 2 * v2, v3, u + h / 2)
         v4 = v + h * a3
         a4, _ = self._slope(x + h * v3, v4, u + h)
-        new_x = self._manifold.project(x + h / 6 * (v + 2 * v2 + 2 * v3 + v4))
-        new_v = self._manifold.tangent(new_x, v + h / 6 * (a1 + 2 * a2 + 2 * a3 + a4))
-        self._settle(new_x, unit(new_v) * self._size)
-        self._iterations += self._alive.long()
+        self._x = self._manifold.project(x + h / 6 * (v + 2 * v2 + 2 * v3 + v4))
+        self._v = steer(self._manifold, self._x, v + h / 6 * (a1 + 2 * a2 + 2 * a3 + a4), self._size)
+        self._drop(torch.isfinite(torch.cat([self._x, self._v], -1)).all(-1))
+        self._course.step(self._pairs)
 
     def finish(self) -> Solution:
-        """The path through all knots; the score at the last gives its acceleration."""
+        """The paths through all knots; the score at the last gives its acceleration."""
         self._note(1.0)
-        self._settle(self._x, self._v)
-        x, v, a, score = (torch.stack(column, 1) for column in zip(*self._knots, strict=True))
-        return Solution(
-            path=HermitePath(knots=x, velocities=v, accelerations=a, manifold=self._manifold),
-            status=tuple(Status.INTEGRATED if ok else Status.NON_FINITE_SCORE for ok in self._alive.tolist()),
-            stats={
-                "evaluations": self._evaluations,
-                "iterations": self._iterations,
-                "residual": self._residual(x, v, score),
-            },
-            trace=self._trace(v, score),
-        )
+        return self._course.solution()
 
-    def _note(self, u: float) -> Float[Tensor, "p d"]:
-        """Keep the present knot; returns the acceleration there."""
-        acceleration, score = self._slope(self._x, self._v, u)
-        self._knots.append(_Knot(self._x, self._v, acceleration, score))
-        return acceleration
-
-    def _settle(self, x: Float[Tensor, "p d"], v: Float[Tensor, "p d"]) -> None:
-        """Go on from new positions and velocities; a pair where they are not finite stays at its last knot for good."""
-        last = self._knots[-1]
-        finite = torch.isfinite(torch.cat([x, v, last.acceleration], -1)).all(-1)
-        self._alive = self._alive & finite
-        on = self._alive[:, None]
-        self._x, self._v = torch.where(on, x, self._x), torch.where(on, v, 0.0)
-        still = [torch.where(on, part, 0.0) for part in (last.v, last.acceleration, last.score)]
-        self._knots[-1] = _Knot(last.x, *still)
+    def _note(self, u: float) -> bool:
+        """Pass the present knot, where the score is finite there; says whether any pair is left."""
+        if len(self._pairs):
+            self._acceleration, score = self._slope(self._x, self._v, u)
+            finite = torch.isfinite(score).all(-1)
+            self._drop(finite)
+            at = torch.full_like(self._x[:, :1], u, dtype=torch.float64)
+            columns = (part[:, None] for part in (self._x, self._v, self._acceleration, score[finite]))
+            x, v, acceleration, score = columns
+            self._course.pass_knots(self._pairs, Knots(u=at, x=x, v=v, acceleration=acceleration, score=score))
+        return bool(len(self._pairs))
 
     def _slope(
-        self, x: Float[Tensor, "p d"], v: Float[Tensor, "p d"], u: float
-    ) -> tuple[Float[Tensor, "p d"], Float[Tensor, "p d"]]:
-        """The acceleration of the geodesic equation, and the score; zero for pairs that have ended."""
-        pairs = self._alive.nonzero().flatten()
-        acceleration, score = torch.zeros_like(x), torch.zeros_like(x)
-        if not len(pairs):
-            return acceleration, score
-        manifold, x, v = self._manifold.restrict(pairs), x[pairs], v[pairs]
-        s = self._problem.field.restrict(pairs).score(x, torch.full_like(x[:, 0], u))
-        self._evaluations[pairs] += 1
-        pull = manifold.tangent(x, normal_to(v, manifold.tangent(x, s)))
-        bend = -self._problem.alpha * v.square().sum(-1, keepdim=True) * pull
-        if self._solver.normal_term:
-            bend = bend + manifold.normal_acceleration(x, v)
-        acceleration[pairs], score[pairs] = bend, s
-        return acceleration, score
+        self, x: Float[Tensor, "a d"], v: Float[Tensor, "a d"], u: float
+    ) -> tuple[Float[Tensor, "a d"], Float[Tensor, "a d"]]:
+        """The acceleration of the geodesic equation, and the score."""
+        score = self._field.score(x, torch.full_like(x[:, 0], u))
+        self._course.call(self._pairs, 1)
+        if self._normal_term:
+            return bend(self._manifold, self._problem.alpha, x, v, score), score
+        pull = turn(self._manifold, x, v, score)
+        return -self._problem.alpha * v.square().sum(-1, keepdim=True) * pull, score
 
-    def _residual(
-        self, x: Float[Tensor, "p k d"], v: Float[Tensor, "p k d"], score: Float[Tensor, "p k d"]
-    ) -> Float[Tensor, " p"]:
-        """Mean of `|P_v (alpha s + g'' / |g'|^2)|` over the inner knots, with second differences for `g''`."""
-        inner = slice(1, -1)
-        second = (x[:, 2:] - 2 * x[:, 1:-1] + x[:, :-2]) / self._width**2
-        speed = v[:, inner].square().sum(-1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
-        gradient = self._manifold.tangent(x[:, inner], self._problem.alpha * score[:, inner] + second / speed)
-        return norm(normal_to(v[:, inner], gradient)).mean(-1)
-
-    def _trace(self, v: Float[Tensor, "p k d"], score: Float[Tensor, "p k d"]) -> Trace:
-        """A row a step: the length so far, relative to the start point, by the trapezoidal rule."""
-        rate, speed = (v * score).sum(-1), norm(v)
-        rises = (rate[:, 1:] + rate[:, :-1]) / 2 * self._width
-        log_density = torch.nn.functional.pad(rises.cumsum(-1), (1, 0))
-        cost = (-self._problem.alpha * log_density.double()).exp() * speed
-        length = torch.cumulative_trapezoid(cost, dx=self._width, dim=-1).to(v).T
-        steps = torch.arange(1, len(length) + 1, device=v.device)[:, None]
-        return Trace(
-            evaluations=torch.minimum(4 * steps, self._evaluations),
-            residual=torch.full_like(length, torch.nan),
-            length=length,
-            step=torch.full_like(length, self._width),
-            alpha=torch.full_like(length, self._problem.alpha),
-        )
-
-
-class _Knot(NamedTuple):
-    """Position, velocity, acceleration and score at one position."""
-
-    x: Float[Tensor, "p d"]
-    v: Float[Tensor, "p d"]
-    acceleration: Float[Tensor, "p d"]
-    score: Float[Tensor, "p d"]
+    def _drop(self, finite: Bool[Tensor, " a"]) -> None:
+        """End the pairs that are not finite at their last knot."""
+        if bool(finite.all()):
+            return
+        self._course.close(self._pairs[~finite], Status.NON_FINITE_SCORE)
+        rows: Int[Tensor, " m"] = finite.nonzero().flatten()
+        self._pairs, self._size = self._pairs[rows], self._size[rows]
+        self._x, self._v, self._acceleration = self._x[rows], self._v[rows], self._acceleration[rows]
+        self._manifold = self._problem.manifold.restrict(self._pairs)
+        self._field = self._problem.field.restrict(self._pairs)
