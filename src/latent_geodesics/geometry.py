@@ -7,22 +7,28 @@ With `p` the density, `s = grad log p` and `alpha` the power on `p` (an inverse 
   projected on the tangent space;
 - log-density along the path: `log p(g(b)) - log p(g(a)) = int_a^b g' . s du`.
 
-Quadrature is Gauss-Legendre on the pieces between a path's breaks. Log-densities are in nats.
+Quadrature is Gauss-Legendre on the pieces between a path's breaks; `density_profile` also states the error that its
+quadrature makes. Log-densities are in nats.
 
 References:
     Yu et al., Probability Density Geodesics in Image Diffusion Latent Space (2025), arXiv 2504.06675.
 """
+
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.fields import Density, ScoreField
-from latent_geodesics.interpolation import gauss_legendre
+from latent_geodesics.interpolation import gauss_kronrod, gauss_legendre
 from latent_geodesics.manifold import Manifold
 from latent_geodesics.path import Path
 
 __all__ = [
+    "DensityProfile",
+    "Estimate",
+    "density_profile",
     "length",
     "norm",
     "normal_to",
@@ -32,6 +38,89 @@ __all__ = [
     "score_along",
     "unit",
 ]
+
+
+ROUNDINGS = 50
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Integrals with the error of their quadrature, both in one unit."""
+
+    value: Float[Tensor, " p"]
+    error: Float[Tensor, " p"]
+
+
+@dataclass(frozen=True)
+class DensityProfile:
+    """The density along paths, by the line integral of the score.
+
+    Attributes:
+        u: the positions 0 and 1 and the nodes of the quadrature between them, in increasing order, five a piece.
+        widths: the length in `u` of each piece.
+        log_density: `log p(g(u))` less its value at the start of the path (`closed` changes that level), in nats.
+        error: by how much the quadrature may be off, in nats: over the pieces so far, the sum of the differences
+            between two Gauss-Kronrod rules, or of the rounding where that is larger. The score's own error comes on
+            top.
+        speed: `|g'|`.
+    """
+
+    u: Float[Tensor, " m"]
+    widths: Float[Tensor, " k"]
+    log_density: Float[Tensor, "p m"]
+    error: Float[Tensor, "p m"]
+    speed: Float[Tensor, "p m"]
+
+    @property
+    def change(self) -> Estimate:
+        """`log p` at the end of each path less that at its start."""
+        return Estimate(self.log_density[:, -1] - self.log_density[:, 0], self.error[:, -1])
+
+    def closed(self, start: Float[Tensor, " p"], end: Float[Tensor, " p"]) -> "DensityProfile":
+        """The profile with given log-densities at both ends; the misfit is spread evenly over `u`.
+
+        So are the legs of a traverse closed in surveying. Run backwards the path has the same profile, run backwards.
+        """
+        first, change = self.log_density[:, :1], self.change.value
+        start, end = start.to(change), end.to(change)
+        misfit = (end - start - change)[:, None] * self.u.to(change)
+        return replace(self, log_density=self.log_density - first + start[:, None] + misfit)
+
+    def length(self, alpha: float) -> Estimate:
+        """`int e^(-alpha log p) |g'| du`, with the log-density of this profile; its error holds that of `log p` too."""
+        cost = ((-alpha * self.log_density).exp() * self.speed)[:, 1:-1]
+        value, error, _ = _kronrod(cost.reshape(len(cost), len(self.widths), -1), self.widths)
+        total = value.sum(-1)
+        return Estimate(total, error.sum(-1) + alpha * self.error[:, -1] * total)
+
+
+def density_profile(path: Path, field: ScoreField, *, pieces: int = 1) -> DensityProfile:
+    """The density along paths with its quadrature error, by Gauss-Kronrod rules on the pieces between their breaks.
+
+    Args:
+        path: the paths.
+        field: the score; evaluated at five points on each piece.
+        pieces: the least number of pieces; a path has one between any two of its breaks.
+    """
+    cells = _refine(path.breaks, pieces)
+    rule, _, _ = gauss_kronrod()
+    widths = cells.diff()
+    nodes = (cells[:-1, None] + widths[:, None] * rule).flatten()
+    u = torch.cat([nodes.new_zeros(1), nodes, nodes.new_ones(1)])
+    speed = norm(path.velocity(u))
+    rates = _power_along(path, field, nodes).double().reshape(path.pairs, len(widths), -1)
+    whole, error, rounding = _kronrod(rates, widths)
+    before, wrong = whole.cumsum(-1), torch.maximum(error, rounding * torch.finfo(speed.dtype).eps).cumsum(-1)
+    inner = torch.einsum("pkj,ij->pki", rates, _cumulative(rule).to(rates)) * widths.to(rates)[:, None]
+    inner = inner + (before - whole)[..., None]
+    none = torch.zeros_like(before[:, :1])
+    return DensityProfile(
+        u=u,
+        widths=widths,
+        log_density=torch.cat([none, inner.flatten(-2), before[:, -1:]], dim=-1),
+        error=torch.cat([none, wrong.repeat_interleave(len(rule), dim=-1), wrong[:, -1:]], dim=-1),
+        speed=speed.double(),
+    )
 
 
 def length(path: Path, density: Density, alpha: float, *, order: int = 16, pieces: int = 16) -> Float[Tensor, " p"]:
@@ -62,7 +151,8 @@ def relative_length(path: Path, field: ScoreField, alpha: float, *, order: int =
     power = _power_along(path, field, nodes)
     widths = path.breaks.diff().to(power)
     rates = power.reshape(*power.shape[:-1], len(widths), order)
-    inner = torch.einsum("pkj,ij->pki", rates, _cumulative(order).to(power)) * widths[:, None]
+    steps = _cumulative(gauss_legendre(order)[0]).to(power)
+    inner = torch.einsum("pkj,ij->pki", rates, steps) * widths[:, None]
     before = (rates @ _quadrature(path.breaks[[0, -1]], order)[1].to(power)) * widths
     before = before.cumsum(-1) - before
     log_p = (inner + before[..., None]).flatten(-2).double()
@@ -166,10 +256,17 @@ def _quadrature(edges: Float[Tensor, " m"], order: int) -> tuple[Tensor, Tensor]
     return (edges[:-1, None] + widths * nodes).flatten(), (widths * weights).flatten()
 
 
-def _cumulative(order: int) -> Float[Tensor, "q q"]:
-    """The matrix from values at the Gauss nodes on [0, 1] to the integrals of their interpolant from 0 to each node."""
-    nodes, _ = gauss_legendre(order)
-    powers = torch.arange(order, dtype=torch.float64)
+def _kronrod(values: Float[Tensor, "p k 5"], widths: Float[Tensor, " k"]) -> tuple[Tensor, Tensor, Tensor]:
+    """On each piece: the integral, its difference from the lower rule, and the size that its rounding goes with."""
+    _, weights, lower = (rule.to(values) for rule in gauss_kronrod())
+    widths = widths.to(values)
+    whole = (values @ weights) * widths
+    return whole, (whole - (values @ lower) * widths).abs(), ROUNDINGS * (values.abs() @ weights) * widths
+
+
+def _cumulative(nodes: Float[Tensor, " q"]) -> Float[Tensor, "q q"]:
+    """The matrix from values at nodes of [0, 1] to the integrals of their interpolant from 0 to each node."""
+    powers = torch.arange(len(nodes), dtype=torch.float64)
     integrals = nodes[:, None] ** (powers + 1) / (powers + 1)
     matrix: Tensor = integrals @ torch.linalg.inv(nodes[:, None] ** powers)
     return matrix

@@ -1,0 +1,93 @@
+"""The errors of a run as tables: a row a frame, a row a pair and method, a row a method; and what can be said of them.
+
+Means over a pair take its inner frames alone, since the ends are given to every method. Intervals are percentiles over
+resampled pairs; differences between two methods are taken pair by pair, so that what makes a pair hard cancels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["ERRORS", "compare_methods", "inner_means", "method_means", "verdict"]
+
+ERRORS = {
+    "truth_rmse": "pixels, root mean square",
+    "truth_clevr": "perceptual distance",
+    "truth_place": "place in the image, pixels",
+    "truth_floor": "place on the floor, world units",
+    "truth_color": "colour",
+    "truth_radius": "size, log ratio",
+    "truth_missed": "objects missed a frame",
+    "truth_extra": "objects too many a frame",
+}
+TAILS = (2.5, 97.5)
+
+
+def inner_means(frames: pd.DataFrame) -> pd.DataFrame:
+    """A row a pair and method: the mean of every error over the inner frames that can be measured.
+
+    Args:
+        frames: A row a frame: `pair`, `group`, `method`, `u` and the errors.
+    """
+    inner = frames[(frames["u"] > 0) & (frames["u"] < 1)]
+    columns = [name for name in ERRORS if name in frames]
+    return inner.groupby(["pair", "group", "method"], sort=False)[columns].mean().reset_index()
+
+
+def method_means(pairs: pd.DataFrame, *, draws: int, generator: np.random.Generator) -> pd.DataFrame:
+    """A row a method and error: `mean` over the pairs, its 95 % interval `low` to `high`, and `pairs` behind it."""
+    rows = []
+    for method in dict.fromkeys(pairs["method"]):
+        for error in (name for name in ERRORS if name in pairs):
+            values = pairs.loc[pairs["method"] == method, error].dropna().to_numpy(float)
+            if len(values):
+                low, high = _interval(values, draws, generator)
+                row = {"method": method, "error": error, "mean": values.mean(), "low": low, "high": high}
+                rows.append(row | {"pairs": len(values)})
+    return pd.DataFrame(rows)
+
+
+def compare_methods(
+    pairs: pd.DataFrame, *, method: str, others: Sequence[str], draws: int, generator: np.random.Generator
+) -> pd.DataFrame:
+    """A row for each other method and error: by how much `method` is nearer to the truth, pair by pair.
+
+    Columns: `other`, `error`, `gain` (the other's error less the method's, a mean over pairs), `low`, `high`, `wins`
+    (pairs on which the method is strictly nearer), `losses`, `pairs` and `verdict`.
+    """
+    rows = []
+    ours = pairs[pairs["method"] == method].set_index("pair")
+    for other in others:
+        theirs = pairs[pairs["method"] == other].set_index("pair")
+        for error in (name for name in ERRORS if name in pairs):
+            gain = (theirs[error] - ours[error]).dropna().to_numpy(float)
+            if not len(gain):
+                continue
+            low, high = _interval(gain, draws, generator)
+            rows.append(
+                {
+                    "other": other,
+                    "error": error,
+                    "gain": gain.mean(),
+                    "low": low,
+                    "high": high,
+                    "wins": int((gain > 0).sum()),
+                    "losses": int((gain < 0).sum()),
+                    "pairs": len(gain),
+                    "verdict": verdict(low, high),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval of a gain says."""
+    return "nearer" if low > 0 else "further" if high < 0 else "not told apart"
+
+
+def _interval(values: np.ndarray, draws: int, generator: np.random.Generator) -> tuple[float, float]:
+    """The percentile interval of the mean."""
+    chosen = generator.integers(len(values), size=(draws, len(values)))
+    low, high = np.percentile(values[chosen].mean(axis=1), TAILS)
+    return float(low), float(high)
