@@ -1,0 +1,87 @@
+"""The evolution run through the command line: in the plane, and on a pair of images with a small random model."""
+
+import csv
+import json
+
+import pytest
+from PIL import Image, ImageDraw
+
+PLANE = ("task.pair=null", "density=[half_plane]", "task.stages=4")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name, color, box in (("a", "red", (2, 2, 9, 9)), ("b", "blue", (6, 6, 14, 14))):
+        picture = Image.new("RGB", (16, 16), "gray")
+        ImageDraw.Draw(picture).rectangle(box, fill=color)
+        picture.save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def evolve(command_line, tiny_model_folder, tmp_path):
+    def call(*arguments):
+        return command_line(
+            "experiment=evolution",
+            f"output_dir={tmp_path / 'run'}",
+            f"model.path_or_name={tiny_model_folder}",
+            "model.steps=5",
+            "model.cache_dir=null",
+            "logger.mode=disabled",
+            *arguments,
+        )
+
+    return call
+
+
+def table(folder, name):
+    return list(csv.DictReader((folder / name).open()))
+
+
+def test_in_the_plane_the_path_grows_shorter(evolve, tmp_path):
+    outcome = evolve(*PLANE)
+    assert outcome.code == 0, outcome.stderr
+    folder = tmp_path / "run"
+    rows = table(folder, "results.csv")
+    assert [row["method"] for row in rows] == ["geodesic", "geodesic_paper"]
+    assert {"pair", "status", "seconds", "evaluations"} <= set(rows[0])
+    for row in rows:
+        assert float(row["length"]) < float(row["length_first"])
+    assert float(rows[0]["length_first"]) == pytest.approx(float(rows[1]["length_first"]), rel=1e-6)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["half_plane/geodesic/residual_over_first"] < 0.01
+    assert summary["half_plane/geodesic/length_over_geodesic_paper"] < 1
+    stages = [row for row in table(folder, "stages.csv") if row["method"] == "geodesic"]
+    costs = [int(row["evaluations"]) for row in stages]
+    assert costs == sorted(set(costs))
+    assert costs[-1] == int(rows[0]["evaluations"])
+    assert (folder / "figures" / "evolution_half_plane.png").exists()
+    assert (folder / "report.html").read_text().count("data:image/png;base64,") == 1
+
+
+def test_of_a_pair_of_images_the_middle_frames_are_shown(evolve, pictures):
+    outcome = evolve(
+        "density=[half_plane]", "task.stages=3", f"image_a={pictures / 'a.png'}", f"image_b={pictures / 'b.png'}"
+    )
+    assert outcome.code == 0, outcome.stderr
+    folder = pictures / "run"
+    assert [row["pair"] for row in table(folder, "results.csv")] == ["half_plane", "half_plane", "a--b", "a--b"]
+    with Image.open(folder / "images" / "a--b_middle.png") as strip:
+        assert strip.height > 180
+    assert (folder / "figures" / "evolution_a--b.png").exists()
+    assert len(json.loads((folder / "environment.json").read_text())["weights"]["model"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["task.stages=1"], "stages"),
+        (["task.stages=many"], "stages"),
+        (["task.pair=no-such-pair"], "no-such-pair"),
+        (["tau=1.5"], "tau"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(evolve, arguments, words):
+    outcome = evolve("density=[half_plane]", *arguments)
+    assert outcome.code == 2, outcome.stderr
+    assert words in outcome.sentence

@@ -1,0 +1,68 @@
+"""Both pipelines through the command line, on a small model with random weights."""
+
+import csv
+import json
+
+import pytest
+from PIL import Image, ImageDraw
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for name, color, box in (("a", "red", (2, 2, 9, 9)), ("b", "blue", (6, 6, 14, 14))):
+        picture = Image.new("RGB", (16, 16), "gray")
+        ImageDraw.Draw(picture).rectangle(box, fill=color)
+        picture.save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def show(command_line, tiny_model_folder, pictures):
+    def call(*arguments):
+        return command_line(
+            "experiment=pipelines",
+            f"image_a={pictures / 'a.png'}",
+            f"image_b={pictures / 'b.png'}",
+            "prompt_a='a small red cube and a large green metal sphere beside a very long wall'",
+            f"output_dir={pictures / 'run'}",
+            f"model.path_or_name={tiny_model_folder}",
+            "model.steps=5",
+            "model.cache_dir=null",
+            "logger.mode=disabled",
+            "frames=5",
+            "task.integrator.steps=4",
+            *arguments,
+        )
+
+    return call
+
+
+def test_a_run_leaves_a_whole_folder(show, pictures):
+    outcome = show()
+    assert outcome.code == 0, outcome.stderr
+    folder = pictures / "run"
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert [(row["pair"], row["method"]) for row in rows] == [("a--b", "interpolation"), ("a--b", "extrapolation")]
+    assert rows[1]["status"] == "integrated"
+    # Four evaluations a step and one at the end.
+    assert int(rows[1]["evaluations"]) == 17
+    summary = json.loads((folder / "summary.json").read_text())
+    assert {"autoencoder_psnr", "round_trip_psnr", "interpolation/length", "extrapolation/length"} <= set(summary)
+    with Image.open(folder / "figures" / "pipelines.png") as picture:
+        assert picture.width > 3000
+    with Image.open(folder / "images" / "a--b.gif") as animation:
+        assert animation.n_frames == 9
+    assert (folder / "images" / "a--b.png").exists()
+    assert (folder / "report.html").read_text().count("data:image/") == 3
+    assert not list(folder.rglob("*.partial*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["frames=6"], "frames"), (["task.beyond=0"], "beyond"), (["task.beyond=far"], "beyond"), (["alpha=-1"], "alpha")],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(show, pictures, arguments, words):
+    outcome = show(*arguments)
+    assert outcome.code == 2, outcome.stderr
+    assert words in outcome.sentence
+    assert not (pictures / "run" / "results.csv").exists()
