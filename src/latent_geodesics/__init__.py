@@ -17,12 +17,14 @@ from typing import Any
 from latent_geodesics import geometry, solvers
 from latent_geodesics.errors import UserError
 from latent_geodesics.fields import (
+    Banana,
     Density,
     Exponential,
     GaussianMixture,
     HalfSpace,
     IsotropicGaussian,
     PoincareBall,
+    RecordedField,
     ScoreField,
     StereographicSphere,
     UniformDensity,
@@ -33,6 +35,7 @@ from latent_geodesics.path import GreatCircle, KnotPath, Path, StraightLine, sho
 from latent_geodesics.records import BoundaryProblem, InitialProblem, Solution, Status, Trace
 
 __all__ = [
+    "Banana",
     "BoundaryProblem",
     "Density",
     "Euclidean",
@@ -47,6 +50,7 @@ __all__ = [
     "Manifold",
     "Path",
     "PoincareBall",
+    "RecordedField",
     "ScoreField",
     "Solution",
     "Sphere",
