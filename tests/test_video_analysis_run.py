@@ -75,7 +75,8 @@ def test_a_run_leaves_a_whole_folder(analyse, clips):
     assert {"pair", "method", "status", "seconds", "evaluations"} <= set(rows[0])
     by_name = {(row["pair"], row["method"]): row for row in rows}
     assert float(by_name["one", "video"]["rounding_floor"]) > 0
-    assert by_name["two", "video"]["rounding_floor"] == ""
+    assert float(by_name["two", "video"]["rounding_floor"]) > 0
+    assert by_name["two", "optimised"]["rounding_floor"] == ""
     assert float(by_name["one", "great_circle"]["curvature_term"]) < 1e-3
     assert float(by_name["one", "great_circle"]["detour"]) == pytest.approx(1.0, abs=1e-3)
     assert float(by_name["one", "video"]["detour"]) >= 1.0
@@ -126,7 +127,7 @@ def test_ones_own_video_needs_no_control(analyse, clips):
 
 def test_a_score_that_draws_has_a_floor_that_is_known(analyse, clips):
     outcome = analyse(
-        "score=contrastive_renoised", "task.draws=3", "data.limit=1", "task.rounding_videos=0", "task.shown_videos=0"
+        "score=contrastive_renoised", "task.draws=3", "data.limit=1", "task.rounding_frames=0", "task.shown_videos=0"
     )
     assert outcome.code == 0, outcome.stderr
     table = pd.read_csv(clips / "run" / "results.csv").set_index("method")
@@ -142,7 +143,7 @@ def test_a_score_that_draws_has_a_floor_that_is_known(analyse, clips):
         (["alpha=0"], "alpha"),
         (["task.amplitudes=[]"], "amplitudes"),
         (["task.widths=[-1]"], "widths"),
-        (["task.rounding_videos=-1"], "rounding_videos"),
+        (["task.rounding_frames=2"], "rounding_frames"),
         (["data.frames=2"], "data.frames"),
         (["data.video=nowhere.mp4"], "nowhere.mp4"),
         (["data.prompt='a red cube'"], "without a video"),
@@ -228,9 +229,6 @@ def test_a_verdict_is_a_word_for_a_share_of_the_motions_alone(held, word):
     assert (of_controls.held, of_controls.videos) == (1, 1)
 
 
-def test_a_floor_that_was_not_measured_is_that_of_its_kind():
-    table = pd.DataFrame(
-        {"kind": ["a", "a", "b"], "method": ["video"] * 3, "floor": [0.3, 0.0, 0.0]}
-        | {"rounding_floor": [0.4, np.nan, np.nan]}
-    )
-    assert with_floors(table)["noise"].tolist() == pytest.approx([0.5, 0.4, 0.4])
+def test_the_floor_adds_both_kinds_of_noise():
+    table = pd.DataFrame({"floor": [0.3, 0.1], "rounding_floor": [0.4, np.nan]})
+    assert with_floors(table)["noise"].tolist() == pytest.approx([0.5, 0.1])

@@ -4,7 +4,7 @@ References:
     Yu et al., Probability Density Geodesics in Image Diffusion Latent Space (2025), arXiv 2504.06675, Figure 3.
 """
 
-from latent_geodesics.frame_paths.analysis import Analyser, BatchMeasures, PathMeasures
+from latent_geodesics.frame_paths.analysis import Again, Analyser, BatchMeasures, PathMeasures
 from latent_geodesics.frame_paths.derivatives import Arcs, Bend, Derivatives, PublishedSpline
 from latent_geodesics.frame_paths.encoding import EncodedVideos, VideoEncoder
 from latent_geodesics.frame_paths.gradient import Gradient, independent_draws, measure_gradient
@@ -12,6 +12,7 @@ from latent_geodesics.frame_paths.optimised import Optimised, Optimiser
 from latent_geodesics.frame_paths.variations import great_circle, mean_step, perturbed, smoothed, tangent_noise
 
 __all__ = [
+    "Again",
     "Analyser",
     "Arcs",
     "BatchMeasures",

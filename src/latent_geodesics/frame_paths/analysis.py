@@ -24,7 +24,7 @@ from latent_geodesics.geometry import norm
 from latent_geodesics.models.renoising import Renoised
 from latent_geodesics.models.scores import Score
 
-__all__ = ["Analyser", "BatchMeasures", "PathMeasures"]
+__all__ = ["Again", "Analyser", "BatchMeasures", "PathMeasures"]
 
 OPTIMISED_SEED = 7_919  # the optimised path is found with other draws than it is judged by
 
@@ -42,7 +42,7 @@ class PathMeasures:
         evaluations: Points at which the score was evaluated to find and to measure it, for each video.
         norm: `|G|` at the inner frames, in 1/[x].
         floor: The norm that the score's own draws would show without a gradient.
-        rounding_floor: The norm that the rounding of pixels makes; NaN where it was not measured.
+        rounding_floor: The norm that the rounding of pixels makes; measured along the video's own path, NaN elsewhere.
         score_term: `alpha |P_v s|`.
         curvature_term: `|b|`.
         cosine: Between `-b` and `P_v s`.
@@ -59,7 +59,7 @@ class PathMeasures:
     evaluations: tuple[int, ...]
     norm: Float[Tensor, "v m"]
     floor: Float[Tensor, "v m"]
-    rounding_floor: Float[Tensor, "v m"]
+    rounding_floor: Float[Tensor, " v"]
     score_term: Float[Tensor, "v m"]
     curvature_term: Float[Tensor, "v m"]
     cosine: Float[Tensor, "v m"]
@@ -92,6 +92,14 @@ class BatchMeasures:
     def path(self, name: str) -> PathMeasures:
         """The path of that name."""
         return next(path for path in self.paths if path.name == name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """Some neighbouring frames of every video, at least three, encoded after a change of pixels that no one can see."""
+
+    frames: Sequence[int]
+    points: Float[Tensor, "v k d"]
 
 
 @dataclass(frozen=True)
@@ -157,12 +165,12 @@ class Analyser:
         amplitude, width = self.amplitudes[len(self.amplitudes) // 2], self.widths[(len(self.widths) - 1) // 2]
         return ("video", "optimised", f"perturbed_{amplitude:g}", f"smoothed_{width:g}")
 
-    def analyse(self, encoded: EncodedVideos, *, again: dict[int, EncodedVideos] | None = None) -> BatchMeasures:
+    def analyse(self, encoded: EncodedVideos, *, again: Again | None = None) -> BatchMeasures:
         """Makes all paths of the videos and measures them.
 
         Args:
             encoded: The videos.
-            again: Number of a video in the batch -> itself, encoded again after an imperceptible change of its pixels.
+            again: Neighbouring frames of the videos that were encoded once more, if any.
         """
         started = time.perf_counter()
         optimised = self._optimise(encoded)
@@ -172,15 +180,15 @@ class Analyser:
         ]
         strides = [stride for stride in self.strides if encoded.points.shape[1] > 2 * stride]
         gradients = self._measure(encoded, kinds, strides)
-        noise = self._rounding_noise(encoded, gradients[1], again or {}, len(kinds))
-        paths = self._assemble(encoded, kinds, gradients[1], noise, optimised)
+        rounding = self._rounding_floor(encoded, gradients[1], again)
+        paths = self._assemble(encoded, kinds, gradients[1], rounding, optimised)
         return BatchMeasures(
             encoded=encoded,
             paths=paths,
             by_alpha=self._by_alpha(kinds, gradients[1]),
             by_stride={stride: self._at_stride(gradients[stride].of(paths=[0])) for stride in strides},
             lags=_lags(encoded),
-            rounding_shift=_rounding_shift(encoded, again or {}),
+            rounding_shift=_rounding_shift(encoded, again),
             seconds=(time.perf_counter() - started) / len(encoded.batch),
         )
 
@@ -236,25 +244,24 @@ class Analyser:
             strides=sorted({1, *strides}),
         )
 
-    def _rounding_noise(
-        self, encoded: EncodedVideos, first: Gradient, again: dict[int, EncodedVideos], kinds: int
-    ) -> Float[Tensor, "v w m"]:
-        """For the videos that were encoded twice, the noise of every path but the optimised; NaN elsewhere."""
-        noise = torch.full_like(first.step, torch.nan)
-        for index, other in again.items():
-            variations = self._variations(other)
-            second = self._measure(other, variations, [1])[1]
-            w = second.step.shape[1]
-            both = first.of(videos=[index], paths=range(w)).noise_against(second, self.alpha)
-            noise[index, :w] = both[0]
-        return noise
+    def _rounding_floor(self, encoded: EncodedVideos, first: Gradient, again: Again | None) -> Float[Tensor, " v"]:
+        """The noise of the norm along the videos, over the frames whose neighbours were encoded again as well."""
+        if again is None:
+            return torch.full_like(encoded.norms[:, 0], torch.nan)
+        points = encoded.points.clone()
+        points[:, list(again.frames)] = again.points
+        second = measure_gradient(
+            points[:, None], sphere=encoded.sphere, fields=self._fields(encoded), derivatives=self.derivatives
+        )[1]
+        noise = first.of(paths=[0]).noise_against(second, self.alpha)[:, 0]
+        return noise[:, [frame - 1 for frame in again.frames[1:-1]]].mean(-1)
 
     def _assemble(
         self,
         encoded: EncodedVideos,
         kinds: Sequence[_Kind],
         gradient: Gradient,
-        noise: Float[Tensor, "v w m"],
+        rounding: Float[Tensor, " v"],
         optimised: Optimised,
     ) -> tuple[PathMeasures, ...]:
         found, start = [], 0
@@ -280,7 +287,7 @@ class Analyser:
                     ),
                     norm=part.norm(self.alpha).mean(1),
                     floor=part.sampling_floor(self.alpha).mean(1),
-                    rounding_floor=noise[:, columns.start : columns.stop].mean(1),
+                    rounding_floor=rounding if kind.family == "video" else torch.full_like(rounding, torch.nan),
                     score_term=self.alpha * norm(part.force).mean(1),
                     curvature_term=norm(part.curvature).mean(1),
                     cosine=part.cosine.mean(1),
@@ -317,11 +324,10 @@ def _length(encoded: EncodedVideos, points: Float[Tensor, "v n d"]) -> Float[Ten
     return encoded.sphere.distance(points[:, :-1], points[:, 1:]).sum(-1)
 
 
-def _rounding_shift(encoded: EncodedVideos, again: dict[int, EncodedVideos]) -> Float[Tensor, " v"]:
-    shift = torch.full_like(encoded.norms[:, 0], torch.nan)
-    for index, other in again.items():
-        shift[index] = norm(other.points[0] - encoded.points[index]).mean()
-    return shift
+def _rounding_shift(encoded: EncodedVideos, again: Again | None) -> Float[Tensor, " v"]:
+    if again is None:
+        return torch.full_like(encoded.norms[:, 0], torch.nan)
+    return norm(again.points - encoded.points[:, list(again.frames)]).mean(-1)
 
 
 def _lags(encoded: EncodedVideos) -> dict[int, Float[Tensor, " v"]]:

@@ -105,24 +105,22 @@ class VideoEncoder:
         """The videos as points in the latent space, all frames of all of them together."""
         return self._invert(batch, torch.cat([self._condition(batch, index) for index in range(len(batch))]))
 
-    def encode_again(self, encoded: EncodedVideos) -> EncodedVideos:
-        """The same videos with every pixel value moved at random by at most half a grey level of 8 bits.
+    def encode_again(self, encoded: EncodedVideos, frames: Sequence[int]) -> Float[Tensor, "v k d"]:
+        """Some frames of the videos once more, every pixel moved at random by at most half a grey level of 8 bits.
 
-        No one could tell the frames apart, so what differs is noise of the measurement.
+        No one could tell the pictures apart, so what differs on the sphere is noise of the measurement.
         """
-        batch = encoded.batch
-        noise = torch.stack([self._rounding(video.id, batch.frames[0]) for video in batch.videos])
-        frames = (batch.frames + noise.to(batch.frames)).clamp(0, 1)
-        return self._invert(VideoBatch(videos=batch.videos, frames=frames), encoded.condition)
+        batch, chosen = encoded.batch, list(frames)
+        noise = torch.stack([self._rounding(video.id, batch.frames[0, chosen]) for video in batch.videos])
+        images = (batch.frames[:, chosen] + noise.to(batch.frames)).clamp(0, 1)
+        return encoded.sphere.project(self._latents(images, encoded.condition))
 
     def _rounding(self, name: str, like: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         generator = torch.Generator().manual_seed(int(content_key(name, self.seed)[:15], 16))
         return (torch.rand(like.shape, generator=generator) - 0.5) / GREY_LEVELS
 
     def _invert(self, batch: VideoBatch, condition: Float[Tensor, "v l c"]) -> EncodedVideos:
-        v, n = batch.frames.shape[:2]
-        every = condition.repeat_interleave(n, dim=0)
-        x = self.model.encode(batch.frames.flatten(0, 1), condition=every, tau=self.tau).view(v, n, -1)
+        x = self._latents(batch.frames, condition)
         norms = x.norm(dim=-1)
         sphere = Sphere(norms.mean(-1))
         return EncodedVideos(
@@ -134,6 +132,11 @@ class VideoEncoder:
             condition=condition,
             tau=self.tau,
         )
+
+    def _latents(self, frames: Float[Tensor, "v k 3 h w"], condition: Float[Tensor, "v l c"]) -> Float[Tensor, "v k d"]:
+        v, k = frames.shape[:2]
+        every = condition.repeat_interleave(k, dim=0)
+        return self.model.encode(frames.flatten(0, 1), condition=every, tau=self.tau).view(v, k, -1)
 
     def _condition(self, batch: VideoBatch, index: int) -> Float[Tensor, "1 l c"]:
         video = batch.videos[index]

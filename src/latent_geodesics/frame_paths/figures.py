@@ -57,7 +57,9 @@ def draw_norms(file: Path, table: pd.DataFrame, frames: pd.DataFrame, shown: Seq
         panels[0].set_ylim(0, top)
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8.5)
-        figure.supxlabel("frame", fontsize=9.5)
+        for axes in panels[max(len(kinds) - columns, 0) : len(kinds)]:
+            axes.set_xlabel("frame")
+            axes.tick_params(labelbottom=True)
         figure.supylabel("norm of the geodesic gradient (1/[x])", fontsize=9.5)
 
 
@@ -66,7 +68,7 @@ def _band(axes: Axes, rows: pd.DataFrame, method: str) -> None:
     mean, low, high = by_frame.mean(), by_frame.min(), by_frame.max()
     color, name = _look(method)
     axes.plot(mean.index, mean, color=color, label=name, linewidth=1.6)
-    axes.fill_between(mean.index, low, high, color=color, alpha=0.12, linewidth=0)
+    axes.fill_between(mean.index, low, high, color=color, alpha=0.08, linewidth=0)
 
 
 def _look(method: str) -> tuple[str, str]:
@@ -74,8 +76,9 @@ def _look(method: str) -> tuple[str, str]:
     family = next(name for name in FAMILIES if method.startswith(name))
     color, words = FAMILIES[family]
     parameter = method.removeprefix(family).lstrip("_")
-    unit = {"perturbed": " step", "smoothed": " frames"}.get(family, "")
-    return color, f"{words} ({parameter}{unit})" if parameter else words
+    unit = "step" if family == "perturbed" else "frame"
+    plural = "" if parameter == "1" else "s"
+    return color, f"{words} ({parameter} {unit}{plural})" if parameter else words
 
 
 def draw_kinds(file: Path, table: pd.DataFrame, shown: Sequence[str]) -> None:
@@ -83,7 +86,7 @@ def draw_kinds(file: Path, table: pd.DataFrame, shown: Sequence[str]) -> None:
     kinds = list(dict.fromkeys(table["kind"]))
     controls = table.groupby("kind")["control"].max()
     floors = with_floors(table)
-    with canvas(file, size=(max(0.95 * len(kinds) + 2.2, 6), 4.2)) as figure:
+    with canvas(file, size=(max(0.95 * len(kinds) + 2.2, 9), 4.2)) as figure:
         axes = figure.subplots()
         for column, kind in enumerate(kinds):
             part = floors[floors["kind"] == kind]
@@ -135,15 +138,14 @@ def _sweep(axes: Axes, table: pd.DataFrame, family: str, column: str) -> None:
         places = [0.0, *parameters]
         if family == "smoothed":
             rows.append(part[part["method"] == "great_circle"])
-            places.append(1.5 * parameters[-1])
+            places = list(range(len(rows)))
         intervals = [bootstrap(row[column].to_numpy(dtype=float)) for row in rows]
         axes.plot(places, [found.mean for found in intervals], marker="o", markersize=4, color=color, label=words)
         low, high = [found.low for found in intervals], [found.high for found in intervals]
         axes.fill_between(places, low, high, color=color, alpha=0.18, linewidth=0)
     if family == "smoothed":
-        axes.set_xticks(
-            [0.0, *parameters, 1.5 * parameters[-1]], ["video", *map("{:g}".format, parameters), "great\ncircle"]
-        )
+        words_at = ["video", *(f"{parameter:g}" for parameter in parameters), "great circle"]
+        axes.set_xticks(range(len(words_at)), words_at)
     axes.set_ylim(bottom=0)
 
 
@@ -173,7 +175,8 @@ def _cosines(axes: Axes, table: pd.DataFrame) -> None:
     axes.axvline(1, color="#009E73", linewidth=1.2)
     axes.set_yticks(range(len(kinds)), [kind.replace("_", " ") for kind in kinds], fontsize=7.5)
     axes.invert_yaxis()
-    axes.set_xlim(-1, 1.05)
+    axes.set_xlim(-1.05, 1.05)
+    axes.set_xticks([-1.0, -0.5, 0.0, 0.5, 1.0])
     label(axes, "does the video bend as the score asks?", "cosine (a geodesic of any alpha: 1)", "")
 
 
@@ -191,7 +194,7 @@ def draw_balance(file: Path, table: pd.DataFrame) -> None:
                 )
         top = float(max(table["score_term"].max(), table["curvature_term"].max())) * 1.1
         axes.plot([0, top], [0, top], color="#333333", linewidth=0.8)
-        axes.set_xlim(0, top)
+        axes.set_xlim(0, 1.35 * float(table["score_term"].max()))
         axes.set_ylim(0, top)
         label(axes, "the terms that a geodesic balances", "alpha |score across the path|", "|curvature|")
         axes.legend(fontsize=8, title="crosses: controls", title_fontsize=8)
@@ -201,7 +204,7 @@ def draw_scale(file: Path, scales: pd.DataFrame) -> None:
     """How far frames are apart that lie some frames apart, and the terms of the gradient on sparser frames."""
     with canvas(file, size=(11, 4.1)) as figure:
         apart, terms = figure.subplots(1, 2)
-        lags = scales[scales["lag"].notna()]
+        lags = scales[scales["lag"] > 0]
         kinds = list(dict.fromkeys(lags["kind"]))
         for kind in kinds:
             part = lags[lags["kind"] == kind]
@@ -215,6 +218,9 @@ def draw_scale(file: Path, scales: pd.DataFrame) -> None:
         if len(last):
             smooth = last.iloc[-1] * np.asarray(last.index, dtype=float) / last.index[-1]
             apart.plot(last.index, smooth, color="#333333", linewidth=0.9, linestyle=":", label="straight and even")
+        rounding = scales[(scales["lag"] == 0)]["distance"].mean()
+        if rounding > 0:
+            apart.axhline(rounding, color="#999999", linewidth=1.2, label="what rounding of pixels alone does")
         apart.set_xscale("log", base=2)
         apart.set_yscale("log")
         apart.set_xlim(left=0.45)

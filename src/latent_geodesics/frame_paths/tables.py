@@ -44,7 +44,7 @@ def _numbers(path: PathMeasures, index: int, *, seconds: float, straight: float)
         "norm_high": interval.high,
         "norm_max": float(norms.max()),
         "floor": float(path.floor[index].mean()),
-        "rounding_floor": float(path.rounding_floor[index].mean()),
+        "rounding_floor": float(path.rounding_floor[index]),
         "score_term": float(path.score_term[index].mean()),
         "curvature_term": float(path.curvature_term[index].mean()),
         "cosine": float(path.cosine[index].mean()),
@@ -107,12 +107,7 @@ def sweep_rows(measures: BatchMeasures, alphas: tuple[float, ...]) -> list[dict[
 def with_floors(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a column `noise`: the floor of every row, from the score's draws and the rounding of pixels.
 
-    Where a video was not encoded a second time, the rounding floor is the mean over its kind on the same path, or
-    over all videos; the optimised path has no rounding of its own.
+    The rounding of pixels is known along the video's own path alone; paths made from it count the draws.
     """
-    table = table.copy()
-    rounding = table["rounding_floor"]
-    for groups in (["kind", "method"], ["method"]):
-        rounding = rounding.fillna(table.groupby(groups)["rounding_floor"].transform("mean"))
-    table["noise"] = (table["floor"] ** 2 + rounding.fillna(0.0) ** 2) ** 0.5
-    return table
+    noise = (table["floor"] ** 2 + table["rounding_floor"].fillna(0.0) ** 2) ** 0.5
+    return table.assign(noise=noise)

@@ -208,9 +208,12 @@ class Pipelines:
             tau=pairs.tau,
             density=pairs.density,
         )
-        rows: dict[str, Tensor] = {}
-        for result in results:
-            rows |= {f"{result.method} at tau": result.noisy, result.method: result.images}
+        rows = {
+            "A to B, at tau": interpolation.noisy,
+            "A to B": interpolation.images,
+            "on, at tau": extrapolation.noisy,
+            "on beyond B": extrapolation.images,
+        }
         save_strip(run.folder / "images" / f"{self.pair.id}.png", rows)
         save_animation(
             run.folder / "images" / f"{self.pair.id}.gif", torch.cat([interpolation.images, extrapolation.images[1:]])

@@ -13,7 +13,15 @@ from tqdm.auto import tqdm
 
 from latent_geodesics.data import VideoBatch, VideoData
 from latent_geodesics.errors import UserError
-from latent_geodesics.frame_paths import Analyser, BatchMeasures, Derivatives, EncodedVideos, Optimiser, VideoEncoder
+from latent_geodesics.frame_paths import (
+    Again,
+    Analyser,
+    BatchMeasures,
+    Derivatives,
+    EncodedVideos,
+    Optimiser,
+    VideoEncoder,
+)
 from latent_geodesics.frame_paths.folder import AnalysisFolder
 from latent_geodesics.models import LatentModel
 from latent_geodesics.runner import Run
@@ -39,7 +47,8 @@ class VideoAnalysis:
         draws: How often a score that draws random numbers is sampled.
         strides: Also look at every second, fourth... frame alone.
         alphas: Powers at which the norm is given as well.
-        rounding_videos: Of each kind so many are encoded a second time, to know the noise of the rounding of pixels.
+        rounding_frames: So many frames in the middle of every video are encoded a second time, to know the noise that
+            the rounding of pixels makes: at least 3, or 0 for none.
         shown_videos: Of each kind so many are shown in pictures, with their other paths decoded.
     """
 
@@ -60,16 +69,15 @@ class VideoAnalysis:
         draws: int,
         strides: Sequence[int],
         alphas: Sequence[float],
-        rounding_videos: int = 1,
+        rounding_frames: int = 5,
         shown_videos: int = 1,
     ) -> None:
-        if rounding_videos < 0 or shown_videos < 0:
-            raise UserError(
-                "task.rounding_videos and task.shown_videos must not be negative, got "
-                f"{rounding_videos} and {shown_videos}."
-            )
+        if rounding_frames in (1, 2) or rounding_frames < 0:
+            raise UserError(f"task.rounding_frames must be at least 3, or 0 for none, got {rounding_frames}.")
+        if shown_videos < 0:
+            raise UserError(f"task.shown_videos must not be negative, got {shown_videos}.")
         self.model, self.data = model, data
-        self.rounding_videos, self.shown_videos = rounding_videos, shown_videos
+        self.rounding_frames, self.shown_videos = rounding_frames, shown_videos
         self._encoder = VideoEncoder(model=model, tau=tau, textual_inversion=textual_inversion)
         self._analyser = Analyser(
             score=score,
@@ -97,24 +105,31 @@ class VideoAnalysis:
                     started = time.perf_counter()
                     encoded = encoder.encode(batch)
                     seconds = (time.perf_counter() - started) / len(batch)
-                    again, shown = self._chosen(batch, seen)
-                    twice = {index: encoder.encode_again(encoded.restrict([index])) for index in again}
-                    measures = analyser.analyse(encoded, again=twice)
-                    folder.add(measures, encoding_seconds=seconds, pictures=self._pictures(encoded, measures, shown))
+                    measures = analyser.analyse(encoded, again=self._again(encoder, encoded))
+                    pictures = self._pictures(encoded, measures, self._shown(batch, seen))
+                    folder.add(measures, encoding_seconds=seconds, pictures=pictures)
                     progress.update(len(batch))
         except KeyboardInterrupt:
             folder.finish()
             raise
         return folder.finish()
 
-    def _chosen(self, batch: VideoBatch, seen: dict[str, int]) -> tuple[list[int], list[int]]:
-        """Which videos of the batch are encoded twice and which are shown: the first of each kind."""
-        again, shown = [], []
+    def _again(self, encoder: VideoEncoder, encoded: EncodedVideos) -> Again | None:
+        """The frames in the middle once more."""
+        if not self.rounding_frames:
+            return None
+        count = min(self.rounding_frames, encoded.points.shape[1])
+        start = (encoded.points.shape[1] - count) // 2
+        frames = range(start, start + count)
+        return Again(frames=frames, points=encoder.encode_again(encoded, frames))
+
+    def _shown(self, batch: VideoBatch, seen: dict[str, int]) -> list[int]:
+        """Which videos of the batch are shown: the first of each kind."""
+        shown = []
         for index, video in enumerate(batch.videos):
             number = seen[video.kind] = seen.get(video.kind, 0) + 1
-            again += [index] * (number <= self.rounding_videos)
             shown += [index] * (number <= self.shown_videos)
-        return again, shown
+        return shown
 
     def _pictures(
         self, encoded: EncodedVideos, measures: BatchMeasures, shown: Sequence[int]
