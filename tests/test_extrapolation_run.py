@@ -93,6 +93,7 @@ def test_integrators_agree_and_are_listed(extrapolate, folder):
     assert [int(row["evaluations"]) for row in rows if row["method"] == "rk4"] == [81]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_paths_and_another_others(extrapolate, folder):
     tables = []
     for out, seed in (("first", 0), ("second", 0), ("third", 1)):
@@ -149,6 +150,7 @@ def test_what_cannot_be_done_is_one_sentence(extrapolate, arguments, images, wor
     assert words in outcome.sentence
 
 
+@pytest.mark.slow
 def test_a_path_that_leaves_what_is_plausible_says_so(extrapolate, folder):
     outcome = extrapolate("velocity=[random]", "velocities.random.angle=1.5", "alpha=0", images="in/a.png")
     assert outcome.code == 0, outcome.stderr
