@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -134,6 +135,41 @@ def test_everything_is_written_in_four_formats_with_a_picture(tmp_path):
     long = pd.read_csv(tmp_path / "out" / "comparison.csv")
     assert set(long["n"]) == {6}
     assert "data:image/png;base64" in (tmp_path / "out" / "report.html").read_text()
+
+
+def add_measured(folder, value, standard_error):
+    """What a run measured as a whole."""
+    record = {"method": "geodesic", "column": "fd_clevr@raw", "value": value, "standard_error": standard_error}
+    (folder / "metrics.json").write_text(json.dumps({"records": [record]}))
+
+
+def test_numbers_of_a_whole_run_have_a_table_with_their_own_error(tmp_path):
+    for seed, value in ((0, 10.0), (1, 12.0)):
+        add_measured(write_run(tmp_path / "runs" / str(seed), alpha=1.0, seed=seed), value, 2.0)
+    summary = write_comparison(tmp_path / "out", find_runs([tmp_path / "runs"]), baseline="slerp")
+    assert summary["geodesic/fd_clevr@raw"] == 11.0
+    assert "slerp/fd_clevr@raw" not in summary
+    long = pd.read_csv(tmp_path / "out" / "protocols.csv").set_index("method")
+    cell = long.loc["geodesic"]
+    assert (cell["mean"], cell["n"]) == (11.0, 6)
+    assert (cell["low"], cell["high"]) == pytest.approx((11 - 3.92, 11 + 3.92), abs=1e-3)
+    assert "11 [7.08, 14.9]" in (tmp_path / "out" / "protocols.md").read_text()
+    assert "fd_clevr" not in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_each_setting_has_its_own_measured_numbers(tmp_path):
+    for alpha in (0.5, 1.0):
+        add_measured(write_run(tmp_path / str(alpha), alpha=alpha), 20 * alpha, None)
+    table = compare_runs(find_runs([tmp_path]), baseline="slerp", columns=["length", "fd_clevr@raw"])
+    assert row_of(table, "geodesic", alpha=0.5).cells["fd_clevr@raw"].mean == 10
+    assert row_of(table, "geodesic", alpha=1.0).cells["fd_clevr@raw"].mean == 20
+    assert math.isnan(row_of(table, "slerp", alpha=1.0).cells["fd_clevr@raw"].mean)
+
+
+def test_a_broken_metrics_file_is_refused_in_a_sentence(tmp_path):
+    (write_run(tmp_path / "run", alpha=1.0) / "metrics.json").write_text('{"records": [{}]}')
+    with pytest.raises(UserError, match="metrics.json"):
+        find_runs([tmp_path])
 
 
 @pytest.mark.parametrize("make", ["nothing", "empty", "no_columns", "broken"])

@@ -190,6 +190,26 @@ def test_set_distances_compare_the_frames_that_a_protocol_names():
     assert "biased upwards: 6 images in 64 dimensions" in origin.notes
 
 
+def test_the_standard_error_of_a_set_distance_is_the_jackknifes():
+    network, frames = ClevrFeatures(folder=NETWORK), sequences(5)
+    protocol = Protocol(name="raw", source=None, generated=AllFrames(), kernel=True)
+
+    def gathered(rows):
+        metric = FeatureDistances(network=network, protocols={"raw": protocol}, least=2)
+        for row in rows:
+            metric.update(measured(frames[row : row + 1], start=row))
+        return metric
+
+    errors = gathered(range(5)).standard_errors()
+    without = [gathered([row for row in range(5) if row != left_out]).compute() for left_out in range(5)]
+    for name in ("fd_clevr@raw", "kd_clevr@raw"):
+        values = torch.stack([one[name] for one in without])
+        expected = (4 / 5 * (values - values.mean()).square().sum()).sqrt()
+        assert errors[name] == pytest.approx(float(expected), rel=1e-6)
+        assert errors[name] > 0
+    assert gathered(range(2)).standard_errors() == {}
+
+
 def test_a_cross_fade_is_found_out_and_a_motion_is_not():
     faded, moved = (
         CrossFade().measure(measured(frames[None])) for frames in (fade(7), motion(7, start=0.15, end=0.85))

@@ -12,7 +12,7 @@ import torch
 from latent_geodesics.data.images import read_image
 from latent_geodesics.errors import UserError
 from latent_geodesics.metrics.attributes import object_errors
-from latent_geodesics.metrics.base import true_frames
+from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.metrics.objects import SeenObject, match, see_objects
 from latent_geodesics.models.attributes import DetectedObject, shared_network
 from latent_geodesics.rendering.between import floor_position, scene_between

@@ -6,18 +6,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 
+from latent_geodesics.comparison.report import write_protocols, write_tables
+from latent_geodesics.comparison.runs import find_runs
 from latent_geodesics.errors import UserError
 from latent_geodesics.figures import Curve, draw_overview, draw_pair
 from latent_geodesics.files import write_json, write_text
 from latent_geodesics.metrics import MetricRecord
 from latent_geodesics.report import PairPage, write_report
-from latent_geodesics.results import BatchResult, MethodResult, summarise
+from latent_geodesics.results import BatchResult, MethodResult, broken_pairs, summarise
 from latent_geodesics.runner import Run
 from latent_geodesics.strips import save_animation, save_strip
 
 __all__ = ["RunFolder"]
+
+BASELINE = "slerp"
 
 
 class RunFolder(pl.Callback):
@@ -46,13 +51,12 @@ class RunFolder(pl.Callback):
         """Writes what a batch gave, the numbers first: they are small, and a full disk may spare them."""
         result: BatchResult = outputs["result"]
         rows = [
-            [method.row(index, pair=pair.id, group=pair.group) for method in result.methods]
-            for index, pair in enumerate(result.pairs.batch.pairs)
-        ]
+            [one.row for one in result.of_pair(place)] for place in range(len(result.pairs.batch))
+        ]  # fmt: skip
         self.rows.extend(row for of_pair in rows for row in of_pair)
         write_text(self.run.folder / "results.csv", self.table.to_csv(index=False))
-        for index, of_pair in enumerate(rows):
-            self._write_pair(result, index, of_pair)
+        for place, of_pair in enumerate(rows):
+            self._write_pair(result, place, of_pair)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -67,7 +71,7 @@ class RunFolder(pl.Callback):
 
         Raises:
             KeyboardInterrupt: when the run was interrupted before its last pair (what was finished is written first).
-            UserError: when the score of some pair was not finite, so that not all of the run worked.
+            UserError: when a method failed on some pair, so that not all of the run worked.
         """
         if not self.rows:
             raise KeyboardInterrupt
@@ -76,6 +80,9 @@ class RunFolder(pl.Callback):
             f"{record.method}/{record.column}": record.value for record in records if np.isfinite(record.value)
         }
         write_json(folder / "metrics.json", {"records": [record.as_dict() for record in records]})
+        own = find_runs([folder])
+        write_tables(folder, own, baseline=BASELINE)
+        write_protocols(folder, own, baseline=BASELINE)
         draw_overview(folder / "figures" / "overview.png", table)
         write_report(folder, table=table, summary=summary, pages=self.pages, config=self.run.config, records=records)
         self.run.logger.table("results", list(table.columns), table.to_numpy().tolist())
@@ -83,26 +90,25 @@ class RunFolder(pl.Callback):
             self.run.logger.picture("overview", folder / "figures" / "overview.png")
         if len(self.pages) < self.expected:
             raise KeyboardInterrupt
-        broken = table[table["status"] == "non_finite_score"]
-        if len(broken):
-            named = ", ".join(broken["pair"].unique())
-            raise UserError(
-                f"The score of {len(broken)} of {len(table)} paths was not finite ({named}): the other results are in "
-                f"'{folder}'; try a larger tau, a smaller alpha, or float32 weights."
-            )
+        broken = broken_pairs(table, folder)
+        if broken:
+            raise UserError(broken)
         return summary
 
-    def _write_pair(self, result: BatchResult, index: int, numbers: list[dict[str, Any]]) -> None:
+    def _write_pair(self, result: BatchResult, place: int, numbers: list[dict[str, Any]]) -> None:
         batch, folder = result.pairs.batch, self.run.folder
-        pair = batch.pairs[index]
-        truth = batch.truth[index]
-        rows = {method.method: method.morph.frames[index] for method in result.methods}
+        pair = batch.pairs[place]
+        truth = batch.truth[place]
+        made = [one for one in result.of_pair(place) if not one.failed]
+        rows = {one.method: one.frames for one in made}
         if truth is not None:
             rows = {"true frames": truth} | rows
+        if not rows:
+            rows = {"the two images": torch.stack([batch.images_a[place], batch.images_b[place]])}
         save_strip(folder / "images" / f"{pair.id}.png", rows)
         for name, frames in rows.items():
             save_animation(folder / "images" / f"{pair.id}_{name.replace(' ', '_')}.gif", frames)
-        curves = [_curve(method, index) for method in result.methods if method.curves is not None]
+        curves = [_curve(one.result, one.index) for one in made if one.result.curves is not None]
         if curves:
             draw_pair(folder / "figures" / f"{pair.id}.png", curves, density=result.pairs.density)
         self.pages.append(

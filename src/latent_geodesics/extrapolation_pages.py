@@ -16,7 +16,7 @@ from latent_geodesics.extrapolation_figures import Band, PathCurve, draw_departu
 from latent_geodesics.extrapolation_report import BASELINES, summarise_extrapolation, write_extrapolation_report
 from latent_geodesics.files import replacing, write_text
 from latent_geodesics.methods.departure import Departure, Launch, Setting
-from latent_geodesics.methods.lines import CLOSED_FORM
+from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.methods.velocities import InitialVelocity
 from latent_geodesics.metrics import PathCurves
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, PlausibilityCurves, RealLatents

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from latent_geodesics.methods.departure import Setting
-from latent_geodesics.methods.lines import CLOSED_FORM
+from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.methods.velocities import InitialVelocity
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, LEFT_PLAUSIBLE_SENTENCE, RealLatents
 from latent_geodesics.pages import Picture, Section, write_page

@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 
 from latent_geodesics.files import write_text
-from latent_geodesics.methods.lines import CLOSED_FORM
+from latent_geodesics.methods.statuses import status_sentence
 from latent_geodesics.metrics import MetricRecord, known_columns
 from latent_geodesics.pages import number, render_template
-from latent_geodesics.records import Status
 from latent_geodesics.results import HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 __all__ = ["COLUMNS", "PairPage", "write_report"]
@@ -92,7 +91,7 @@ def write_report(
         protocols=_protocol_rows(records, methods),
         notes=_protocol_notes(records),
         verdicts=_verdicts(summary),
-        statuses={name: (_remedy(name), int((table["status"] == name).sum())) for name in statuses},
+        statuses={name: (status_sentence(name), int((table["status"] == name).sum())) for name in statuses},
         overview="figures/overview.png" if (folder / "figures" / "overview.png").exists() else None,
         pages=[(page, _page_rows(page, columns)) for page in pages],
     )
@@ -165,9 +164,3 @@ def _verdicts(summary: Mapping[str, float]) -> list[tuple[str, str, float]]:
             if share is not None:
                 found.append((method.replace("_", " "), words, share))
     return found
-
-
-def _remedy(status: str) -> str:
-    if status == CLOSED_FORM:
-        return "The path is known in closed form: nothing was solved, and it is no geodesic of the density."
-    return Status(status).sentence

@@ -10,46 +10,109 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.methods import EncodedPairs, Morph
+from latent_geodesics.methods.statuses import FAILED
 from latent_geodesics.metrics import PathCurves, known_columns
+from latent_geodesics.records import Status
 
-__all__ = ["BatchResult", "MethodResult", "summarise", "wins"]
+__all__ = ["BatchResult", "MethodResult", "PairResult", "broken_pairs", "summarise", "wins"]
 
-DESCRIPTIVE = ("pair", "group", "method", "status")
+DESCRIPTIVE = ("pair", "group", "method", "status", "failure")
 LOWER_IS_BETTER = (*(name for name, column in known_columns().items() if column.better == "lower"), "seconds")
 HIGHER_IS_BETTER = tuple(name for name, column in known_columns().items() if column.better == "higher")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodResult:
-    """What one method made of a batch of pairs, and how it measured."""
+    """What one method made of some pairs, and how it measured; `failure` says what it raised instead."""
 
     method: str
+    pairs: EncodedPairs
     morph: Morph
     curves: PathCurves | None
     scores: Mapping[str, Float[Tensor, " p"]]
+    failure: str | None = None
 
-    def row(self, index: int, *, pair: str, group: str) -> dict[str, Any]:
-        """The line of `results.csv` for one pair of the batch."""
+    def row(self, index: int) -> dict[str, Any]:
+        """The line of `results.csv` for one of the pairs; only a failed one has the column `failure`."""
+        pair = self.pairs.batch.pairs[index]
         numbers = {name: float(values[index]) for name, values in self.scores.items()}
+        failure = {} if self.failure is None else {"failure": self.failure}
         return {
-            "pair": pair,
-            "group": group,
+            "pair": pair.id,
+            "group": pair.group,
             "method": self.method,
             "status": self.morph.statuses[index],
             "seconds": self.morph.seconds,
             "evaluations": int(self.morph.evaluations[index]),
             "unet_calls": self.morph.unet_calls,
             "peak_memory_mb": self.morph.peak_memory_mb,
-        } | numbers
+        } | numbers | failure  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairResult:
+    """What one method made of one pair: a `MethodResult` and the place of the pair in it."""
+
+    result: MethodResult
+    index: int
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.result.method
+
+    @property
+    def frames(self) -> Float[Tensor, "n 3 h w"]:
+        """Its sequence; NaN where it failed."""
+        return self.result.morph.frames[self.index]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the method raised an error, so that there is nothing to show."""
+        return self.result.failure is not None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The line of `results.csv`."""
+        return self.result.row(self.index)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResult:
-    """What all methods made of a batch of pairs; `u` are the positions of the frames."""
+    """What all methods made of a batch of pairs; `u` are the positions of the frames.
+
+    A method that failed on the batch as a whole has several results, which hold every pair once between them.
+    """
 
     pairs: EncodedPairs
     u: Float[Tensor, " n"]
     methods: tuple[MethodResult, ...]
+
+    def of_pair(self, place: int) -> list[PairResult]:
+        """What each method made of the pair at a place of the batch, in the methods' order."""
+        wanted = self.pairs.batch.ids[place]
+        return [
+            PairResult(result=result, index=result.pairs.batch.ids.index(wanted))
+            for result in self.methods
+            if wanted in result.pairs.batch.ids
+        ]
+
+
+def broken_pairs(table: pd.DataFrame, folder: object) -> str | None:
+    """One sentence on the sequences of a table that are none; None if all are whole.
+
+    Args:
+        table: A row a pair and method.
+        folder: Where the others are.
+    """
+    lost = table[table["status"].isin((FAILED, Status.NON_FINITE_SCORE.value))]
+    if lost.empty:
+        return None
+    named = "; ".join(f"{method} on {', '.join(rows['pair'])}" for method, rows in lost.groupby("method", sort=False))
+    said = f"{len(lost)} of {len(table)} sequences failed ({named}): the others are in '{folder}'."
+    if (lost["status"] == FAILED).any():
+        return f"{said} The first said: {lost['failure'].dropna().iloc[0]}"
+    return f"{said} The score was not finite: try a larger tau, a smaller alpha, or float32 weights."
 
 
 def summarise(table: pd.DataFrame) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Run folders as data: what each was asked for and what it found."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from latent_geodesics.errors import UserError
 
 __all__ = ["RunRecord", "find_runs", "varied_settings"]
 
-CONFIG, RESULTS = "config.yaml", "results.csv"
+CONFIG, RESULTS, METRICS = "config.yaml", "results.csv", "metrics.json"
+MEASURED = ("method", "column", "value", "standard_error")
 # What differs between any two runs and says nothing of what they computed.
 INCIDENTAL = ("output_dir", "logger", "expected", "trainer")
 
@@ -26,11 +28,13 @@ class RunRecord:
         folder: Where it lies.
         settings: Its configuration, flat: `data.limit` -> value, `solver` -> the option chosen of that group.
         table: Its `results.csv`, a row for each pair and method.
+        measured: Its numbers that are no means over pairs, such as FID: method, column, value, standard_error.
     """
 
     folder: Path
     settings: Mapping[str, Any]
     table: pd.DataFrame
+    measured: pd.DataFrame
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[RunRecord]:
@@ -85,7 +89,19 @@ def _read(folder: Path) -> RunRecord:
     if missing:
         raise UserError(f"'{folder / RESULTS}' has no column {', '.join(sorted(missing))}: it is not a run's table.")
     assert isinstance(settings, dict)
-    return RunRecord(folder=folder, settings=dict(settings.pop("choices", {})) | _flat(settings), table=table)
+    chosen = dict(settings.pop("choices", {}))
+    return RunRecord(folder=folder, settings=chosen | _flat(settings), table=table, measured=_measured(folder, table))
+
+
+def _measured(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    file = folder / METRICS
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))["records"] if file.is_file() else []
+        lines = [{name: record[name] for name in MEASURED} for record in records]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{file}' cannot be read ({error!r}): leave the run out or run it again.") from error
+    found = pd.DataFrame(lines, columns=list(MEASURED)).astype({"value": float, "standard_error": float})
+    return found[~found["column"].isin(table.columns)]
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """How sure a mean is, and whether two methods differ on the same pairs.
 
-`interval`: the percentile bootstrap over pairs (Efron, 1979). `paired_difference`: the mean difference over the pairs
-that both have, its bootstrap interval, and the two-sided p-value of Wilcoxon's signed-rank test (1945), which asks for
-no normal distribution. `holm`: p-values corrected for asking about several methods at once (Holm, 1979).
+`interval`: the percentile bootstrap over pairs (Efron, 1979). `normal_interval`: of a number with a standard error.
+`paired_difference`: the mean difference over the pairs that both have, its bootstrap interval, and the two-sided
+p-value of Wilcoxon's signed-rank test (1945), which asks for no normal distribution. `holm`: p-values corrected for
+asking about several methods at once (Holm, 1979).
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-__all__ = ["Difference", "Interval", "holm", "interval", "paired_difference"]
+__all__ = ["Difference", "Interval", "holm", "interval", "normal_interval", "paired_difference"]
 
 LEVEL = 0.95
 DRAWS = 2000
@@ -49,6 +50,12 @@ def interval(values: Sequence[float] | np.ndarray, *, seed: int = 0) -> Interval
     drawn = np.random.default_rng(seed).choice(numbers, size=(DRAWS, len(numbers))).mean(1)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(mean=mean, low=float(low), high=float(high), n=len(numbers))
+
+
+def normal_interval(mean: float, standard_error: float, *, n: int) -> Interval:
+    """The interval of a number whose standard error is known; NaN bounds where it is not."""
+    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * standard_error
+    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
 
 
 def paired_difference(ours: "pd.Series[float]", theirs: "pd.Series[float]", *, seed: int = 0) -> Difference:

@@ -2,6 +2,7 @@
 
 Pairs are the unit: where runs differ in their seed alone, a pair's values are averaged over the seeds first, so that
 seeds do not count as pairs. A path that failed has no numbers; it lowers `n` and is counted in the column `failed`.
+Numbers that are no means over pairs, such as FID, come with their own standard error; no test is made of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,14 +13,23 @@ import numpy as np
 import pandas as pd
 
 from latent_geodesics.comparison.runs import RunRecord, varied_settings
-from latent_geodesics.comparison.statistics import Difference, Interval, holm, interval, paired_difference
+from latent_geodesics.comparison.statistics import (
+    Difference,
+    Interval,
+    holm,
+    interval,
+    normal_interval,
+    paired_difference,
+)
+from latent_geodesics.methods.statuses import FAILED
 from latent_geodesics.pages import number
+from latent_geodesics.records import Status
 from latent_geodesics.results import DESCRIPTIVE, HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 __all__ = ["ComparisonTable", "Row", "compare_runs"]
 
 SEED = "seed"
-FAILED = ("non_finite_score", "failed")
+LOST = (FAILED, Status.NON_FINITE_SCORE.value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,39 +132,57 @@ def compare_runs(
         runs: At least one.
         baseline: The method that differences and tests refer to, under the same setting; None, or a name that no run
             has, for none.
-        columns: Which columns of `results.csv`, in order; all numbers if not given.
+        columns: Which columns of `results.csv` and `metrics.json`, in order; all numbers if not given.
     """
     varied = [name for name in varied_settings(runs) if name != SEED]
-    gathered = pd.concat(
-        [run.table.assign(**{f"@{name}": repr(run.settings.get(name)) for name in varied}) for run in runs]
-    )
+    gathered = _gathered([run.table for run in runs], runs, varied)
+    measured = _gathered([run.measured for run in runs], runs, varied)
     numbers = [
         name for name in gathered.columns
         if name not in DESCRIPTIVE and not name.startswith("@") and pd.api.types.is_numeric_dtype(gathered[name])
     ]  # fmt: skip
-    chosen = [name for name in (columns or numbers) if name in numbers]
+    known = [*numbers, *dict.fromkeys(measured["column"])]
+    chosen = [name for name in (columns or known) if name in known]
+    averaged = [name for name in chosen if name in numbers]
     values: dict[Any, Any] = {repr(run.settings.get(name)): run.settings.get(name) for run in runs for name in varied}
     rows: list[Row] = []
     keys = [f"@{name}" for name in varied]
     groups = gathered.groupby(keys, sort=False) if keys else [((), gathered)]
     for setting, part in groups:
-        means = {str(name): _by_pair(of_method, chosen) for name, of_method in part.groupby("method", sort=False)}
+        means = {str(name): _by_pair(of_method, averaged) for name, of_method in part.groupby("method", sort=False)}
         reference = means.get(baseline) if baseline is not None else None
+        whole = measured[(measured[keys] == list(setting)).all(axis=1)] if keys else measured
+        settings = {name: values[shown] for name, shown in zip(varied, setting, strict=True)}
         for method, by_pair in means.items():
-            other = None if method == baseline else reference
-            rows.append(
-                Row(
-                    method=method,
-                    settings={name: values[shown] for name, shown in zip(varied, setting, strict=True)},
-                    cells={name: interval(by_pair[name].to_numpy()) for name in chosen},
-                    against={}
-                    if other is None
-                    else {name: paired_difference(by_pair[name], other[name]) for name in chosen},
-                    failed=int(part[(part["method"] == method) & part["status"].isin(FAILED)].shape[0]),
-                )
-            )
-    known = baseline if any(row.against for row in rows) else None
-    return ComparisonTable(rows=_corrected(rows, chosen), columns=chosen, varied=varied, baseline=known)
+            failed = part[(part["method"] == method) & part["status"].isin(LOST)]
+            pairs = len(by_pair) - failed["pair"].nunique()
+            cells = {name: interval(by_pair[name].to_numpy()) for name in averaged} | {
+                name: _over_seeds(whole[whole["method"] == method], name, pairs)
+                for name in chosen if name not in averaged
+            }  # fmt: skip
+            against = {} if reference is None or method == baseline else {
+                name: paired_difference(by_pair[name], reference[name]) for name in averaged
+            }  # fmt: skip
+            cells = {name: cells[name] for name in chosen}
+            rows.append(Row(method=method, settings=settings, cells=cells, against=against, failed=len(failed)))
+    reference_name = baseline if any(row.against for row in rows) else None
+    return ComparisonTable(rows=_corrected(rows, averaged), columns=chosen, varied=varied, baseline=reference_name)
+
+
+def _gathered(tables: Sequence[pd.DataFrame], runs: Sequence[RunRecord], varied: Sequence[str]) -> pd.DataFrame:
+    """The runs' tables as one, with a column `@<name>` for each setting that varies."""
+    return pd.concat(
+        [
+            table.assign(**{f"@{name}": repr(run.settings.get(name)) for name in varied})
+            for table, run in zip(tables, runs, strict=True)
+        ]
+    )
+
+
+def _over_seeds(measured: pd.DataFrame, column: str, pairs: int) -> Interval:
+    """The mean over runs that differ in their seed; they share their pairs, so that it is no surer than one of them."""
+    found = measured[measured["column"] == column]
+    return normal_interval(float(found["value"].mean()), float(found["standard_error"].mean()), n=pairs)
 
 
 def _by_pair(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from latent_geodesics.methods.adain_slerp import AdainSlerp
 from latent_geodesics.methods.aid import InnerAttentionInterpolation, OuterAttentionInterpolation
+from latent_geodesics.methods.attempts import Attempt, attempt
 from latent_geodesics.methods.base import CurveMethod, Method, Morph, PairMethod, PathMethod, TimedMethod
 from latent_geodesics.methods.diffmorpher import DiffMorpher
 from latent_geodesics.methods.encoding import EncodedPairs, PairEncoder
@@ -15,11 +16,13 @@ from latent_geodesics.methods.noise_diffusion import NoiseDiffusion
 from latent_geodesics.methods.references import AutoencodedTruth, CrossFade, InvertedTruth, TrueFrames
 from latent_geodesics.methods.retimed import Retimed
 from latent_geodesics.methods.smooth_diffusion import SmoothDiffusion
+from latent_geodesics.methods.statuses import status_sentence
 from latent_geodesics.methods.timing import AttributeDistance, PerceptualTiming, Timing
 from latent_geodesics.methods.wang_golland import WangGolland
 
 __all__ = [
     "AdainSlerp",
+    "Attempt",
     "AttributeDistance",
     "AutoencodedTruth",
     "CrossFade",
@@ -49,4 +52,6 @@ __all__ = [
     "Timing",
     "TrueFrames",
     "WangGolland",
+    "attempt",
+    "status_sentence",
 ]

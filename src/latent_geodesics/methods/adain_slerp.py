@@ -7,7 +7,8 @@ from latent_geodesics.manifold import Euclidean, Manifold
 from latent_geodesics.methods.base import CurveMethod
 from latent_geodesics.methods.curves import FormulaPath, adain, slerp
 from latent_geodesics.methods.encoding import EncodedPairs
-from latent_geodesics.methods.lines import CLOSED_FORM, known_solution
+from latent_geodesics.methods.lines import known_solution
+from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.records import BoundaryProblem, Solution
 
 __all__ = ["AdainSlerp"]

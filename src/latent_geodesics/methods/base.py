@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from latent_geodesics.manifold import Manifold
 from latent_geodesics.methods.cost import Meter
 from latent_geodesics.methods.encoding import EncodedPairs
+from latent_geodesics.methods.statuses import SAMPLED
 from latent_geodesics.methods.timing import Draw, Timing
 from latent_geodesics.models.embedding_cache import content_key
 from latent_geodesics.records import BoundaryProblem, Solution
@@ -123,7 +124,7 @@ class PairMethod(TimedMethod):
         status: What the table says of a pair.
     """
 
-    status: ClassVar[str] = "sampled"
+    status: ClassVar[str] = SAMPLED
 
     @abstractmethod
     def sequence(self, pair: EncodedPairs) -> AbstractContextManager[Draw]:

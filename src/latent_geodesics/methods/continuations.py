@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latent_geodesics.hermite import HermitePath
 from latent_geodesics.manifold import Euclidean, Manifold, Sphere
-from latent_geodesics.methods.lines import CLOSED_FORM
+from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.path import Path, StraightLine
 from latent_geodesics.records import InitialProblem, Solution, Status, Trace
 from latent_geodesics.solvers import InitialSolver

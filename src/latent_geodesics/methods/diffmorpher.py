@@ -11,6 +11,7 @@ from latent_geodesics.methods.base import PairMethod
 from latent_geodesics.methods.curves import adain, slerp
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.sampling import check_share, check_tau, frame_groups, guided, noise_level
+from latent_geodesics.methods.statuses import TRAINED
 from latent_geodesics.methods.timing import Draw
 from latent_geodesics.models.attention import Inner
 from latent_geodesics.models.ddim import descend, sampling_levels
@@ -44,7 +45,7 @@ class DiffMorpher(PairMethod):
         seed: Seed of the LoRAs' training.
     """
 
-    status = "trained"
+    status = TRAINED
 
     def __init__(
         self,

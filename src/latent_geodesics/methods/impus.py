@@ -13,6 +13,7 @@ from latent_geodesics.methods.base import PairMethod, pair_seed
 from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.sampling import check_tau, noise_level, noisy_ends
+from latent_geodesics.methods.statuses import TRAINED
 from latent_geodesics.methods.timing import Distance, Draw
 from latent_geodesics.models.ddim import descend, sampling_levels, times
 from latent_geodesics.models.lora import Loras
@@ -60,7 +61,7 @@ class Impus(PairMethod):
         seed: Seed of all training.
     """
 
-    status = "trained"
+    status = TRAINED
 
     def __init__(
         self,

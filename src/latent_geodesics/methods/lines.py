@@ -9,12 +9,11 @@ import torch
 
 from latent_geodesics.manifold import Euclidean, Manifold
 from latent_geodesics.methods.base import PathMethod
+from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.path import Path, StraightLine, shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status, Trace
 
-__all__ = ["CLOSED_FORM", "ClosedForm", "Lerp", "Slerp", "known_solution"]
-
-CLOSED_FORM = "closed_form"
+__all__ = ["ClosedForm", "Lerp", "Slerp", "known_solution"]
 
 
 class ClosedForm(PathMethod):

@@ -14,7 +14,7 @@ from torch import Tensor
 from latent_geodesics.errors import UserError
 from latent_geodesics.methods.base import Method, Morph
 from latent_geodesics.methods.encoding import EncodedPairs
-from latent_geodesics.methods.lines import CLOSED_FORM
+from latent_geodesics.methods.statuses import CLOSED_FORM
 
 __all__ = ["AutoencodedTruth", "CrossFade", "InvertedTruth", "TrueFrames"]
 

@@ -1,17 +1,7 @@
 """Metrics of sequences of images, of the paths that they came from and of sets of images, behind one seam."""
 
 from latent_geodesics.metrics.attributes import AttributeErrors
-from latent_geodesics.metrics.base import (
-    FrameDistances,
-    FrameMetric,
-    MeasuredMorph,
-    Memory,
-    MorphMetric,
-    Provenance,
-    RunFacts,
-    SequenceMetric,
-    SetMetric,
-)
+from latent_geodesics.metrics.base import FrameMetric, MorphMetric, Provenance, RunFacts, SequenceMetric, SetMetric
 from latent_geodesics.metrics.columns import Column, known_columns
 from latent_geodesics.metrics.cross_fade import CrossFade
 from latent_geodesics.metrics.curves import PathCurves, path_curves
@@ -19,6 +9,7 @@ from latent_geodesics.metrics.feature_distances import FeatureDistances
 from latent_geodesics.metrics.features import ClevrFeatures, FeatureNetwork, Inception
 from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
 from latent_geodesics.metrics.inputs import ImageNetRange, InputRange, SignedRange, UnitRange
+from latent_geodesics.metrics.measured import FrameDistances, MeasuredMorph, Memory
 from latent_geodesics.metrics.networks import ClevrPerception, Lpips, PerceptualNetwork
 from latent_geodesics.metrics.optical_flow import OpticalFlow
 from latent_geodesics.metrics.panel import MetricPanel, MetricRecord, check_metrics

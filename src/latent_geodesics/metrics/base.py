@@ -7,146 +7,28 @@ as rows of a table need them; a `SetMetric` compares all images of a run with ot
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.methods import EncodedPairs, Morph
 from latent_geodesics.metrics.columns import Column
-from latent_geodesics.metrics.curves import PathCurves
-from latent_geodesics.metrics.networks import PerceptualNetwork
+from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.models.weights import Requirement
 
 __all__ = [
-    "FrameDistances",
     "FrameMetric",
-    "MeasuredMorph",
-    "Memory",
     "MorphMetric",
     "Provenance",
     "RunFacts",
     "SequenceMetric",
     "SetMetric",
-    "true_frames",
 ]
-
-T = TypeVar("T")
-
-_FRAMES = 4
-
-
-class Memory:
-    """What several metrics need of the same images, found once."""
-
-    def __init__(self) -> None:
-        self._found: dict[Hashable, Any] = {}
-
-    def recall(self, key: Hashable, find: Callable[[], T]) -> T:
-        """What was found under a key before, or else is found now."""
-        if key not in self._found:
-            self._found[key] = find()
-        found: T = self._found[key]
-        return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameDistances:
-    """Perceptual distances of sequences, from one pass over their frames.
-
-    Attributes:
-        steps: D(x_k, x_{k+1}).
-        truth: D(x_k, y_k) to the true frames y; NaN for pairs that have none.
-    """
-
-    steps: Float[Tensor, "*p m"]
-    truth: Float[Tensor, "*p n"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredMorph:
-    """A method's sequences with what metrics may need of them.
-
-    Attributes:
-        pairs: The pairs, their true frames among them.
-        morph: What the method made.
-        u: The positions of its frames in [0, 1].
-        curves: Density, speed and residual along its path, for the methods that have a path.
-        own: Found once for these sequences.
-        shared: Found once for these pairs, whatever the method.
-
-    Raises:
-        UserError: when the frames are of another size than the images.
-    """
-
-    pairs: EncodedPairs
-    morph: Morph
-    u: Float[Tensor, " n"]
-    curves: PathCurves | None
-    own: Memory = field(default_factory=Memory, repr=False, compare=False)
-    shared: Memory = field(default_factory=Memory, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        height, width = self.morph.frames.shape[-2:]
-        wanted = tuple(self.pairs.batch.images_a.shape[-2:])
-        if (height, width) != wanted:
-            raise UserError(
-                f"The frames of a sequence have {width} x {height} pixels and its images {wanted[1]} x {wanted[0]}: "
-                "metrics compare images of one size, so the method must give frames of the size of the images."
-            )
-
-    @property
-    def failed(self) -> Bool[Tensor, " p"]:
-        """Which sequences are none, because their frames are not all numbers."""
-        return ~self.morph.frames.isfinite().flatten(1).all(-1).cpu()
-
-    def truth(self, row: int) -> Float[Tensor, "n 3 h w"] | None:
-        """The true frames of a pair at the positions of the sequence; None where it has none there."""
-        return true_frames(self.pairs.batch.truth[row], len(self.u))
-
-    def distances(self, network: PerceptualNetwork) -> FrameDistances:
-        """The distances that sequence metrics are made of; each frame goes through the network once."""
-        return self.own.recall(("distances", network.key), lambda: self._distances(network))
-
-    def _distances(self, network: PerceptualNetwork) -> FrameDistances:
-        found = [_distances(network, frames, self.truth(row)) for row, frames in enumerate(self.morph.frames)]
-        return FrameDistances(
-            steps=torch.stack([one.steps for one in found]), truth=torch.stack([one.truth for one in found])
-        )
-
-
-def _distances(
-    network: PerceptualNetwork, frames: Float[Tensor, "n 3 h w"], truth: Float[Tensor, "n 3 h w"] | None
-) -> FrameDistances:
-    """Of one sequence: what a network finds in a pair must not depend, by rounding, on the pairs beside it.
-
-    A few frames at a time: the features of a whole sequence would not fit at 512 pixels.
-    """
-    steps, errors, last = [], [], None
-    for start in range(0, len(frames), _FRAMES):
-        part = slice(start, start + _FRAMES)
-        here = network.embed(frames[part])
-        joined = here if last is None else [torch.cat(layers) for layers in zip(last, here, strict=True)]
-        steps.append(network.compare([layer[:-1] for layer in joined], [layer[1:] for layer in joined]))
-        if truth is not None:
-            errors.append(network.compare(here, network.embed(truth[part].to(frames))))
-        last = [layer[-1:] for layer in here]
-    return FrameDistances(
-        steps=torch.cat(steps), truth=torch.cat(errors) if errors else torch.full((len(frames),), torch.nan)
-    )
-
-
-def true_frames(truth: Float[Tensor, "m 3 h w"] | None, count: int) -> Float[Tensor, "n 3 h w"] | None:
-    """Of evenly spaced true frames, as many as a sequence has; None where they do not lie at its positions."""
-    if truth is None or count < 2 or (len(truth) - 1) % (count - 1):
-        return None
-    return truth[:: (len(truth) - 1) // (count - 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +111,10 @@ class MorphMetric(Metric, ABC):
     @abstractmethod
     def provenance(self, column: str, facts: RunFacts) -> Provenance:
         """What a column's number was made of."""
+
+    def standard_errors(self) -> Mapping[str, float]:
+        """Column -> standard error over pairs, for numbers that are no means over pairs."""
+        return {}
 
     def clone(self) -> "MorphMetric":
         """A copy with states of its own and the same networks."""

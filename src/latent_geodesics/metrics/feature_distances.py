@@ -10,9 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_geodesics.errors import UserError
-from latent_geodesics.metrics.base import MeasuredMorph, Provenance, RunFacts, SetMetric
+from latent_geodesics.metrics.base import Provenance, RunFacts, SetMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.features import FeatureNetwork
+from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.protocol import PROTOCOLS, Protocol
 from latent_geodesics.metrics.set_distances import frechet_distance, kernel_distance
 from latent_geodesics.models.weights import Requirement
@@ -20,6 +21,8 @@ from latent_geodesics.models.weights import Requirement
 __all__ = ["FeatureDistances"]
 
 FEWEST = 2
+FEWEST_LEFT = 3
+GROUPS = 20
 
 
 class FeatureDistances(SetMetric):
@@ -97,19 +100,36 @@ class FeatureDistances(SetMetric):
 
     def compute(self) -> Mapping[str, Float[Tensor, ""]]:
         """The distances; those of several draws are means over them."""
-        found: dict[str, Tensor] = {}
-        if not len(self.keys):
-            return {name: torch.tensor(torch.nan) for name in self.names}
+        found = self._distances(*self._ordered()) if len(self.keys) else dict.fromkeys(self.names, float("nan"))
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
+
+    def standard_errors(self) -> Mapping[str, float]:
+        """By the delete-a-group jackknife over pairs (Efron and Stein 1981).
+
+        With theta_j the distance without the j-th of g groups of pairs: sqrt((g - 1)/g sum_j (theta_j - mean theta)^2).
+        Drawing pairs with replacement, as a bootstrap does, would repeat images and so add to the distance itself.
+        """
+        if len(self.keys) == 0:
+            return {}
         keys, frames, ends = self._ordered()
+        if len(keys) < FEWEST_LEFT:
+            return {}
+        groups = min(len(keys), GROUPS)
+        kept = [torch.arange(len(keys)) % groups != left_out for left_out in range(groups)]
+        without = [self._distances(keys[rows], frames[rows], ends[rows]) for rows in kept]
+        return {name: float(np.sqrt((groups - 1) * np.var([one[name] for one in without]))) for name in self.names}
+
+    def _distances(
+        self, keys: Int[Tensor, " p"], frames: Float[Tensor, "p n d"], ends: Float[Tensor, "p 2 d"]
+    ) -> dict[str, float]:
         made = frames.isfinite().flatten(1).all(-1)  # a failed sequence is left out, its pair's images are not
-        keys, frames = keys[made], frames[made]
-        if not len(keys):
-            return {name: torch.tensor(torch.nan) for name in self.names}
+        if not made.any():
+            return dict.fromkeys(self.names, float("nan"))
+        found: dict[str, float] = {}
         for protocol in self.protocols.values():
-            draws = [part.flatten(0, 1) for part in self._draws(protocol, keys, frames)]
+            draws = [part.flatten(0, 1) for part in self._draws(protocol, keys[made], frames[made])]
             for stem, distance in self._stems(protocol).items():
-                values = [distance(part, ends.flatten(0, 1)) for part in draws]
-                found[protocol.column(stem)] = torch.tensor(float(np.mean(values)), dtype=torch.float64)
+                found[protocol.column(stem)] = float(np.mean([distance(part, ends.flatten(0, 1)) for part in draws]))
         return found
 
     def _stems(self, protocol: Protocol) -> Mapping[str, Callable[[Tensor, Tensor], float]]:

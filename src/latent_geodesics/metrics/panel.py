@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.errors import UserError
-from latent_geodesics.metrics.base import MeasuredMorph, MorphMetric, RunFacts, SequenceMetric
+from latent_geodesics.metrics.base import MorphMetric, RunFacts, SequenceMetric
+from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.models.weights import require
 
 __all__ = ["MetricPanel", "MetricRecord", "check_metrics"]
@@ -24,6 +25,7 @@ class MetricRecord:
         title: The same in words.
         better: `higher`, `lower` or None.
         value: The number; NaN where nothing could be measured.
+        standard_error: Over pairs, where the number is no mean over pairs (those are in `results.csv`).
         protocol: The published protocol that it follows, if any.
         network: Whose features or distances it uses, if any's.
         weights: Name -> sha256 of that network's weights.
@@ -39,6 +41,7 @@ class MetricRecord:
     title: str
     better: str | None
     value: float
+    standard_error: float | None
     protocol: str | None
     network: str | None
     weights: Mapping[str, str]
@@ -50,7 +53,8 @@ class MetricRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """For a JSON file, in which what could not be measured is null."""
-        return asdict(self) | {"value": self.value if self.value == self.value else None}
+        known = {name: getattr(self, name) for name in ("value", "standard_error")}
+        return asdict(self) | {name: value if value == value else None for name, value in known.items()}
 
 
 class MetricPanel:
@@ -76,14 +80,19 @@ class MetricPanel:
 
     def records(self, facts: RunFacts, *, seed: int) -> list[MetricRecord]:
         """What all batches amount to."""
-        return [
-            self._record(metric, column, float(value), facts, seed)
-            for metric in self.metrics.values()
-            if metric.update_called
-            for column, value in metric.compute().items()
-        ]
+        found = []
+        for metric in self.metrics.values():
+            if metric.update_called:
+                errors = metric.standard_errors()
+                found += [
+                    self._record(metric, column, float(value), errors.get(column), facts, seed)
+                    for column, value in metric.compute().items()
+                ]
+        return found
 
-    def _record(self, metric: MorphMetric, column: str, value: float, facts: RunFacts, seed: int) -> MetricRecord:
+    def _record(
+        self, metric: MorphMetric, column: str, value: float, error: float | None, facts: RunFacts, seed: int
+    ) -> MetricRecord:
         known, origin = metric.columns.get(column), metric.provenance(column, facts)
         return MetricRecord(
             method=self.method,
@@ -91,6 +100,7 @@ class MetricPanel:
             title=known.title if known else column,
             better=known.better if known else None,
             value=value,
+            standard_error=error,
             protocol=origin.protocol,
             network=origin.network,
             weights=dict(origin.weights),

@@ -6,8 +6,9 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.metrics.base import MeasuredMorph, SequenceMetric
+from latent_geodesics.metrics.base import SequenceMetric
 from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.measured import MeasuredMorph
 
 __all__ = ["PathQuality"]
 

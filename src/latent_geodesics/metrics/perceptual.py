@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.errors import UserError
-from latent_geodesics.metrics.base import FrameMetric, MeasuredMorph, Provenance, RunFacts, SequenceMetric
+from latent_geodesics.metrics.base import FrameMetric, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.networks import NETWORKS, PerceptualNetwork, as_network, network_hash
 from latent_geodesics.models.weights import Requirement
 

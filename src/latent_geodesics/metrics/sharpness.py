@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from latent_geodesics.metrics.base import MeasuredMorph, SequenceMetric
+from latent_geodesics.metrics.base import SequenceMetric
 from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.measured import MeasuredMorph
 
 __all__ = ["Sharpness", "laplacian_variance"]
 

@@ -29,8 +29,9 @@ from torch import Tensor
 from latent_geodesics.data.collection import read_collection
 from latent_geodesics.data.images import read_image
 from latent_geodesics.errors import UserError
-from latent_geodesics.metrics.base import MeasuredMorph, Memory, Provenance, RunFacts, SequenceMetric
+from latent_geodesics.metrics.base import Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.measured import MeasuredMorph, Memory
 from latent_geodesics.models.latent_model import LatentModel
 
 __all__ = ["Typicality", "bounded_log_density"]

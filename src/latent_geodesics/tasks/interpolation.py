@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from latent_geodesics.callbacks import RunFolder
 from latent_geodesics.data import PairBatch, PairData, read_batch
 from latent_geodesics.errors import UserError
-from latent_geodesics.methods import EncodedPairs, Method, Morph, PairEncoder, Retimed
+from latent_geodesics.methods import EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
 from latent_geodesics.metrics import (
     MeasuredMorph,
     Memory,
@@ -62,12 +62,25 @@ class InterpolationModule(pl.LightningModule):
         pairs = self.encoder.encode(batch)
         results, shared = [], Memory()
         for name, method in self.methods.items():
-            morph = method.morph(pairs, self.u)
-            measured = MeasuredMorph(
-                pairs=pairs, morph=morph, u=self.u, curves=self._curves(pairs, morph), shared=shared
-            )
-            scores = self.panels[name].score(measured)
-            results.append(MethodResult(method=name, morph=morph, curves=measured.curves, scores=scores))
+            for part in attempt(name, method, pairs, self.u):
+                measured = MeasuredMorph(
+                    pairs=part.pairs,
+                    morph=part.morph,
+                    u=self.u,
+                    curves=self._curves(part.pairs, part.morph),
+                    shared=shared if part.pairs is pairs else Memory(),
+                )
+                scores = self.panels[name].score(measured)
+                results.append(
+                    MethodResult(
+                        method=name,
+                        pairs=part.pairs,
+                        morph=part.morph,
+                        curves=measured.curves,
+                        scores=scores,
+                        failure=part.failure,
+                    )
+                )
         return {"result": BatchResult(pairs=pairs, u=self.u, methods=tuple(results))}
 
     def records(self, facts: RunFacts, *, seed: int) -> list[MetricRecord]:

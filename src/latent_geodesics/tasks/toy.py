@@ -20,7 +20,7 @@ from tqdm import tqdm
 from latent_geodesics import geometry
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
-from latent_geodesics.methods.lines import CLOSED_FORM
+from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.pages import Picture, Section, write_page
 from latent_geodesics.path import Path, StraightLine
 from latent_geodesics.records import InitialProblem, Solution, Status

@@ -11,7 +11,8 @@ from torch import Tensor
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
 from latent_geodesics.metrics import FrameMetric, MeasuredMorph
-from latent_geodesics.results import BatchResult, MethodResult
+from latent_geodesics.metrics.measured import true_frames
+from latent_geodesics.results import BatchResult, MethodResult, broken_pairs
 from latent_geodesics.runner import Run
 from latent_geodesics.strips import save_animation, save_strip
 from latent_geodesics.truth.errors import ERRORS, compare_methods, inner_means, method_means
@@ -72,7 +73,7 @@ class TruthFolder(pl.Callback):
 
         Raises:
             KeyboardInterrupt: when the run was interrupted before its last pair (what was finished is written first).
-            UserError: when the score of some pair was not finite.
+            UserError: when a method failed on some pair.
         """
         if not self.frames:
             raise KeyboardInterrupt
@@ -98,22 +99,20 @@ class TruthFolder(pl.Callback):
             self.run.logger.picture(file.stem, file)
         if table["pair"].nunique() < self.expected:
             raise KeyboardInterrupt
-        broken = table.loc[table["status"] == "non_finite_score", "pair"].unique()
-        if len(broken):
-            raise UserError(
-                f"The score was not finite on {', '.join(broken)}: the other results are in '{folder}'; try a larger "
-                "tau, a smaller alpha, or float32 weights."
-            )
+        broken = broken_pairs(table, folder)
+        if broken:
+            raise UserError(broken)
         return _summary(table, means, gains)
 
     def _measure(self, result: BatchResult, method: MethodResult) -> None:
-        measured = MeasuredMorph(pairs=result.pairs, morph=method.morph, u=result.u, curves=method.curves)
+        measured = MeasuredMorph(pairs=method.pairs, morph=method.morph, u=result.u, curves=method.curves)
         found: dict[str, Tensor] = {}
         for metric in self.metrics.values():
             found |= metric.per_frame(measured)
-        for row, pair in enumerate(result.pairs.batch.pairs):
+        for row, pair in enumerate(method.pairs.batch.pairs):
             named = {"pair": pair.id, "group": pair.group, "method": method.method}
             cost = {"status": method.morph.statuses[row], "seconds": method.morph.seconds}
+            cost |= {} if method.failure is None else {"failure": method.failure}
             self.costs.append(named | cost | {"evaluations": int(method.morph.evaluations[row])})
             self.frames += [
                 named
@@ -128,11 +127,10 @@ class TruthFolder(pl.Callback):
 
     def _write_pictures(self, result: BatchResult, row: int, pair: str) -> None:
         folder = self.run.folder / "images"
-        truth = MeasuredMorph(pairs=result.pairs, morph=result.methods[0].morph, u=result.u, curves=None).truth(row)
+        truth = true_frames(result.pairs.batch.truth[row], len(result.u))
         assert truth is not None
-        rows = {"true frames": truth} | {
-            method.method: method.morph.frames[row] for method in result.methods if method.method != "true_frames"
-        }
+        made = [one for one in result.of_pair(row) if not one.failed]
+        rows = {"true frames": truth} | {one.method: one.frames for one in made if one.method != "true_frames"}
         save_strip(folder / f"{pair}.png", rows)
         for name, frames in rows.items():
             save_animation(folder / f"{pair}_{name.replace(' ', '_')}.gif", frames)
@@ -140,8 +138,7 @@ class TruthFolder(pl.Callback):
         floors = [metric for metric in self.metrics.values() if isinstance(metric, FloorError)]
         if floors and pair in floors[0].scenes and travelled(floors[0].scenes[pair]) > LEAST_WAY:
             self.tracks[pair] = {
-                method.method: track(floors[0].network, method.morph.frames[row], floors[0].scenes[pair], result.u)
-                for method in result.methods
+                one.method: track(floors[0].network, one.frames, floors[0].scenes[pair], result.u) for one in made
             }
 
 

@@ -1,0 +1,59 @@
+"""Running a method so that a pair on which it fails costs no other pair its sequence."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.methods.base import Method, Morph
+from latent_geodesics.methods.encoding import EncodedPairs
+from latent_geodesics.methods.statuses import FAILED
+
+__all__ = ["Attempt", "attempt"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What came of a method on some pairs: sequences, or frames that are all NaN and what was raised, in words."""
+
+    pairs: EncodedPairs
+    morph: Morph
+    failure: str | None = None
+
+
+def attempt(name: str, method: Method, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> list[Attempt]:
+    """Runs a method on a batch, and where that fails on each of its pairs alone.
+
+    Args:
+        name: The method's name, for the log.
+        method: The method.
+        pairs: The batch.
+        u: The positions of the frames.
+
+    Returns:
+        Attempts that hold every pair once, in the batch's order.
+    """
+    try:
+        return [Attempt(pairs=pairs, morph=method.morph(pairs, u))]
+    except Exception as error:  # whatever a method raises is that method's, and the run goes on
+        if len(pairs.batch) == 1:
+            failure = " ".join(f"{type(error).__name__}: {error}".split())
+            log.warning("%s failed on %s; the run goes on. %s", name, pairs.batch.ids[0], failure)
+            log.debug("%s on %s", name, pairs.batch.ids[0], exc_info=error)
+            return [Attempt(pairs=pairs, morph=_nothing(pairs, u), failure=failure)]
+    return [part for row in range(len(pairs.batch)) for part in attempt(name, method, pairs.restrict([row]), u)]
+
+
+def _nothing(pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Morph:
+    """No sequences: NaN in every pixel."""
+    images = pairs.batch.images_a
+    return Morph(
+        frames=torch.full((len(images), len(u), *images.shape[1:]), torch.nan),
+        statuses=(FAILED,) * len(images),
+        evaluations=torch.zeros(len(images)),
+        seconds=float("nan"),
+    )

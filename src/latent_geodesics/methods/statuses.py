@@ -1,0 +1,23 @@
+"""How a sequence came to be, as tables say it: a solver's `Status`, or one of these words."""
+
+from latent_geodesics.records import Status
+
+__all__ = ["CLOSED_FORM", "FAILED", "SAMPLED", "TRAINED", "status_sentence"]
+
+CLOSED_FORM = "closed_form"
+SAMPLED = "sampled"
+TRAINED = "trained"
+FAILED = "failed"
+
+_SENTENCES = {
+    CLOSED_FORM: "The path is known in closed form: nothing was solved, and it is no geodesic of the density.",
+    SAMPLED: "The frames were sampled by the network, steered on the way; there is no path to measure.",
+    TRAINED: "The network was trained on the two images, then the frames were sampled; there is no path to measure.",
+    FAILED: "The method raised an error on this pair, which results.csv has in its column failure; the other pairs "
+    "went on.",
+}
+
+
+def status_sentence(status: str) -> str:
+    """What a status of a table means and what to do, for a person."""
+    return _SENTENCES.get(status) or Status(status).sentence
