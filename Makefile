@@ -32,10 +32,10 @@ reproduce: $(READY)  ## Run the experiment ID=<id> and hold it against experimen
 	$(BIN)/python run.py experiment=$(ID) expected=experiments/$(ID)/expected.json
 
 test: $(READY)  ## Run the tests (under ten minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(READY)  ## Run the slow tests as well
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest -n auto -m 'slow or not slow' --ignore tests/bench
 
 bench: $(READY)  ## Measure the solvers against closed forms and on the shipped model
 	$(BIN)/python -m pytest tests/bench -m slow -s

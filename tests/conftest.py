@@ -14,6 +14,9 @@ from latent_geodesics.models import LatentModel, load_model
 
 ROOT = Path(__file__).parents[1]
 
+# Several tests run side by side, so each keeps to one core.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -41,7 +44,6 @@ class Outcome:
 @pytest.fixture
 def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Calls `run.py` with arguments as a user would, without the cost of a new interpreter."""
-    torch.set_num_threads(1)
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

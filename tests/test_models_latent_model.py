@@ -1,5 +1,6 @@
 """Encoding and decoding: agreement with Stable Diffusion's own pipeline, exact round trips, chunks, clear refusals."""
 
+import threading
 import warnings
 
 import pytest
@@ -150,6 +151,48 @@ def test_out_of_memory_halves_the_chunk_and_goes_on():
     rows = torch.arange(7.0)
     torch.testing.assert_close(chunker.map(double, rows), 2 * rows)
     assert sizes == [7, 4, 2, 2, 2, 1]
+    assert chunker.size == 2
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "dealt"), [(1, 8, [1]), (5, 8, [2, 3]), (9, 2, [1, 1, 1, 2, 2, 2]), (4, 1, [1] * 4)]
+)
+def test_rows_are_dealt_out_to_as_many_threads_as_there_are(two_threads, count, size, dealt):
+    seen, rows = [], torch.arange(float(count))
+
+    def double(part):
+        seen.append((len(part), threading.get_ident()))
+        assert not torch.is_grad_enabled()
+        return 2 * part
+
+    with torch.no_grad():
+        torch.testing.assert_close(Chunker(size=size).map(double, rows), 2 * rows)
+    assert sorted(length for length, _ in seen) == dealt
+    assert (threading.get_ident() in {thread for _, thread in seen}) == (count == 1)
+
+
+def test_gradients_are_recorded_in_the_callers_thread(two_threads):
+    rows = torch.arange(4.0, requires_grad=True)
+    Chunker(size=8).map(lambda part: part.square(), rows).sum().backward()
+    torch.testing.assert_close(rows.grad, 2 * rows.detach())
+
+
+def test_memory_that_runs_out_in_a_thread_halves_the_chunk(two_threads):
+    def greedy(part):
+        if len(part) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return part
+
+    chunker, rows = Chunker(size=8), torch.arange(11.0)
+    with torch.no_grad():
+        torch.testing.assert_close(chunker.map(greedy, rows), rows)
     assert chunker.size == 2
 
 

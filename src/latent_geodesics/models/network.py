@@ -6,6 +6,7 @@ inside, float32 outside and half precision inside, and many rows are evaluated i
 """
 
 import math
+from threading import Lock
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class Denoiser:
         self.shape = shape
         self.evaluations = 0
         self.calls = 0
+        self._counting = Lock()  # chunks run in several threads
         self._chunker = Chunker(size=batch_size)
 
     @property
@@ -57,8 +59,9 @@ class Denoiser:
         dtype = self.unet.dtype
         images = x.to(dtype).reshape(-1, *self.shape)
         output = self.unet(images, t, encoder_hidden_states=condition.to(dtype)).sample
-        self.evaluations += len(x)
-        self.calls += 1
+        with self._counting:
+            self.evaluations += len(x)
+            self.calls += 1
         return torch.as_tensor(output).flatten(1).float()
 
     @torch.no_grad()
