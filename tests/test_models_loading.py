@@ -111,7 +111,10 @@ def test_when_nothing_can_be_had_every_candidate_is_named(monkeypatch):
     assert "some long story" not in str(error.value)
 
 
-@pytest.mark.parametrize("option", [{"device": "abacus"}, {"dtype": "int8"}, {"batch_size": 0}, {"refinements": -1}])
+@pytest.mark.parametrize(
+    "option",
+    [{"device": "abacus"}, {"dtype": "int8"}, {"batch_size": 0}, {"refinements": -1}, {"inversion_tolerance": 0}],
+)
 def test_options_out_of_range_are_named(shipped, option):
     (name,) = option
     with pytest.raises(UserError, match=name):

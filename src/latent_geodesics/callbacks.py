@@ -1,6 +1,7 @@
 """Lightning callbacks: writing a run's folder, pair by pair, while the run goes on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.comparison.report import write_protocols, write_tables
 from latent_geodesics.comparison.runs import find_runs
 from latent_geodesics.errors import UserError
@@ -30,14 +32,13 @@ class RunFolder(pl.Callback):
 
     Args:
         run: The run whose folder and logger are written to.
+        store: Where each batch's numbers are kept, whichever process did it.
         pairs: How many pairs the run has in all.
     """
 
-    def __init__(self, *, run: Run, pairs: int) -> None:
-        self.run = run
-        self.expected = pairs
-        self.rows: list[dict[str, Any]] = []
-        self.pages: list[PairPage] = []
+    def __init__(self, *, run: Run, store: BatchStore, pairs: int) -> None:
+        self.run, self.store, self.expected = run, store, pairs
+        self._logged: set[str] = set()
 
     def on_test_batch_end(
         self,
@@ -48,20 +49,27 @@ class RunFolder(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Writes what a batch gave, the numbers first: they are small, and a full disk may spare them."""
+        """Writes what a batch gave, its record last: from then on it counts as done."""
         result: BatchResult = outputs["result"]
-        rows = [
-            [one.row for one in result.of_pair(place)] for place in range(len(result.pairs.batch))
-        ]  # fmt: skip
-        self.rows.extend(row for of_pair in rows for row in of_pair)
-        write_text(self.run.folder / "results.csv", self.table.to_csv(index=False))
-        for place, of_pair in enumerate(rows):
-            self._write_pair(result, place, of_pair)
+        pages = [self._write_pair(result, place) for place in range(len(result.pairs.batch))]
+        self.store.write(
+            result.number,
+            {
+                "rows": [row for page in pages for row in page.rows],
+                "pages": [asdict(page) for page in pages],
+                "states": result.states,
+                "whole": all(method.failure is None for method in result.methods),
+            },
+        )
+        if self.run.leads:
+            write_text(self.run.folder / "results.csv", self.table.to_csv(index=False))
+            for page in pages:
+                self._log_pair(page)
 
     @property
     def table(self) -> pd.DataFrame:
         """A row for each pair and method so far."""
-        return pd.DataFrame(self.rows)
+        return pd.DataFrame([row for content in self.store.read() for row in content["rows"]])
 
     def finish(self, records: Sequence[MetricRecord] = ()) -> Mapping[str, float]:
         """Writes the overview, the tables and the report; returns the summary.
@@ -73,33 +81,37 @@ class RunFolder(pl.Callback):
             KeyboardInterrupt: when the run was interrupted before its last pair (what was finished is written first).
             UserError: when a method failed on some pair, so that not all of the run worked.
         """
-        if not self.rows:
+        pages = [PairPage(**page) for content in self.store.read() for page in content["pages"]]
+        if not pages:
             raise KeyboardInterrupt
         folder, table = self.run.folder, self.table
         summary = summarise(table) | {
             f"{record.method}/{record.column}": record.value for record in records if np.isfinite(record.value)
         }
+        write_text(folder / "results.csv", table.to_csv(index=False))
         write_json(folder / "metrics.json", {"records": [record.as_dict() for record in records]})
         own = find_runs([folder])
         write_tables(folder, own, baseline=BASELINE)
         write_protocols(folder, own, baseline=BASELINE)
         draw_overview(folder / "figures" / "overview.png", table)
-        write_report(folder, table=table, summary=summary, pages=self.pages, config=self.run.config, records=records)
+        write_report(folder, table=table, summary=summary, pages=pages, config=self.run.config, records=records)
+        for page in pages:
+            self._log_pair(page)
         self.run.logger.table("results", list(table.columns), table.to_numpy().tolist())
         if (folder / "figures" / "overview.png").exists():
             self.run.logger.picture("overview", folder / "figures" / "overview.png")
-        if len(self.pages) < self.expected:
+        if len(pages) < self.expected:
             raise KeyboardInterrupt
         broken = broken_pairs(table, folder)
         if broken:
             raise UserError(broken)
         return summary
 
-    def _write_pair(self, result: BatchResult, place: int, numbers: list[dict[str, Any]]) -> None:
+    def _write_pair(self, result: BatchResult, place: int) -> PairPage:
         batch, folder = result.pairs.batch, self.run.folder
-        pair = batch.pairs[place]
-        truth = batch.truth[place]
-        made = [one for one in result.of_pair(place) if not one.failed]
+        pair, truth = batch.pairs[place], batch.truth[place]
+        of_pair = result.of_pair(place)
+        made = [one for one in of_pair if not one.failed]
         rows = {one.method: one.frames for one in made}
         if truth is not None:
             rows = {"true frames": truth} | rows
@@ -111,31 +123,41 @@ class RunFolder(pl.Callback):
         curves = [_curve(one.result, one.index) for one in made if one.result.curves is not None]
         if curves:
             draw_pair(folder / "figures" / f"{pair.id}.png", curves, density=result.pairs.density)
-        self.pages.append(
-            PairPage(
-                id=pair.id,
-                group=pair.group,
-                prompt_a=pair.prompt_a,
-                prompt_b=pair.prompt_b,
-                strip=f"images/{pair.id}.png",
-                animations={name: f"images/{pair.id}_{name.replace(' ', '_')}.gif" for name in rows},
-                figure=f"figures/{pair.id}.png" if curves else None,
-                rows=numbers,
-            )
+        return PairPage(
+            id=pair.id,
+            group=pair.group,
+            prompt_a=pair.prompt_a,
+            prompt_b=pair.prompt_b,
+            strip=f"images/{pair.id}.png",
+            animations={name: f"images/{pair.id}_{name.replace(' ', '_')}.gif" for name in rows},
+            figure=f"figures/{pair.id}.png" if curves else None,
+            rows=[one.row for one in of_pair],
+            courses={curve.method: _course(curve) for curve in curves},
         )
-        self._log_pair(pair.id, curves)
 
-    def _log_pair(self, pair: str, curves: list[Curve]) -> None:
+    def _log_pair(self, page: PairPage) -> None:
+        """Tells the logger of a pair, once: this process may come to know of it only when the run ends."""
+        if page.id in self._logged:
+            return
+        self._logged.add(page.id)
         folder, logger = self.run.folder, self.run.logger
-        logger.picture(f"strips/{pair}", folder / "images" / f"{pair}.png")
-        if curves:
-            logger.picture(f"figures/{pair}", folder / "figures" / f"{pair}.png")
-        for curve in curves:
-            name = f"{pair}/{curve.method}"
-            logger.curve(f"log_density/{name}", curve.log_density.tolist(), against=curve.u.tolist(), axis="u")
-            iterations = range(len(curve.residuals))
-            logger.curve(f"residual/{name}", curve.residuals.tolist(), against=iterations, axis="iteration")
-            logger.curve(f"length/{name}", curve.lengths.tolist(), against=iterations, axis="iteration")
+        logger.picture(f"strips/{page.id}", folder / page.strip)
+        if page.figure is not None:
+            logger.picture(f"figures/{page.id}", folder / page.figure)
+        for method, course in page.courses.items():
+            name = f"{page.id}/{method}"
+            logger.curve(f"log_density/{name}", course["log_density"], against=course["u"], axis="u")
+            iterations = range(len(course["residual"]))
+            logger.curve(f"residual/{name}", course["residual"], against=iterations, axis="iteration")
+            logger.curve(f"length/{name}", course["length"], against=iterations, axis="iteration")
+
+
+def _course(curve: Curve) -> dict[str, list[float]]:
+    """What the logger is told of a path."""
+    found = {
+        "u": curve.u, "log_density": curve.log_density, "residual": curve.residuals, "length": curve.lengths,
+    }  # fmt: skip
+    return {name: values.tolist() for name, values in found.items()}
 
 
 def _curve(result: MethodResult, index: int) -> Curve:

@@ -8,10 +8,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 
 from latent_geodesics.errors import UserError
 
-__all__ = ["Settings", "is_part_of_a_sweep", "settle"]
+__all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "leads", "settle"]
 
 LARGEST_SEED = 2**32 - 1
 
@@ -41,7 +42,8 @@ def settle(config: DictConfig) -> Settings:
     """
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
-    if is_part_of_a_sweep():
+    if is_part_of_a_sweep() or not leads():
+        # A job of a sweep has a folder of its own; another process of one run must not make a name of its own.
         resolved["output_dir"] = HydraConfig.get().runtime.output_dir
     seed = resolved["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
@@ -71,6 +73,24 @@ def _choices() -> dict[str, str]:
     return {str(group): str(option) for group, option in chosen.items() if not str(group).startswith("hydra/")}
 
 
+def leads() -> bool:
+    """Whether this process is the first of the run, or the only one; it alone claims, logs and sums up.
+
+    Lightning starts the others by calling the program again, and tells them their number by the environment.
+    """
+    return int(getattr(rank_zero_only, "rank", None) or 0) == 0
+
+
 def is_part_of_a_sweep() -> bool:
     """Whether this run is one job of several, whose expectations are about all of them together."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def flat_settings(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots; a list is a value."""
+    if not isinstance(node, Mapping):
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= flat_settings(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -28,11 +28,12 @@ LIBRARIES = (
 )
 
 
-def describe_environment(*, seed: int, weights: Mapping[str, str]) -> dict[str, Any]:
-    """Versions of the libraries, commit and whether it was changed, machine, seed and hashes of the weights."""
+def describe_environment(*, seed: int, weights: Mapping[str, str], machinery: Mapping[str, Any]) -> dict[str, Any]:
+    """Versions of the libraries, commit and whether it was changed, machine, network, seed, hashes of the weights."""
     return {
         "seed": seed,
         "weights": dict(weights),
+        "network": dict(machinery),
         "commit": _git("rev-parse", "HEAD"),
         "dirty": _git("status", "--porcelain", "--untracked-files=no") not in ("", None),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

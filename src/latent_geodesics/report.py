@@ -1,7 +1,7 @@
 """The report of an interpolation run: the table of means, what the geodesic wins, and every pair."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ COLUMNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class PairPage:
-    """What the report shows of one pair; files are relative to the run's folder."""
+    """What the report shows of one pair; files are relative to the run's folder.
+
+    `courses` holds, for each method with a path, its curves as the logger is told them: name -> values.
+    """
 
     id: str
     group: str
@@ -40,6 +43,7 @@ class PairPage:
     animations: Mapping[str, str]
     figure: str | None
     rows: Sequence[Mapping[str, Any]]
+    courses: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,14 +79,21 @@ class PairResult:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResult:
-    """What all methods made of a batch of pairs; `u` are the positions of the frames.
+    """What all methods made of a batch of pairs.
 
-    A method that failed on the batch as a whole has several results, which hold every pair once between them.
+    Attributes:
+        number: The batch's number in the run.
+        u: The positions of the frames.
+        methods: Their results; a method that failed on the batch as a whole has several, which hold every pair once
+            between them.
+        states: Method -> metric -> its states after this batch alone.
     """
 
+    number: int
     pairs: EncodedPairs
     u: Float[Tensor, " n"]
     methods: tuple[MethodResult, ...]
+    states: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     def of_pair(self, place: int) -> list[PairResult]:
         """What each method made of the pair at a place of the batch, in the methods' order."""

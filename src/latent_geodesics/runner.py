@@ -14,12 +14,12 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from latent_geodesics.config import Settings, is_part_of_a_sweep, settle
+from latent_geodesics.config import Settings, is_part_of_a_sweep, leads, settle
 from latent_geodesics.environment import describe_environment
-from latent_geodesics.errors import UserError
 from latent_geodesics.expectations import hold
-from latent_geodesics.files import write_json, write_text
-from latent_geodesics.tracking import RunLogger
+from latent_geodesics.files import write_json
+from latent_geodesics.run_folder import claimed
+from latent_geodesics.tracking import RunLogger, SilentRun
 
 __all__ = ["Run", "Task", "execute"]
 
@@ -28,22 +28,31 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a task is given: where it writes, what its random numbers follow from, who listens, who trains."""
+    """What a task is given: where it writes, what its random numbers follow from, who listens, who trains.
+
+    `leads` is false in all processes of a run but the first: they work on their share and write no more than that.
+    """
 
     folder: Path
     seed: int
     logger: RunLogger
     trainer_options: Mapping[str, Any]
     config: Mapping[str, Any]
+    leads: bool = True
 
     def trainer(self, **options: Any) -> pl.Trainer:
         """Lightning's Trainer by the configuration's trainer group; `options` win over it."""
         chosen = {"default_root_dir": str(self.folder), "logger": self.logger.lightning} | dict(self.trainer_options)
         return pl.Trainer(**(chosen | options))
 
-    def record_environment(self, *, weights: Mapping[str, str]) -> None:
-        """Writes `environment.json`: versions, commit, seed and the hashes of the weights in use."""
-        write_json(self.folder / "environment.json", describe_environment(seed=self.seed, weights=weights))
+    def record_environment(self, *, weights: Mapping[str, str], machinery: Mapping[str, Any] | None = None) -> None:
+        """Writes `environment.json`: versions, commit, seed, hashes of the weights, what the network runs on."""
+        if not self.leads:
+            return
+        write_json(
+            self.folder / "environment.json",
+            describe_environment(seed=self.seed, weights=weights, machinery=machinery or {}),
+        )
 
 
 class Task(Protocol):
@@ -61,17 +70,18 @@ def execute(config: DictConfig) -> Mapping[str, float]:
         UserError: when the configuration is wrong, or the output folder already holds a run.
     """
     settings = settle(config)
-    folder = _claim(settings.output_dir)
-    write_text(folder / "config.yaml", settings.as_yaml())
     _quiet_lightning()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    logger: RunLogger = instantiate(settings.logger, _partial_=True)(folder=folder, record=settings.resolved)
-    succeeded = False
-    try:
-        summary = _perform(settings, folder, logger)
-        succeeded = True
-    finally:
-        logger.close(succeeded=succeeded)
+    if not leads():
+        return _perform(settings, settings.output_dir, SilentRun())
+    with claimed(settings) as folder:
+        logger: RunLogger = instantiate(settings.logger, _partial_=True)(folder=folder, record=settings.resolved)
+        succeeded = False
+        try:
+            summary = _perform(settings, folder, logger)
+            succeeded = True
+        finally:
+            logger.close(succeeded=succeeded)
     return summary
 
 
@@ -82,10 +92,13 @@ def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str
         logger=logger,
         trainer_options=settings.trainer,
         config=settings.resolved,
+        leads=leads(),
     )
     run.record_environment(weights={})
     task: Task = instantiate(settings.task, _convert_="all")
     summary = task.run(run)
+    if not run.leads:
+        return summary
     write_json(folder / "summary.json", dict(summary))
     logger.summary(summary)
     if settings.expected is not None and not is_part_of_a_sweep():
@@ -98,15 +111,3 @@ def _quiet_lightning() -> None:
     """Keeps what Lightning says of devices and products, and a deprecation of its own, out of the user's way."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-
-
-def _claim(folder: Path) -> Path:
-    """Makes the run's folder; one that holds another run's results is refused, lest two runs mix."""
-    for name in ("results.csv", "summary.json"):
-        if (folder / name).exists():
-            raise UserError(
-                f"The output folder '{folder}' already holds a run ({name} is there): choose another output_dir, or "
-                "delete that folder."
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

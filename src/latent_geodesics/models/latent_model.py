@@ -28,6 +28,7 @@ from latent_geodesics.models.embedding_cache import EmbeddingCache, content_key
 from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import Guidance, denoise, invert
 from latent_geodesics.models.latent_field import LatentField
+from latent_geodesics.models.layout import fastest_layout
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 from latent_geodesics.models.scores import Conditional, Score, check_guidance
@@ -60,7 +61,9 @@ class LatentModel:
         steps: DDIM steps from pure noise to a clean latent.
         batch_size: the largest number of images in one network call; halved when memory runs out.
         refinements: the most fixed-point refinements of an inversion step, at least 0; 0 is the published inversion.
-        cache_dir: folder of inverted embeddings, or None for none.
+        inversion_tolerance: relative change below which an inversion step is solved; None is 1e-5, in half precision
+            2e-4.
+        cache_dir: folder of inverted embeddings and of what was measured of this device, or None for none.
     """
 
     def __init__(
@@ -71,11 +74,17 @@ class LatentModel:
         steps: int = 50,
         batch_size: int = 32,
         refinements: int = 20,
+        inversion_tolerance: float | None = None,
         cache_dir: Path | None = None,
     ) -> None:
         if refinements < 0:
             raise UserError(f"refinements must be at least 0 (0 is the published inversion); received {refinements}")
+        if inversion_tolerance is None:
+            inversion_tolerance = _INVERSION_TOLERANCE.get(components.unet.dtype, _HALF_TOLERANCE)
+        if not 0 < inversion_tolerance < 1:
+            raise UserError(f"inversion_tolerance must lie between 0 and 1; received {inversion_tolerance}")
         self._components = components
+        self._inversion_tolerance = inversion_tolerance
         self._refinements = refinements
         self._cache = EmbeddingCache(folder=cache_dir)
         self._codec = ImageCodec(vae=components.vae, image_size=image_size, batch_size=batch_size)
@@ -83,6 +92,9 @@ class LatentModel:
         self.schedule = NoiseSchedule.from_scheduler(components.scheduler, steps)
         self.network = Denoiser(
             unet=components.unet, schedule=self.schedule, shape=self.latent_shape, batch_size=batch_size
+        )
+        self._layout = fastest_layout(
+            self.network, width=int(components.unet.config.cross_attention_dim), folder=cache_dir
         )
 
     @property
@@ -109,6 +121,16 @@ class LatentModel:
     def network_evaluations(self) -> int:
         """The number of latents sent through the U-Net so far, for whatever purpose."""
         return self.network.evaluations
+
+    @property
+    def machinery(self) -> dict[str, Any]:
+        """What the U-Net runs on: device, precision, memory layout, and the rates that the layout was chosen by."""
+        return {
+            "device": str(self.device),
+            "dtype": str(self._components.unet.dtype).removeprefix("torch."),
+            "layout": "channels_last" if self._layout.channels_last else "channels_first",
+            "evaluations_per_second": dict(self._layout.rates),
+        }
 
     @cached_property
     def fingerprint(self) -> str:
@@ -166,7 +188,7 @@ class LatentModel:
                 level=level,
                 guidance=setting,
                 refinements=self._refinements,
-                tolerance=_INVERSION_TOLERANCE.get(self._components.unet.dtype, _HALF_TOLERANCE),
+                tolerance=self._inversion_tolerance,
             )
 
     def decode(

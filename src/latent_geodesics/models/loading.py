@@ -43,6 +43,7 @@ def load_model(
     image_size: int | Sequence[int] | None = None,
     batch_size: int = 32,
     refinements: int = 20,
+    inversion_tolerance: float | None = None,
     cache_dir: str | Path | None = None,
 ) -> LatentModel:
     """Load a Stable-Diffusion-like latent diffusion model.
@@ -57,6 +58,7 @@ def load_model(
         image_size: side or `(height, width)` of the images in pixels; None is the size that the model was trained on.
         batch_size: the largest number of images in one network call; halved when memory runs out.
         refinements: the most fixed-point refinements of a DDIM inversion step; 0 is the published inversion.
+        inversion_tolerance: relative change below which a step is solved; None is 1e-5, in half precision 2e-4.
         cache_dir: folder that keeps inverted embeddings between runs, or None.
 
     Raises:
@@ -75,6 +77,7 @@ def load_model(
         steps=steps,
         batch_size=batch_size,
         refinements=refinements,
+        inversion_tolerance=inversion_tolerance,
         cache_dir=None if cache_dir is None else Path(cache_dir),
     )
 

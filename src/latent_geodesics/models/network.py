@@ -30,7 +30,7 @@ class Denoiser:
 
     Attributes:
         evaluations: the number of latents sent through the network so far.
-        calls: the number of times the network was called so far.
+        calls: the number of times that it was asked so far, for however many latents at once.
     """
 
     def __init__(self, *, unet: Any, schedule: NoiseSchedule, shape: tuple[int, int, int], batch_size: int) -> None:
@@ -55,14 +55,9 @@ class Denoiser:
     def output(
         self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
     ) -> Float[Tensor, "n d"]:
-        """The raw network output of one call, float32, differentiable in `condition`."""
-        dtype = self.unet.dtype
-        images = x.to(dtype).reshape(-1, *self.shape)
-        output = self.unet(images, t, encoder_hidden_states=condition.to(dtype)).sample
-        with self._counting:
-            self.evaluations += len(x)
-            self.calls += 1
-        return torch.as_tensor(output).flatten(1).float()
+        """The raw network output of one call for all rows at once, float32, differentiable in `condition`."""
+        self.calls += 1
+        return self._chunk(x, t, condition)
 
     @torch.no_grad()
     def noise(
@@ -99,4 +94,15 @@ class Denoiser:
     def _outputs(
         self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
     ) -> Float[Tensor, "n d"]:
-        return self._chunker.map(self.output, x, t, condition)
+        self.calls += 1
+        return self._chunker.map(self._chunk, x, t, condition)
+
+    def _chunk(
+        self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
+    ) -> Float[Tensor, "n d"]:
+        dtype = self.unet.dtype
+        images = x.to(dtype).reshape(-1, *self.shape)
+        output = self.unet(images, t, encoder_hidden_states=condition.to(dtype)).sample
+        with self._counting:
+            self.evaluations += len(x)
+        return torch.as_tensor(output).flatten(1).float()

@@ -129,7 +129,8 @@ class Distances:
                 written first).
         """
         run.record_environment(
-            weights={"model": self.model.fingerprint, "perceptual_clevr": network_hash(self.network_folder)}
+            weights={"model": self.model.fingerprint, "perceptual_clevr": network_hash(self.network_folder)},
+            machinery=self.model.machinery,
         )
         gallery = self._gallery()
         layout = lay_out(gallery, collected=len(self.collection), spokes=self.spokes, checks=self.checks)
@@ -182,7 +183,9 @@ class Distances:
             radius=self.radius,
             solver=self.solver,
             settings={
-                "model": {name: options.get(name) for name in ("steps", "image_size", "refinements")},
+                "model": {
+                    name: options.get(name) for name in ("steps", "image_size", "refinements", "inversion_tolerance")
+                },
                 "solver": run.config["task"]["solver"],
             },
             pieces=self.pieces,

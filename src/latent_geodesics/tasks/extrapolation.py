@@ -101,7 +101,9 @@ class Extrapolation:
         Raises:
             UserError: when a velocity gives no direction, or a score was not finite (all is written first).
         """
-        run.record_environment(weights={"model": self.setting.model.fingerprint})
+        run.record_environment(
+            weights={"model": self.setting.model.fingerprint}, machinery=self.setting.model.machinery
+        )
         real = self._real_latents()
         folder = ExtrapolationFolder(run=run, setting=self.setting, real=real, velocities=self.velocities, u=self.u)
         total = sum(len(self._leaving(range(len(self.starts)), kind)) for kind in self.velocities.values())

@@ -4,7 +4,8 @@ Lightning owns the loop over the pairs, the device and the callbacks; `Interpola
 `RunFolder` writes what it gives, pair by pair, so that an interrupted run keeps what was finished.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -12,10 +13,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
 
+from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.callbacks import RunFolder
-from latent_geodesics.data import PairBatch, PairData, read_batch
+from latent_geodesics.data import ImagePair, NumberedBatch, PairBatches, PairData
 from latent_geodesics.errors import UserError
 from latent_geodesics.methods import EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
 from latent_geodesics.metrics import (
@@ -33,7 +34,9 @@ from latent_geodesics.models import LatentModel
 from latent_geodesics.results import BatchResult, MethodResult
 from latent_geodesics.runner import Run
 
-__all__ = ["Interpolation", "InterpolationModule"]
+__all__ = ["Interpolation", "InterpolationModule", "run_batches"]
+
+log = logging.getLogger(__name__)
 
 
 class InterpolationModule(pl.LightningModule):
@@ -53,13 +56,11 @@ class InterpolationModule(pl.LightningModule):
         self.panels = {name: MetricPanel(method=name, metrics=metrics) for name in methods}
         self.u = torch.linspace(0, 1, frames, dtype=torch.float64)
 
-    def transfer_batch_to_device(self, batch: PairBatch, device: torch.device, dataloader_idx: int) -> PairBatch:
-        """Leaves the images where they are: the model moves them, in the chunks that fit."""
-        return batch
-
-    def test_step(self, batch: PairBatch, batch_idx: int) -> dict[str, BatchResult]:
+    def test_step(self, batch: NumberedBatch, batch_idx: int) -> dict[str, BatchResult]:
         """One batch of pairs through every method and metric."""
-        pairs = self.encoder.encode(batch)
+        for panel in self.panels.values():
+            panel.clear()
+        pairs = self.encoder.encode(batch.pairs)
         results, shared = [], Memory()
         for name, method in self.methods.items():
             for part in attempt(name, method, pairs, self.u):
@@ -81,10 +82,23 @@ class InterpolationModule(pl.LightningModule):
                         failure=part.failure,
                     )
                 )
-        return {"result": BatchResult(pairs=pairs, u=self.u, methods=tuple(results))}
+        states = {name: panel.states for name, panel in self.panels.items()}
+        result = BatchResult(number=batch.number, pairs=pairs, u=self.u, methods=tuple(results), states=states)
+        return {"result": result}
 
-    def records(self, facts: RunFacts, *, seed: int) -> list[MetricRecord]:
-        """What all batches amount to, method by method."""
+    def on_test_end(self) -> None:
+        """Waits for every process: only then is all of the run on disk."""
+        self.trainer.strategy.barrier()
+
+    def records(
+        self, states: Iterable[Mapping[str, Mapping[str, Mapping[str, Any]]]], facts: RunFacts, *, seed: int
+    ) -> list[MetricRecord]:
+        """What batches amount to together, method by method; `states` are those of each batch."""
+        for panel in self.panels.values():
+            panel.clear()
+        for of_batch in states:
+            for name, panel in self.panels.items():
+                panel.add(of_batch[name])
         found = []
         for name, panel in self.panels.items():
             of_method = replace(facts, retimed=isinstance(self.methods[name], Retimed))
@@ -163,18 +177,36 @@ class Interpolation:
         weights = {"model": self.model.fingerprint}
         for metric in self.metrics.values():
             weights |= metric.weights
-        run.record_environment(weights=weights)
-        module = InterpolationModule(
-            encoder=self._encoder(seed=run.seed), methods=self.methods, metrics=self.metrics, frames=self.frames
+        run.record_environment(weights=weights, machinery=self.model.machinery)
+        module = self._module(run, self.metrics)
+        batches = self._batches(self.data.pairs)
+        store = BatchStore(folder=run.folder, made_with=weights, expected=batches.ids)
+        folder = RunFolder(run=run, store=store, pairs=len(self.data))
+        run_batches(run, module, batches, store, folder)
+        if not run.leads:
+            return {}
+        states = [content["states"] for content in store.read()]
+        return folder.finish(module.records(states, self._facts, seed=run.seed))
+
+    def _module(self, run: Run, metrics: Mapping[str, MorphMetric]) -> InterpolationModule:
+        return InterpolationModule(
+            encoder=self._encoder(seed=run.seed), methods=self.methods, metrics=metrics, frames=self.frames
         )
-        folder = RunFolder(run=run, pairs=len(self.data))
-        trainer = run.trainer(callbacks=[folder], enable_checkpointing=False, enable_model_summary=False)
-        loader: DataLoader[Sequence[Any]] = DataLoader(
-            self.data.pairs,  # type: ignore[arg-type]
-            batch_size=self.data.batch_size,
-            collate_fn=partial(read_batch, size=self.model.image_size),
-        )
-        # Lightning answers an interrupt by leaving the program; what was finished is still to be written.
-        with suppress(SystemExit):
-            trainer.test(module, dataloaders=loader, verbose=False)
-        return folder.finish(module.records(self._facts, seed=run.seed))
+
+    def _batches(self, pairs: Sequence[ImagePair]) -> PairBatches:
+        return PairBatches(pairs=pairs, batch_size=self.data.batch_size, image_size=self.model.image_size)
+
+
+def run_batches(
+    run: Run, module: InterpolationModule, batches: PairBatches, store: BatchStore, callback: pl.Callback
+) -> None:
+    """Does the batches of a run that its store does not have yet; an interrupt ends it early, without an error."""
+    batches.done = store.finished()
+    if not batches.left:
+        return
+    if batches.done:
+        log.info("Going on with '%s': %d of %d batches are done.", run.folder, len(batches.done), len(batches.batches))
+    trainer = run.trainer(callbacks=[callback], enable_checkpointing=False, enable_model_summary=False)
+    # Lightning answers an interrupt by leaving the program; what was finished is still to be written.
+    with suppress(SystemExit):
+        trainer.test(module, datamodule=batches, verbose=False)

@@ -103,7 +103,7 @@ class Pipelines:
         Raises:
             UserError: when the score of a path was not finite (all is written first).
         """
-        run.record_environment(weights={"model": self.model.fingerprint})
+        run.record_environment(weights={"model": self.model.fingerprint}, machinery=self.model.machinery)
         rows: list[dict[str, Any]] = []
         with tqdm(total=4, desc="pipelines", unit="step") as steps:
             encoder = PairEncoder(model=self.model, seed=run.seed, **self._encoder)

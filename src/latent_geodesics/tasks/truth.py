@@ -4,19 +4,16 @@ The methods run as they do in interpolation, by the same module; only what is ma
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from functools import partial
 from typing import Any
 
-from torch.utils.data import DataLoader
-
-from latent_geodesics.data import PairData, read_batch
+from latent_geodesics.batch_store import BatchStore
+from latent_geodesics.data import PairData
 from latent_geodesics.errors import UserError
 from latent_geodesics.methods import Method
 from latent_geodesics.metrics import FrameMetric
 from latent_geodesics.models import LatentModel
 from latent_geodesics.runner import Run
-from latent_geodesics.tasks.interpolation import Interpolation, InterpolationModule
+from latent_geodesics.tasks.interpolation import Interpolation, run_batches
 from latent_geodesics.truth.folder import TruthFolder
 
 __all__ = ["Truth"]
@@ -69,20 +66,16 @@ class Truth(Interpolation):
         weights = {"model": self.model.fingerprint}
         for metric in self.frame_metrics.values():
             weights |= metric.weights
-        run.record_environment(weights=weights)
-        module = InterpolationModule(
-            encoder=self._encoder(seed=run.seed), methods=self.methods, metrics={}, frames=self.frames
-        )
+        run.record_environment(weights=weights, machinery=self.model.machinery)
+        batches = self._batches(self.pairs)
+        store = BatchStore(folder=run.folder, made_with=weights, expected=batches.ids)
         folder = TruthFolder(
-            run=run, pairs=len(self.pairs), metrics=self.frame_metrics, references=self.references, draws=self.draws
+            run=run,
+            store=store,
+            pairs=len(self.pairs),
+            metrics=self.frame_metrics,
+            references=self.references,
+            draws=self.draws,
         )
-        trainer = run.trainer(callbacks=[folder], enable_checkpointing=False, enable_model_summary=False)
-        loader: DataLoader[Sequence[Any]] = DataLoader(
-            self.pairs,  # type: ignore[arg-type]
-            batch_size=self.data.batch_size,
-            collate_fn=partial(read_batch, size=self.model.image_size),
-        )
-        # Lightning answers an interrupt by leaving the program; what was finished is still to be written.
-        with suppress(SystemExit):
-            trainer.test(module, dataloaders=loader, verbose=False)
-        return folder.finish()
+        run_batches(run, self._module(run, {}), batches, store, folder)
+        return folder.finish() if run.leads else {}

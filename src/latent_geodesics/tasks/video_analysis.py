@@ -95,7 +95,7 @@ class VideoAnalysis:
     def run(self, run: Run) -> Mapping[str, float]:
         """Analyses every video; returns means, on which share of the videos each prediction held, and separations."""
         self.data.check(size=self.model.image_size)
-        run.record_environment(weights={"model": self.model.fingerprint})
+        run.record_environment(weights={"model": self.model.fingerprint}, machinery=self.model.machinery)
         encoder, analyser = self._encoder.seeded(run.seed), self._analyser.seeded(run.seed)
         folder = AnalysisFolder(run=run, videos=len(self.data), density=analyser.score.density, analyser=analyser)
         seen: dict[str, int] = {}

@@ -1,6 +1,7 @@
 """Lightning callback: writes a run against the truth, pair by pair, while the run goes on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytorch_lightning as pl
 from torch import Tensor
 
+from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
 from latent_geodesics.metrics import FrameMetric, MeasuredMorph
@@ -31,6 +33,7 @@ class TruthFolder(pl.Callback):
 
     Args:
         run: The run whose folder and logger are written to.
+        store: Where each batch's numbers are kept, whichever process did it.
         pairs: How many pairs the run has in all.
         metrics: Name -> metric of a frame.
         references: The methods that are none.
@@ -38,13 +41,17 @@ class TruthFolder(pl.Callback):
     """
 
     def __init__(
-        self, *, run: Run, pairs: int, metrics: Mapping[str, FrameMetric], references: Sequence[str], draws: int
+        self,
+        *,
+        run: Run,
+        store: BatchStore,
+        pairs: int,
+        metrics: Mapping[str, FrameMetric],
+        references: Sequence[str],
+        draws: int,
     ) -> None:
-        self.run, self.expected, self.metrics = run, pairs, metrics
+        self.run, self.store, self.expected, self.metrics = run, store, pairs, metrics
         self.references, self.draws = references, draws
-        self.frames: list[dict[str, Any]] = []
-        self.costs: list[dict[str, Any]] = []
-        self.tracks: dict[str, dict[str, list[Track]]] = {}
 
     def on_test_batch_end(
         self,
@@ -57,16 +64,38 @@ class TruthFolder(pl.Callback):
     ) -> None:
         """Measures and writes a batch."""
         result: BatchResult = outputs["result"]
+        costs, frames = [], []
         for method in result.methods:
-            self._measure(result, method)
-        self._write_tables()
+            of_method = self._measure(result, method)
+            costs += of_method[0]
+            frames += of_method[1]
+        tracks = {}
         for row, pair in enumerate(result.pairs.batch.pairs):
-            self._write_pictures(result, row, pair.id)
+            tracks[pair.id] = self._write_pictures(result, row, pair.id)
+        self.store.write(
+            result.number,
+            {
+                "costs": costs,
+                "frames": frames,
+                "tracks": tracks,
+                "whole": all(method.failure is None for method in result.methods),
+            },
+        )
+        if self.run.leads:
+            self._write_tables()
+
+    @property
+    def frames(self) -> pd.DataFrame:
+        """A row a pair, method and frame: what `frames.csv` holds."""
+        return self._gathered("frames")
 
     @property
     def table(self) -> pd.DataFrame:
         """A row a pair and method: what `results.csv` holds."""
-        return pd.DataFrame(self.costs).merge(inner_means(pd.DataFrame(self.frames)), on=["pair", "group", "method"])
+        return self._gathered("costs").merge(inner_means(self.frames), on=["pair", "group", "method"])
+
+    def _gathered(self, name: str) -> pd.DataFrame:
+        return pd.DataFrame([row for content in self.store.read() for row in content[name]])
 
     def finish(self) -> Mapping[str, float]:
         """Writes figures and report; returns the summary.
@@ -75,9 +104,10 @@ class TruthFolder(pl.Callback):
             KeyboardInterrupt: when the run was interrupted before its last pair (what was finished is written first).
             UserError: when a method failed on some pair.
         """
-        if not self.frames:
+        if not self.store.read():
             raise KeyboardInterrupt
-        folder, table, frames = self.run.folder, self.table, pd.DataFrame(self.frames)
+        self._write_tables()
+        folder, table, frames = self.run.folder, self.table, self.frames
         methods = list(dict.fromkeys(table["method"]))
         generator = np.random.default_rng([self.run.seed, 2])
         means = method_means(table, draws=self.draws, generator=generator)
@@ -89,7 +119,7 @@ class TruthFolder(pl.Callback):
         )
         draw_along(folder / "figures" / "along.png", frames, references=self.references)
         draw_groups(folder / "figures" / "groups.png", table, references=self.references)
-        draw_tracks(folder / "figures" / "tracks.png", self.tracks, references=self.references)
+        draw_tracks(folder / "figures" / "tracks.png", self._tracks(), references=self.references)
         for name, content in (("means.csv", means), ("gains.csv", gains)):
             if len(content):
                 write_text(folder / name, content.to_csv(index=False))
@@ -104,28 +134,42 @@ class TruthFolder(pl.Callback):
             raise UserError(broken)
         return _summary(table, means, gains)
 
-    def _measure(self, result: BatchResult, method: MethodResult) -> None:
+    def _tracks(self) -> dict[str, dict[str, list[Track]]]:
+        """Pair -> method -> the courses of its objects, for the pairs in which one goes far."""
+        return {
+            pair: {method: [Track(**course) for course in courses] for method, courses in of_pair.items()}
+            for content in self.store.read()
+            for pair, of_pair in content["tracks"].items()
+            if of_pair
+        }
+
+    def _measure(self, result: BatchResult, method: MethodResult) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """A row for each pair, and one for each of its frames."""
         measured = MeasuredMorph(pairs=method.pairs, morph=method.morph, u=result.u, curves=method.curves)
         found: dict[str, Tensor] = {}
         for metric in self.metrics.values():
             found |= metric.per_frame(measured)
+        costs: list[dict[str, Any]] = []
+        frames: list[dict[str, Any]] = []
         for row, pair in enumerate(method.pairs.batch.pairs):
             named = {"pair": pair.id, "group": pair.group, "method": method.method}
             cost = {"status": method.morph.statuses[row], "seconds": method.morph.seconds}
             cost |= {} if method.failure is None else {"failure": method.failure}
-            self.costs.append(named | cost | {"evaluations": int(method.morph.evaluations[row])})
-            self.frames += [
+            costs.append(named | cost | {"evaluations": int(method.morph.evaluations[row])})
+            frames += [
                 named
                 | {"frame": number, "u": position}
                 | {name: float(found[name][row, number]) for name in ERRORS if name in found}
                 for number, position in enumerate(result.u.tolist())
             ]
+        return costs, frames
 
     def _write_tables(self) -> None:
-        write_text(self.run.folder / "frames.csv", pd.DataFrame(self.frames).to_csv(index=False))
+        write_text(self.run.folder / "frames.csv", self.frames.to_csv(index=False))
         write_text(self.run.folder / "results.csv", self.table.to_csv(index=False))
 
-    def _write_pictures(self, result: BatchResult, row: int, pair: str) -> None:
+    def _write_pictures(self, result: BatchResult, row: int, pair: str) -> dict[str, list[dict[str, Tensor]]]:
+        """Writes a pair's strip and animations; returns the tracks that are worth drawing, as mappings."""
         folder = self.run.folder / "images"
         truth = true_frames(result.pairs.batch.truth[row], len(result.u))
         assert truth is not None
@@ -136,10 +180,11 @@ class TruthFolder(pl.Callback):
             save_animation(folder / f"{pair}_{name.replace(' ', '_')}.gif", frames)
         self.run.logger.picture(f"strips/{pair}", folder / f"{pair}.png")
         floors = [metric for metric in self.metrics.values() if isinstance(metric, FloorError)]
-        if floors and pair in floors[0].scenes and travelled(floors[0].scenes[pair]) > LEAST_WAY:
-            self.tracks[pair] = {
-                one.method: track(floors[0].network, one.frames, floors[0].scenes[pair], result.u) for one in made
-            }
+        if not floors or pair not in floors[0].scenes or travelled(floors[0].scenes[pair]) <= LEAST_WAY:
+            return {}
+        network, scenes = floors[0].network, floors[0].scenes[pair]
+        courses = {one.method: track(network, one.frames, scenes, result.u) for one in made}
+        return {method: [asdict(course) for course in found] for method, found in courses.items()}
 
 
 def _summary(table: pd.DataFrame, means: pd.DataFrame, gains: pd.DataFrame) -> dict[str, float]:

@@ -1,0 +1,91 @@
+"""What a run has finished, batch by batch: the one place that a run is resumed, and processes are joined, from.
+
+A batch of pairs is the unit. It has a number, and always the same pairs, however many processes share the work; its
+file is written last of all that the batch leaves behind, and under another name first. So a file that is there stands
+for a batch that is whole, a run that was killed at any moment goes on with the batches that have none, and a table is
+made of all files in the order of their numbers, whoever wrote them.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.files import replacing
+
+__all__ = ["BatchStore"]
+
+log = logging.getLogger(__name__)
+
+FOLDER = "batches"
+
+
+class BatchStore:
+    """The finished batches of a run's folder.
+
+    Args:
+        folder: The run's folder.
+        made_with: What the numbers depend on besides the configuration, such as the hashes of the weights.
+        expected: The ids of the pairs of every batch, by its number.
+
+    Raises:
+        UserError: when the folder holds a batch that was made with something else or of other pairs.
+    """
+
+    def __init__(self, *, folder: Path, made_with: Mapping[str, str], expected: Sequence[Sequence[str]]) -> None:
+        self._folder = folder / FOLDER
+        self._made_with = dict(made_with)
+        self._expected = [list(ids) for ids in expected]
+        self._known: dict[int, Mapping[str, Any]] = {}
+        self.finished()
+
+    def finished(self) -> list[int]:
+        """The numbers of the batches that are whole, in order; one in which a method failed may be tried again."""
+        contents = {number: self._read(number) for number in range(len(self._expected))}
+        return [number for number, content in contents.items() if content is not None and content["whole"]]
+
+    def write(self, number: int, content: Mapping[str, Any]) -> None:
+        """Keeps what a batch gave: numbers, words, tensors, and mappings and lists of them; `whole`: nothing failed."""
+        record: dict[str, Any] = {
+            "made_with": self._made_with,
+            "pairs": self._expected[number],
+            "content": dict(content),
+        }
+        with replacing(self._path(number)) as partial:
+            torch.save(record, partial)
+        self._known[number] = record["content"]
+
+    def read(self) -> list[Mapping[str, Any]]:
+        """What every finished batch gave, in the order of their numbers."""
+        found = (self._read(number) for number in range(len(self._expected)))
+        return [content for content in found if content is not None]
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:05d}.pt"
+
+    def _read(self, number: int) -> Mapping[str, Any] | None:
+        if number in self._known:
+            return self._known[number]
+        path = self._path(number)
+        if not path.is_file():
+            return None
+        try:
+            record = torch.load(path, map_location="cpu", weights_only=True)
+            same_pairs = record["pairs"] == self._expected[number]
+            same_origin = record["made_with"] == self._made_with
+            content: Mapping[str, Any] = record["content"]
+        except (RuntimeError, UnpicklingError, EOFError, OSError, KeyError, TypeError) as error:
+            log.warning("'%s' is damaged (%s): its pairs are done again.", path, error)
+            return None
+        if not same_pairs or not same_origin:
+            what = "of other pairs" if not same_pairs else "with other weights"
+            raise UserError(
+                f"'{path}' was made {what}: the folder holds another run; choose another output_dir, or delete "
+                f"'{path.parent.parent}'."
+            )
+        self._known[number] = content
+        return content

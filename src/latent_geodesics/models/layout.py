@@ -1,0 +1,111 @@
+"""The memory layout in which a U-Net is fastest on the device at hand: measured once, then remembered.
+
+Convolutions are faster in one order of the axes or the other (channels first, as tensors are by default, or last)
+depending on processor, library, precision and sizes. Both give the same numbers up to rounding, so that a choice is
+kept in a file: a run that is gone on with, and every process of a run, has the same one.
+"""
+
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latent_geodesics.files import write_json
+from latent_geodesics.models.chunking import machine_cores
+from latent_geodesics.models.embedding_cache import content_key
+from latent_geodesics.models.network import Denoiser
+
+__all__ = ["Layout", "fastest_layout"]
+
+_SECONDS = 0.3
+_ROUNDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A memory layout, and the U-Net's evaluations a second that it was chosen by.
+
+    Attributes:
+        channels_last: Whether the weights lie channels last.
+        rates: Layout -> evaluations a second; empty where nothing was measured.
+    """
+
+    channels_last: bool = False
+    rates: dict[str, float] = field(default_factory=dict)
+
+    def apply(self, unet: Any) -> None:
+        """Brings a U-Net's weights into this layout."""
+        unet.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+
+def fastest_layout(network: Denoiser, *, width: int, folder: Path | None) -> Layout:
+    """The layout for a network: from the folder, or measured and put there.
+
+    Args:
+        network: The network, whose layout is left as the one that is returned.
+        width: Size of an embedding's vectors.
+        folder: Where choices are remembered; None keeps the layout that the weights were loaded in, unmeasured.
+    """
+    if folder is None:
+        return Layout()
+    file = folder / f"layout-{_key(network)[:24]}.json"
+    layout = _remembered(file) or _measured(network, width)
+    if not file.is_file():
+        write_json(file, asdict(layout))
+    layout.apply(network.unet)
+    return layout
+
+
+def _key(network: Denoiser) -> str:
+    unet = network.unet
+    device = torch.cuda.get_device_name(unet.device) if unet.device.type == "cuda" else _processor()
+    sizes = sorted((name, tuple(value.shape)) for name, value in unet.state_dict().items())
+    return content_key(device, machine_cores(), torch.__version__, str(unet.dtype), network.shape, sizes)
+
+
+def _processor() -> str:
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.is_file() else []
+    return next((line for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _remembered(file: Path) -> Layout | None:
+    try:
+        return Layout(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _measured(network: Denoiser, width: int) -> Layout:
+    """Both layouts in turn, several times, the best of each: what else the machine does only ever slows a call."""
+    evaluations, calls = network.evaluations, network.calls
+    rows = max(1, min(network.batch_size, int(_SECONDS * _rate(network, width, 1))))
+    best = {"channels_first": 0.0, "channels_last": 0.0}
+    for _ in range(_ROUNDS):
+        for name in best:
+            Layout(channels_last=name == "channels_last").apply(network.unet)
+            best[name] = max(best[name], _rate(network, width, rows))
+    network.evaluations, network.calls = evaluations, calls  # not part of any run's cost
+    return Layout(channels_last=best["channels_last"] > best["channels_first"], rates=best)
+
+
+def _rate(network: Denoiser, width: int, rows: int) -> float:
+    device = network.unet.device
+    x = torch.zeros(rows, network.dimension, device=device)
+    t = torch.full((rows,), int(network.schedule.times[-1]), dtype=torch.long, device=device)
+    condition = torch.zeros(rows, 1, width, device=device)
+    network.noise(x, t, condition)  # the first call of a kind is slow
+    _wait(device)
+    started = time.perf_counter()
+    network.noise(x, t, condition)
+    _wait(device)
+    return rows / (time.perf_counter() - started)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
