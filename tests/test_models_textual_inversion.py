@@ -8,7 +8,7 @@ from tiny_model import pictures
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models import load_model
-from latent_geodesics.models.embedding_cache import EmbeddingCache, content_key
+from latent_geodesics.models.tensor_cache import TensorCache, content_key
 
 PROMPTS = ["a red cube", "a blue sphere"]
 SETTINGS = {"steps": 6, "learning_rate": 0.05, "seed": 1, "progress": False}
@@ -88,14 +88,14 @@ def test_what_was_inverted_once_costs_nothing_again(model, folder, tmp_path):
 )
 def test_a_damaged_file_is_computed_again(model, tmp_path, damage):
     first = model.invert_text(pictures(1), PROMPTS[:1], **SETTINGS)
-    (file,) = (tmp_path / "cache").iterdir()
+    (file,) = (tmp_path / "cache").glob("*.safetensors")
     file.write_bytes(damage(file.read_bytes()))
     assert torch.equal(model.invert_text(pictures(1), PROMPTS[:1], **SETTINGS), first)
-    assert torch.equal(EmbeddingCache(folder=tmp_path / "cache").load(file.stem), first[0])
+    assert torch.equal(TensorCache(folder=tmp_path / "cache").load(file.stem), first[0])
 
 
 def test_concurrent_writers_leave_one_whole_file(tmp_path):
-    cache = EmbeddingCache(folder=tmp_path / "cache")
+    cache = TensorCache(folder=tmp_path / "cache")
     key, embedding = content_key("x"), torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
     seen = []
 

@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from filelock import FileLock
 from PIL import Image, ImageDraw
 
 from latent_geodesics.batch_store import BatchStore
-from latent_geodesics.data import ImagePair, PairBatches
+from latent_geodesics.data import ImagePair, PairBatches, PairSelection, read_shard
 from latent_geodesics.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -162,6 +163,47 @@ def test_a_folder_in_which_another_run_is_at_work_is_refused(command_line, argum
     with FileLock(folder / ".lock"):
         refused = command_line(*arguments, f"output_dir={folder}")
     assert (refused.code, "Another run is at work" in refused.sentence) == (2, True)
+
+
+def test_shards_put_together_are_the_whole_run(command_line, arguments, tmp_path):
+    assert command_line(*arguments, f"output_dir={tmp_path / 'whole'}").code == 0
+    for number in (1, 2):
+        outcome = command_line(*arguments, f"data.shard={number}/2", f"output_dir={tmp_path / 'shards' / str(number)}")
+        assert outcome.code == 0, outcome.stderr
+    for runs in ("whole", "shards"):
+        report = [f"task.runs=[{tmp_path / runs}]", "task=report", "logger.mode=disabled"]
+        assert command_line(*report, f"output_dir={tmp_path / 'report' / runs}").code == 0
+    for name in ("comparison.csv", "protocols.csv"):
+        joined, whole = (pd.read_csv(tmp_path / "report" / runs / name) for runs in ("shards", "whole"))
+        kept = ~whole["column"].isin(COSTS)
+        pd.testing.assert_frame_equal(joined[kept], whole[kept], rtol=1e-9)
+    assert "fd_clevr@raw" in set(whole["column"])
+
+    twice = command_line("task=report", f"task.runs=[{tmp_path / 'shards'},{copy(tmp_path / 'shards' / '1')}]")
+    assert (twice.code, "is there twice" in twice.sentence) == (2, True)
+
+
+def copy(folder):
+    other = folder.parents[1] / "copy"
+    shutil.copytree(folder, other)
+    return other
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])
+def test_what_is_no_shard_is_refused(shard):
+    with pytest.raises(UserError, match="data.shard must be i/n"):
+        read_shard(shard)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_shards_hold_every_batch_of_the_whole_run_once(count):
+    pairs = [ImagePair(id=str(k), image_a=Path("a"), image_b=Path("b")) for k in range(11)]
+    whole = PairSelection(pairs=pairs, limit=10, batch_size=3).pairs
+    batches = [whole[start : start + 3] for start in range(0, 10, 3)]
+    shares = [PairSelection(pairs=pairs, limit=10, batch_size=3, shard=f"{k + 1}/{count}").pairs for k in range(count)]
+    for k, share in enumerate(shares):
+        assert share == tuple(pair for batch in batches[k::count] for pair in batch)
+    assert sorted(pair.id for share in shares for pair in share) == sorted(pair.id for pair in whole)
 
 
 def start(arguments, folder, *more):

@@ -17,7 +17,7 @@ import torch
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import replacing
 
-__all__ = ["BatchStore"]
+__all__ = ["BatchStore", "read_batches"]
 
 log = logging.getLogger(__name__)
 
@@ -89,3 +89,18 @@ class BatchStore:
             )
         self._known[number] = content
         return content
+
+
+def read_batches(folder: Path) -> list[Mapping[str, Any]]:
+    """What every finished batch of a run's folder gave, whatever it was made with, in order.
+
+    Raises:
+        UserError: when a batch cannot be read.
+    """
+    found = []
+    for path in sorted((folder / FOLDER).glob("[0-9]*.pt")):
+        try:
+            found.append(torch.load(path, map_location="cpu", weights_only=True)["content"])
+        except (RuntimeError, UnpicklingError, EOFError, OSError, KeyError, TypeError) as error:
+            raise UserError(f"'{path}' cannot be read ({error}): run it again, or leave the run out.") from error
+    return found

@@ -37,10 +37,11 @@ class CompareSweep(Callback):
         # Hydra makes its callbacks before every run, and most runs have no use for these.
         from latent_geodesics.comparison.report import write_comparison
         from latent_geodesics.comparison.runs import find_runs
+        from latent_geodesics.comparison.shards import join_shards
         from latent_geodesics.expectations import hold
 
         try:
-            runs = find_runs([folder])
+            runs = join_shards(find_runs([folder]))
         except UserError as error:
             log.warning("The sweep gave nothing to compare: %s", error)
             return

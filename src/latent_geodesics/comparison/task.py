@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from latent_geodesics.comparison.report import write_comparison
 from latent_geodesics.comparison.runs import find_runs
+from latent_geodesics.comparison.shards import join_shards
 from latent_geodesics.errors import UserError
 from latent_geodesics.runner import Run
 
@@ -24,7 +25,7 @@ class CompareRuns:
     ) -> None:
         if not runs:
             raise UserError("No runs were named: give folders, as in task.runs=[runs/interpolation].")
-        self.runs = find_runs(runs)
+        self.runs = join_shards(find_runs(runs))
         self.baseline, self.columns = baseline, columns
 
     def run(self, run: Run) -> Mapping[str, float]:

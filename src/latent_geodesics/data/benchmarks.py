@@ -7,6 +7,7 @@ CSV file with the columns `id, prompt_a, prompt_b`.
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,9 +31,7 @@ class MorphBench(PairSelection):
         root: The unpacked folder.
         parts: Which parts.
         prompts: A CSV file of prompts (`id, prompt_a, prompt_b`; an id is `<part>/<name>`), or None for empty prompts.
-        every: See `PairSelection`.
-        limit: See `PairSelection`.
-        batch_size: See `PairSelection`.
+        selection: `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
     """
 
     def __init__(
@@ -41,9 +40,7 @@ class MorphBench(PairSelection):
         root: str | Path,
         parts: Sequence[str] = ("Metamorphosis", "Animation"),
         prompts: str | Path | None = None,
-        every: int = 1,
-        limit: int | None = None,
-        batch_size: int = 4,
+        **selection: Any,
     ) -> None:
         known = {} if prompts is None else _read_prompts(Path(prompts))
         pairs = []
@@ -62,7 +59,7 @@ class MorphBench(PairSelection):
                         prompt_a=prompt_a, prompt_b=prompt_b,
                     )
                 )  # fmt: skip
-        super().__init__(pairs=_some(pairs, root, "MorphBench"), every=every, limit=limit, batch_size=batch_size)
+        super().__init__(pairs=_some(pairs, root, "MorphBench"), **selection)
 
 
 class Afhq(PairSelection):
@@ -76,9 +73,7 @@ class Afhq(PairSelection):
         domains: Which domains.
         pairs: How many pairs of each; no image is in two pairs.
         seed: Decides the draw.
-        every: See `PairSelection`.
-        limit: See `PairSelection`.
-        batch_size: See `PairSelection`.
+        selection: `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
     """
 
     def __init__(
@@ -89,16 +84,14 @@ class Afhq(PairSelection):
         domains: Sequence[str] = ("cat", "dog", "wild"),
         pairs: int = 50,
         seed: int = 0,
-        every: int = 1,
-        limit: int | None = None,
-        batch_size: int = 4,
+        **selection: Any,
     ) -> None:
         drawn = []
         for domain in domains:
             files = _images(_folder(Path(root) / split / domain, "AFHQ"))
             word = "wild animal" if domain == "wild" else domain
             drawn.extend(_draw(files, pairs=pairs, seed=seed, group=domain, prompt=f"a photo of a {word}"))
-        super().__init__(pairs=drawn, every=every, limit=limit, batch_size=batch_size)
+        super().__init__(pairs=drawn, **selection)
 
 
 class CelebAHq(PairSelection):
@@ -113,9 +106,7 @@ class CelebAHq(PairSelection):
         root: The unpacked folder.
         pairs: How many pairs of each sex; no image is in two pairs.
         seed: Decides the draw.
-        every: See `PairSelection`.
-        limit: See `PairSelection`.
-        batch_size: See `PairSelection`.
+        selection: `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
     """
 
     def __init__(
@@ -124,9 +115,7 @@ class CelebAHq(PairSelection):
         root: str | Path,
         pairs: int = 50,
         seed: int = 0,
-        every: int = 1,
-        limit: int | None = None,
-        batch_size: int = 4,
+        **selection: Any,
     ) -> None:
         root = _folder(Path(root), "CelebA-HQ")
         male = _male(root / ATTRIBUTES)
@@ -135,7 +124,7 @@ class CelebAHq(PairSelection):
         for sex, prompt in WORDS.items():
             of_sex = [file for file in files if male[file.name] is sex]
             drawn.extend(_draw(of_sex, pairs=pairs, seed=seed, group="man" if sex else "woman", prompt=prompt))
-        super().__init__(pairs=drawn, every=every, limit=limit, batch_size=batch_size)
+        super().__init__(pairs=drawn, **selection)
 
 
 def _draw(files: Sequence[Path], *, pairs: int, seed: int, group: str, prompt: str) -> list[ImagePair]:

@@ -7,9 +7,11 @@ in-between frames (both ends included), numbered in the order of their file name
 
 import csv
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,7 +20,7 @@ from torch import Tensor
 from latent_geodesics.data.images import read_image
 from latent_geodesics.errors import UserError
 
-__all__ = ["ImagePair", "PairBatch", "PairData", "PairSelection", "read_batch", "read_manifest"]
+__all__ = ["ImagePair", "PairBatch", "PairData", "PairSelection", "read_batch", "read_manifest", "read_shard"]
 
 REQUIRED_COLUMNS = ("id", "group", "image_a", "image_b", "prompt_a", "prompt_b")
 FRAME_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
@@ -55,22 +57,71 @@ class PairBatch:
         return len(self.pairs)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which of the pairs of a data set are taken, and how many of them are solved together.
+
+    Raises:
+        UserError: for a count below 1, or a shard that is none.
+    """
+
+    every: int = 1
+    limit: int | None = None
+    batch_size: int = 4
+    shard: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"data.batch_size must be at least 1, got {self.batch_size}.")
+        if self.every < 1:
+            raise UserError(f"data.every must be at least 1, which takes every pair, got {self.every}.")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"data.limit must be at least 1, got {self.limit}: leave it out to take every pair.")
+        if self.shard is not None:
+            read_shard(self.shard)
+
+    def of(self, pairs: Sequence[ImagePair]) -> tuple[ImagePair, ...]:
+        """The chosen pairs, in their order."""
+        chosen = tuple(pairs[:: self.every][: self.limit])
+        if self.shard is None:
+            return chosen
+        number, count = read_shard(self.shard)
+        # Whole batches, so that every batch is the one it would be in a single run, and so are its numbers.
+        batches = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
+        return tuple(pair for batch in batches[number - 1 :: count] for pair in batch)
+
+
+def read_shard(shard: str) -> tuple[int, int]:
+    """The number and the count of a shard such as `2/4`, the second of four.
+
+    Raises:
+        UserError: for anything else.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", str(shard))
+    number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise UserError(
+            f"data.shard must be i/n with i from 1 to n, such as 2/4 for the second of four, got '{shard}'."
+        )
+    return number, count
+
+
 class PairSelection:
     """Some of the pairs of a data set, in an order that stays.
 
     Args:
         pairs: All pairs.
-        every: Take only each so-manieth pair, beginning with the first.
-        limit: Of those, take only the first so many.
-        batch_size: How many pairs are solved together.
+        selection: `every` takes only each so-manieth pair, beginning with the first; of those, `limit` takes only the
+            first so many; `batch_size` is how many are solved together; `shard`, as `i/n`, takes the i-th of n shares
+            of the batches, for runs that `task=report` puts together.
     """
 
-    def __init__(
-        self, *, pairs: Sequence[ImagePair], every: int = 1, limit: int | None = None, batch_size: int = 4
-    ) -> None:
-        _check_counts(every=every, limit=limit, batch_size=batch_size)
-        self.batch_size = batch_size
-        self.pairs = tuple(pairs[::every][:limit])
+    def __init__(self, *, pairs: Sequence[ImagePair], **selection: Any) -> None:
+        chosen = Selection(**selection)
+        self.batch_size = chosen.batch_size
+        self.pairs = chosen.of(pairs)
+        if not self.pairs:
+            raise UserError(f"The shard {chosen.shard} of these pairs is empty: take fewer shards or a smaller batch.")
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -85,10 +136,8 @@ class PairData(PairSelection):
         image_b: The other file.
         prompt_a: What the first image shows.
         prompt_b: What the second image shows; the first prompt when it is not given.
-        every: See `PairSelection`.
-        limit: See `PairSelection`.
-        batch_size: See `PairSelection`.
         verify: Compare the files with the checksums of the manifest.
+        selection: `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
     """
 
     def __init__(
@@ -99,12 +148,10 @@ class PairData(PairSelection):
         image_b: str | Path | None = None,
         prompt_a: str | None = None,
         prompt_b: str | None = None,
-        every: int = 1,
-        limit: int | None = None,
-        batch_size: int = 4,
         verify: bool = True,
+        **selection: Any,
     ) -> None:
-        _check_counts(every=every, limit=limit, batch_size=batch_size)  # before any file is read
+        Selection(**selection)  # is refused, if need be, before any file is read
         if image_a is not None or image_b is not None:
             pairs = [_own_pair(image_a, image_b, prompt_a, prompt_b)]
         elif prompt_a is not None or prompt_b is not None:
@@ -113,16 +160,7 @@ class PairData(PairSelection):
             pairs = read_manifest(manifest, verify=verify)
         else:
             raise UserError("No pairs were given: set data.manifest, or image_a=<file> and image_b=<file>.")
-        super().__init__(pairs=pairs, every=every, limit=limit, batch_size=batch_size)
-
-
-def _check_counts(*, every: int, limit: int | None, batch_size: int) -> None:
-    if batch_size < 1:
-        raise UserError(f"data.batch_size must be at least 1, got {batch_size}.")
-    if every < 1:
-        raise UserError(f"data.every must be at least 1, which takes every pair, got {every}.")
-    if limit is not None and limit < 1:
-        raise UserError(f"data.limit must be at least 1, got {limit}: leave it out to take every pair.")
+        super().__init__(pairs=pairs, **selection)
 
 
 def read_batch(pairs: Sequence[ImagePair], *, size: tuple[int, int]) -> PairBatch:

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from latent_geodesics.distances.gallery import Gallery
 from latent_geodesics.distances.legs import GEODESIC, GREAT_CIRCLE, LegFinder
 from latent_geodesics.distances.store import Leg, LegKey, Store
-from latent_geodesics.models.embedding_cache import content_key
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
+from latent_geodesics.models.tensor_cache import content_key
 from latent_geodesics.solvers import BoundarySolver
 
 __all__ = ["Ends", "Plan", "Survey", "Surveyor"]
@@ -145,7 +145,7 @@ class Surveyor:
         with tqdm(total=total, initial=total - len(missing), desc="encode", unit="image") as bar:
             for start in range(0, len(missing), self.batch):
                 rows = missing[start : start + self.batch]
-                x = self.model.encode(gallery.pictures[rows], condition=self.condition, tau=self.tau)
+                x = self.model.encode(gallery.pictures[rows], condition=self.condition, tau=self.tau, remember=True)
                 found = x.cpu().numpy()
                 names = [gallery.contents[row] for row in rows]
                 store.write_latents(names, found)

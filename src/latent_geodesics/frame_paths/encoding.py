@@ -20,9 +20,9 @@ from latent_geodesics.data import VideoBatch
 from latent_geodesics.errors import UserError
 from latent_geodesics.fields import ScoreField
 from latent_geodesics.manifold import Sphere
-from latent_geodesics.models.embedding_cache import content_key
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
+from latent_geodesics.models.tensor_cache import content_key
 
 __all__ = ["EncodedVideos", "VideoEncoder"]
 
@@ -136,7 +136,7 @@ class VideoEncoder:
     def _latents(self, frames: Float[Tensor, "v k 3 h w"], condition: Float[Tensor, "v l c"]) -> Float[Tensor, "v k d"]:
         v, k = frames.shape[:2]
         every = condition.repeat_interleave(k, dim=0)
-        return self.model.encode(frames.flatten(0, 1), condition=every, tau=self.tau).view(v, k, -1)
+        return self.model.encode(frames.flatten(0, 1), condition=every, tau=self.tau, remember=True).view(v, k, -1)
 
     def _condition(self, batch: VideoBatch, index: int) -> Float[Tensor, "1 l c"]:
         video = batch.videos[index]

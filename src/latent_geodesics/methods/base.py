@@ -15,7 +15,7 @@ from latent_geodesics.methods.cost import Meter
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.statuses import SAMPLED
 from latent_geodesics.methods.timing import Draw, Timing
-from latent_geodesics.models.embedding_cache import content_key
+from latent_geodesics.models.tensor_cache import content_key
 from latent_geodesics.records import BoundaryProblem, Solution
 
 __all__ = ["CurveMethod", "Method", "Morph", "PairMethod", "PathMethod", "TimedMethod", "pair_seed"]

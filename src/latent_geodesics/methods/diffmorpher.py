@@ -15,9 +15,9 @@ from latent_geodesics.methods.statuses import TRAINED
 from latent_geodesics.methods.timing import Draw
 from latent_geodesics.models.attention import Inner
 from latent_geodesics.models.ddim import descend, sampling_levels
-from latent_geodesics.models.embedding_cache import content_key
 from latent_geodesics.models.lora import Loras
 from latent_geodesics.models.lora_training import LoraTraining
+from latent_geodesics.models.tensor_cache import content_key
 
 __all__ = ["DiffMorpher"]
 

@@ -145,7 +145,10 @@ class PairEncoder:
         condition_a = self._condition(batch.images_a, [pair.prompt_a for pair in batch.pairs])
         condition_b = self._condition(batch.images_b, [pair.prompt_b for pair in batch.pairs])
         x_a, x_b = self.model.encode(
-            torch.cat([batch.images_a, batch.images_b]), condition=torch.cat([condition_a, condition_b]), tau=self.tau
+            torch.cat([batch.images_a, batch.images_b]),
+            condition=torch.cat([condition_a, condition_b]),
+            tau=self.tau,
+            remember=True,
         ).chunk(2)
         norms_a, norms_b = x_a.norm(dim=-1), x_b.norm(dim=-1)
         radius = (norms_a + norms_b) / 2

@@ -1,6 +1,6 @@
 """All metrics of one method in a run: measured batch by batch, read at the end, with what each number was made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -95,17 +95,24 @@ class MetricPanel:
         for metric in self.metrics.values():
             metric.reset()
 
+    def numbers(self) -> list[dict[str, Any]]:
+        """What all batches amount to, without what the numbers are made of."""
+        return [
+            {"method": self.method, "column": column, "value": value, "standard_error": error}
+            for _, column, value, error in self._computed()
+        ]
+
     def records(self, facts: RunFacts, *, seed: int) -> list[MetricRecord]:
         """What all batches amount to."""
-        found = []
+        return [self._record(*computed, facts, seed) for computed in self._computed()]
+
+    def _computed(self) -> Iterator[tuple[MorphMetric, str, float, float | None]]:
+        """Every metric, column, value and standard error."""
         for metric in self.metrics.values():
             if metric.update_called:
                 errors = metric.standard_errors()
-                found += [
-                    self._record(metric, column, float(value), errors.get(column), facts, seed)
-                    for column, value in metric.compute().items()
-                ]
-        return found
+                for column, value in metric.compute().items():
+                    yield metric, column, float(value), errors.get(column)
 
     def _record(
         self, metric: MorphMetric, column: str, value: float, error: float | None, facts: RunFacts, seed: int

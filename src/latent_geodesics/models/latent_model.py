@@ -24,7 +24,6 @@ from torch import Tensor
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models.conditioning import TextConditioner, match_rows
-from latent_geodesics.models.embedding_cache import EmbeddingCache, content_key
 from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import Guidance, denoise, invert
 from latent_geodesics.models.latent_field import LatentField
@@ -32,6 +31,7 @@ from latent_geodesics.models.layout import fastest_layout
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 from latent_geodesics.models.scores import Conditional, Score, check_guidance
+from latent_geodesics.models.tensor_cache import TensorCache, content_key
 from latent_geodesics.models.textual_inversion import Subject, TextInversion
 
 __all__ = ["Components", "LatentModel"]
@@ -63,7 +63,8 @@ class LatentModel:
         refinements: the most fixed-point refinements of an inversion step, at least 0; 0 is the published inversion.
         inversion_tolerance: relative change below which an inversion step is solved; None is 1e-5, in half precision
             2e-4.
-        cache_dir: folder of inverted embeddings and of what was measured of this device, or None for none.
+        cache_dir: folder of inversions, embeddings and what was measured of this device, or None for none.
+        cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class LatentModel:
         refinements: int = 20,
         inversion_tolerance: float | None = None,
         cache_dir: Path | None = None,
+        cache_limit_mb: float = 2000.0,
     ) -> None:
         if refinements < 0:
             raise UserError(f"refinements must be at least 0 (0 is the published inversion); received {refinements}")
@@ -86,7 +88,7 @@ class LatentModel:
         self._components = components
         self._inversion_tolerance = inversion_tolerance
         self._refinements = refinements
-        self._cache = EmbeddingCache(folder=cache_dir)
+        self._cache = TensorCache(folder=cache_dir, limit_mb=cache_limit_mb)
         self._codec = ImageCodec(vae=components.vae, image_size=image_size, batch_size=batch_size)
         self._embed = TextConditioner(tokenizer=components.tokenizer, text_encoder=components.text_encoder)
         self.schedule = NoiseSchedule.from_scheduler(components.scheduler, steps)
@@ -168,6 +170,7 @@ class LatentModel:
         tau: float = 0.0,
         guidance: float = 1.0,
         negative: Float[Tensor, "p l c"] | None = None,
+        remember: bool = False,
     ) -> Float[Tensor, "p d"]:
         """The latents of images at a noise level.
 
@@ -177,19 +180,45 @@ class LatentModel:
             tau: noise level in [0, 1).
             guidance: weight of classifier-free guidance during the inversion; 1 is purely conditional.
             negative: embedding that guidance moves away from; None is the empty prompt.
+            remember: whether to keep the latents in the cache folder, and to take them from there; not while the
+                network is changed.
         """
         level = self.schedule.level(tau)
         setting = self._guidance(len(images), condition, guidance, negative)
-        x = self._codec.encode(images)
-        with torch.no_grad():
-            return invert(
-                self.network,
-                x,
-                level=level,
-                guidance=setting,
-                refinements=self._refinements,
-                tolerance=self._inversion_tolerance,
-            )
+        if not remember or not self._cache.keeps:
+            return self._inverted(images, level, setting)
+        settings = (
+            self.fingerprint,
+            len(self.schedule.times),
+            level,
+            guidance,
+            self._refinements,
+            self._inversion_tolerance,
+        )
+        keys = [
+            content_key("inversion", settings, *row)
+            for row in zip(images, setting.condition, setting.negative, strict=True)
+        ]
+        kept = [self._cache.load(key) for key in keys]
+        found = [latents for latents in kept if latents is not None]
+        if len(found) == len(keys):
+            return torch.stack(found).to(self.device)
+        # All of them, even if one alone is missing: by rounding, a row's latents depend on the rows beside it.
+        latents = self._inverted(images, level, setting)
+        for key, row in zip(keys, latents, strict=True):
+            self._cache.store(key, row)
+        return latents
+
+    @torch.no_grad()
+    def _inverted(self, images: Float[Tensor, "p 3 h w"], level: int, setting: Guidance) -> Float[Tensor, "p d"]:
+        return invert(
+            self.network,
+            self._codec.encode(images),
+            level=level,
+            guidance=setting,
+            refinements=self._refinements,
+            tolerance=self._inversion_tolerance,
+        )
 
     def decode(
         self,

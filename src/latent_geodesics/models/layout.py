@@ -16,8 +16,8 @@ import torch
 
 from latent_geodesics.files import write_json
 from latent_geodesics.models.chunking import machine_cores
-from latent_geodesics.models.embedding_cache import content_key
 from latent_geodesics.models.network import Denoiser
+from latent_geodesics.models.tensor_cache import content_key
 
 __all__ = ["Layout", "fastest_layout"]
 

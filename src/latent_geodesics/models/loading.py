@@ -45,6 +45,7 @@ def load_model(
     refinements: int = 20,
     inversion_tolerance: float | None = None,
     cache_dir: str | Path | None = None,
+    cache_limit_mb: float = 2000.0,
 ) -> LatentModel:
     """Load a Stable-Diffusion-like latent diffusion model.
 
@@ -59,7 +60,8 @@ def load_model(
         batch_size: the largest number of images in one network call; halved when memory runs out.
         refinements: the most fixed-point refinements of a DDIM inversion step; 0 is the published inversion.
         inversion_tolerance: relative change below which a step is solved; None is 1e-5, in half precision 2e-4.
-        cache_dir: folder that keeps inverted embeddings between runs, or None.
+        cache_dir: folder that keeps inversions, embeddings and what was measured of the device between runs, or None.
+        cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
 
     Raises:
         UserError: when no model can be had, a component is missing or unreadable, or an option is out of range.
@@ -79,6 +81,7 @@ def load_model(
         refinements=refinements,
         inversion_tolerance=inversion_tolerance,
         cache_dir=None if cache_dir is None else Path(cache_dir),
+        cache_limit_mb=cache_limit_mb,
     )
 
 

@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models.chunking import Chunker
-from latent_geodesics.models.embedding_cache import EmbeddingCache, content_key
 from latent_geodesics.models.network import Denoiser
+from latent_geodesics.models.tensor_cache import TensorCache, content_key
 
 __all__ = ["Subject", "TextInversion"]
 
@@ -72,7 +72,7 @@ class TextInversion:
             )
 
     def run(
-        self, network: Denoiser, subjects: Sequence[Subject], *, seed: int, fingerprint: str, cache: EmbeddingCache
+        self, network: Denoiser, subjects: Sequence[Subject], *, seed: int, fingerprint: str, cache: TensorCache
     ) -> Float[Tensor, "g l c"]:
         """The embedding of each subject, from the cache where it has it.
 
