@@ -9,6 +9,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from latent_geodesics.methods import status_sentence
+
 CONF = Path(__file__).parents[1] / "conf"
 NAMES = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
 # The published settings make the same objects with greater numbers.
@@ -78,6 +80,7 @@ def test_a_method_gives_sequences_of_images_and_their_cost(made, name):
     assert morph.frames.shape == (2, FRAMES, 3, 16, 16)
     assert bool(((morph.frames >= 0) & (morph.frames <= 1)).all())
     assert len(morph.statuses) == len(morph.evaluations) == 2
+    assert all(status_sentence(status).endswith(".") for status in morph.statuses)
     assert morph.seconds > 0
     if morph.unet_calls == morph.unet_calls:
         assert morph.unet_calls * 2 == spent

@@ -1,5 +1,6 @@
 """Encoding and decoding: agreement with Stable Diffusion's own pipeline, exact round trips, chunks, clear refusals."""
 
+import json
 import threading
 import warnings
 
@@ -85,6 +86,35 @@ def test_the_published_inversion_costs_one_evaluation_a_step(tiny_model_folder, 
     model = load_model(tiny_model_folder, device="cpu", steps=5, refinements=0)
     model.encode(pictures(3), condition=condition, tau=TAU)
     assert model.network_evaluations == 3 * 3
+
+
+def test_images_that_were_inverted_before_cost_nothing(tiny_model_folder, condition, tmp_path):
+    options = {"condition": condition, "tau": TAU, "remember": True}
+    first = load_model(tiny_model_folder, device="cpu", steps=5, cache_dir=tmp_path)
+    latents = first.encode(pictures(3), **options)
+    again = load_model(tiny_model_folder, device="cpu", steps=5, cache_dir=tmp_path)
+    assert torch.equal(again.encode(pictures(3), **options), latents)
+    assert again.network_evaluations == 0
+    for changed in ({"tau": 0.4}, {"condition": condition.flip(0)}, {"guidance": 2.0}):
+        before = again.network_evaluations
+        again.encode(pictures(3), **(options | changed))
+        assert again.network_evaluations > before
+
+
+def test_the_layout_is_measured_once_and_changes_no_number(tiny_model_folder, condition, tmp_path):
+    first = load_model(tiny_model_folder, device="cpu", steps=5, cache_dir=tmp_path)
+    (file,) = tmp_path.glob("layout-*.json")
+    rates = first.machinery["evaluations_per_second"]
+    assert set(rates) == {"channels_first", "channels_last"}
+    assert first.machinery["layout"] == max(rates, key=rates.get)
+    assert first.network_evaluations == 0
+    other = {"channels_last": first.machinery["layout"] == "channels_first", "rates": rates}
+    file.write_text(json.dumps(other))
+    second = load_model(tiny_model_folder, device="cpu", steps=5, cache_dir=tmp_path)
+    assert second.machinery["layout"] != first.machinery["layout"]
+    assert second.fingerprint == first.fingerprint
+    x, t = torch.randn(3, first.dimension, generator=torch.Generator().manual_seed(1)), torch.full((3,), 300)
+    torch.testing.assert_close(second.network.noise(x, t, condition), first.network.noise(x, t, condition))
 
 
 def test_decoding_without_guidance_costs_one_evaluation_a_step_and_with_it_two(model, condition, noise):

@@ -1,5 +1,6 @@
 """Textual inversion: it lowers its loss, does not depend on the batch, and its cache cannot lie."""
 
+import os
 import threading
 
 import pytest
@@ -130,3 +131,21 @@ def test_every_image_needs_a_prompt(model):
 def test_senseless_settings_are_refused(model, wrong):
     with pytest.raises(UserError, match="text inversion needs"):
         model.invert_text(pictures(1), PROMPTS[:1], **wrong)
+
+
+def test_a_key_is_that_of_the_content_whatever_its_memory_layout():
+    weights = torch.arange(24.0).reshape(2, 3, 2, 2)
+    assert content_key(weights) == content_key(weights.to(memory_format=torch.channels_last))
+    assert content_key(weights) != content_key(weights.reshape(2, 3, 4, 1))
+
+
+def test_what_was_unused_for_longest_makes_room(tmp_path):
+    size = 4 * 1000
+    cache = TensorCache(folder=tmp_path, limit_mb=3.9 * size / 1e6)
+    for age, key in enumerate("abc"):
+        cache.store(key, torch.zeros(1000))
+        os.utime(tmp_path / f"{key}.safetensors", (age, age))
+    assert cache.load("a") is not None
+    cache.store("d", torch.zeros(1000))
+    assert {path.stem for path in tmp_path.iterdir()} == {"a", "c", "d"}
+    assert cache.load("b") is None

@@ -23,6 +23,7 @@ from torch import Tensor
 from latent_geodesics.errors import UserError
 from latent_geodesics.manifold import Euclidean, Manifold
 from latent_geodesics.methods.lines import ClosedForm, known_solution
+from latent_geodesics.methods.statuses import OPTIMISED
 from latent_geodesics.path import KnotPath
 from latent_geodesics.records import BoundaryProblem, Solution
 
@@ -44,7 +45,7 @@ class NormGuided(ClosedForm):
 
     def statuses(self, solution: Solution) -> tuple[str, ...]:
         """The path was optimised, without the network."""
-        return ("optimised",) * solution.path.pairs
+        return (OPTIMISED,) * solution.path.pairs
 
     def manifold(self, problem: BoundaryProblem) -> Manifold:
         """The flat space around the sphere."""

@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 
 
 def _digest(tensor: Tensor) -> bytes:
-    return hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).digest()
+    flat = tensor.detach().cpu().reshape(-1).contiguous()  # in the order of the axes, whatever the memory layout
+    return hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).digest()
 
 
 def content_key(*parts: Any) -> str:

@@ -206,7 +206,15 @@ def run_batches(
         return
     if batches.done:
         log.info("Going on with '%s': %d of %d batches are done.", run.folder, len(batches.done), len(batches.batches))
-    trainer = run.trainer(callbacks=[callback], enable_checkpointing=False, enable_model_summary=False)
+    trainer = run.trainer(
+        callbacks=[callback],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the batches are shared out already, none of them twice
+    )
     # Lightning answers an interrupt by leaving the program; what was finished is still to be written.
     with suppress(SystemExit):
         trainer.test(module, datamodule=batches, verbose=False)
+    if torch.distributed.is_initialized():
+        # All is on disk. The first process puts it together alone, which metrics would take for a sum over processes.
+        torch.distributed.destroy_process_group()
