@@ -12,8 +12,9 @@ bit in one process and in several, which share the cores.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from latent_geodesics.errors import UserError
 
-__all__ = ["Chunker", "machine_cores"]
+__all__ = ["Chunker", "machine_cores", "one_thread"]
 
 Rows = tuple[Tensor, ...]
 
@@ -78,6 +79,17 @@ class Chunker:
         self.size //= 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets the operations of the caller's thread run on one core, so that rounding is the same in every process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @cache
