@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_environment"]
+__all__ = ["describe_environment", "processor"]
 
 LIBRARIES = (
     "latent-geodesics",
@@ -39,7 +39,7 @@ def describe_environment(*, seed: int, weights: Mapping[str, str], machinery: Ma
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "accelerator": _accelerator(),
         "versions": {library: _version(library) for library in LIBRARIES},
@@ -64,7 +64,8 @@ def _git(*arguments: str) -> str | None:
     return answer.stdout.strip()
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

@@ -6,7 +6,6 @@ kept in a file: a run that is gone on with, and every process of a run, has the 
 """
 
 import json
-import platform
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from latent_geodesics.environment import processor
 from latent_geodesics.files import write_json
 from latent_geodesics.models.chunking import machine_cores
 from latent_geodesics.models.network import Denoiser
@@ -62,15 +62,9 @@ def fastest_layout(network: Denoiser, *, width: int, folder: Path | None) -> Lay
 
 def _key(network: Denoiser) -> str:
     unet = network.unet
-    device = torch.cuda.get_device_name(unet.device) if unet.device.type == "cuda" else _processor()
+    device = torch.cuda.get_device_name(unet.device) if unet.device.type == "cuda" else processor()
     sizes = sorted((name, tuple(value.shape)) for name, value in unet.state_dict().items())
     return content_key(device, machine_cores(), torch.__version__, str(unet.dtype), network.shape, sizes)
-
-
-def _processor() -> str:
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text(encoding="utf-8").splitlines() if cpu.is_file() else []
-    return next((line for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _remembered(file: Path) -> Layout | None:

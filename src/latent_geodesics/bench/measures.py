@@ -1,0 +1,149 @@
+"""The measurements: each a function that gives named numbers.
+
+Throughput is counted in latents sent through the U-Net (`Denoiser.evaluations`), so that a score of two predictions
+counts as two on both sides of a ratio.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latent_geodesics.geometry import residual
+from latent_geodesics.models.latent_model import LatentModel
+from latent_geodesics.path import GreatCircle
+from latent_geodesics.records import BoundaryProblem, Solution
+from latent_geodesics.solvers.base import BoundarySolver
+
+__all__ = ["batching", "growth", "peak_memory", "raw_rates", "solver_cost", "stack_rate"]
+
+SHARES = (1e-1, 1e-2, 1e-3)
+POSITIONS = torch.linspace(0, 1, 17, dtype=torch.float64)[1:-1]
+
+
+def raw_rates(model: LatentModel, *, batches: Sequence[int], seconds: float) -> dict[str, float]:
+    """Latents a second of the bare U-Net, called by a loop of nothing else, at each batch size."""
+    unet, network = model.network.unet, model.network
+    condition = model.condition(["a red cube"]).to(unet.dtype)
+    rates = {}
+    for batch in batches:
+        x = torch.randn(batch, *network.shape, device=unet.device, dtype=unet.dtype)
+        t = torch.full((batch,), int(model.time(0.6)), device=unet.device)
+        states = condition.expand(batch, -1, -1)
+
+        def call(x: Tensor = x, t: Tensor = t, states: Tensor = states) -> None:
+            with torch.no_grad():
+                unet(x, t, encoder_hidden_states=states)
+
+        call()
+        _wait(model)
+        started, calls = time.perf_counter(), 0
+        while time.perf_counter() - started < seconds:
+            call()
+            _wait(model)
+            calls += 1
+        rates[f"raw/batch_{batch}"] = calls * batch / (time.perf_counter() - started)
+    return rates
+
+
+def stack_rate(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver) -> dict[str, float]:
+    """Latents a second through the whole stack: a solve from its first step to its last."""
+    before = model.network_evaluations
+    seconds, _ = _timed(model, problem, solver)
+    return {"stack/seconds": seconds, "stack/evaluations_per_second": (model.network_evaluations - before) / seconds}
+
+
+def solver_cost(model: LatentModel, problem: BoundaryProblem, solvers: dict[str, BoundarySolver]) -> dict[str, float]:
+    """Evaluations and seconds of each solver until its residual falls to shares of slerp's, and where it ends.
+
+    The mean over the pairs; NaN unless all pairs got there. Seconds are the share of the solve's by evaluations.
+    """
+    slerp = _residual(GreatCircle(x0=problem.x0, x1=problem.x1, sphere=problem.manifold), problem)  # type: ignore[arg-type]
+    found = {}
+    for name, solver in solvers.items():
+        seconds, solution = _timed(model, problem, solver)
+        spent = float(solution.stats["evaluations"].sum())
+        found[f"solver/{name}/evaluations"] = spent / len(slerp)
+        found[f"solver/{name}/seconds"] = seconds / len(slerp)
+        found[f"solver/{name}/residual_over_slerp"] = float((_residual(solution.path, problem) / slerp).mean())
+        for share in SHARES:
+            to_reach = float(_evaluations_to(solution, share * slerp).mean())
+            found[f"solver/{name}/evaluations_to_{share:g}"] = to_reach
+            found[f"solver/{name}/seconds_to_{share:g}"] = seconds * to_reach / spent
+    return found
+
+
+def batching(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver) -> dict[str, float]:
+    """Time of all pairs in one batch over that of each alone."""
+    together, _ = _timed(model, problem, solver)
+    singles = [_only(problem, row) for row in range(len(problem.x0))]
+    alone = sum(_timed(model, single, solver)[0] for single in singles)
+    return {
+        "batch/together_seconds": together,
+        "batch/alone_seconds": alone,
+        "batch/together_over_alone": together / alone,
+    }
+
+
+def growth(
+    model: LatentModel, problem: BoundaryProblem, *, solvers: dict[str, BoundarySolver], pairs: Sequence[int]
+) -> dict[str, float]:
+    """Seconds of a solve as the pairs and the knots grow."""
+    found = {}
+    for count in pairs:
+        some = _some(problem, list(range(count)))
+        found[f"growth/pairs_{count}_seconds"] = _timed(model, some, next(iter(solvers.values())))[0]
+    first = _some(problem, [0, 1])
+    for name, solver in solvers.items():
+        found[f"growth/{name}_seconds"] = _timed(model, first, solver)[0]
+    return found
+
+
+def peak_memory(model: LatentModel) -> dict[str, float]:
+    """The most memory that this process held so far, in MB (10^6 bytes)."""
+    if model.device.type == "cuda":
+        return {"memory/peak_mb": torch.cuda.max_memory_allocated(model.device) / 1e6}
+    import resource
+
+    return {"memory/peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6}
+
+
+def _timed(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver) -> tuple[float, Solution]:
+    _wait(model)
+    started = time.perf_counter()
+    solution = solver.solve(problem)
+    _wait(model)
+    return time.perf_counter() - started, solution
+
+
+def _wait(model: LatentModel) -> None:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+
+
+def _only(problem: BoundaryProblem, row: int) -> BoundaryProblem:
+    return _some(problem, [row])
+
+
+def _some(problem: BoundaryProblem, rows: list[int]) -> BoundaryProblem:
+    index = torch.tensor(rows)
+    return BoundaryProblem(
+        field=problem.field.restrict(index),
+        manifold=problem.manifold.restrict(index),
+        x0=problem.x0[index],
+        x1=problem.x1[index],
+        alpha=problem.alpha,
+    )
+
+
+def _residual(path: Any, problem: BoundaryProblem) -> Tensor:
+    return residual(path, problem.field, problem.manifold, problem.alpha, POSITIONS).mean(-1)
+
+
+def _evaluations_to(solution: Solution, target: Tensor) -> Tensor:
+    """Evaluations after which the solver's own residual first lay at the target; NaN for pairs that never got there."""
+    reached = solution.trace.residual <= target
+    spent = solution.trace.evaluations.gather(0, reached.float().argmax(0)[None])[0]
+    return torch.where(reached.any(0), spent.double(), torch.nan)
