@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce test test-slow bench check format render-env clean
+.PHONY: help setup demo reproduce test test-slow bench bench-gpu bench-solvers check format render-env clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +37,13 @@ test: $(READY)  ## Run the tests (under ten minutes)
 test-slow: $(READY)  ## Run the slow tests as well
 	$(BIN)/python -m pytest -n auto -m 'slow or not slow' --ignore tests/bench
 
-bench: $(READY)  ## Measure the solvers against closed forms and on the shipped model
+bench: $(READY)  ## Measure speed on this machine, keep it in benchmarks/ and compare with the last
+	$(BIN)/python run.py experiment=bench
+
+bench-gpu: $(READY)  ## The same on a GPU, with a network of Stable Diffusion 2.1's size
+	$(BIN)/python run.py experiment=bench_gpu
+
+bench-solvers: $(READY)  ## Measure the solvers against closed forms and on the shipped model
 	$(BIN)/python -m pytest tests/bench -m slow -s
 
 check: $(READY)  ## Lint, formatting and types

@@ -55,7 +55,7 @@ def test_every_experiment_states_its_claim_and_its_bounds(experiment):
     folder = ROOT / "experiments" / experiment
     readme = (folder / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("# ")
-    assert f"make reproduce ID={experiment}" in readme or f"make {experiment}" in readme
+    assert f"make reproduce ID={experiment}" in readme or f"make {experiment.replace('_', '-')}" in readme
     expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
     assert expected
     assert all(set(claim) & set(BOUNDS) for claim in expected.values())

@@ -1,7 +1,7 @@
 """The default solver against the published descent, on the shipped model and pairs with the same score.
 
 Residual: mean over the 15 interior positions u = k/16 of |P_v(alpha s + g''/|g'|^2)|, one definition for every path.
-Run by `make bench`; each test prints a table that the README quotes.
+Run by `make bench-solvers`; each test prints a table that the README quotes.
 """
 
 import os

@@ -95,7 +95,7 @@ def growth(
     for count in pairs:
         some = _some(problem, list(range(count)))
         found[f"growth/pairs_{count}_seconds"] = _timed(model, some, next(iter(solvers.values())))[0]
-    first = _some(problem, [0, 1])
+    first = _some(problem, list(range(min(2, len(problem.x0)))))
     for name, solver in solvers.items():
         found[f"growth/{name}_seconds"] = _timed(model, first, solver)[0]
     return found

@@ -2,6 +2,7 @@
 
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.loading import load_model
+from latent_geodesics.models.random_model import random_model
 from latent_geodesics.models.renoising import Renoised
 from latent_geodesics.models.scores import Conditional, Contrastive, Guided, Score, Unconditional
 
@@ -14,4 +15,5 @@ __all__ = [
     "Score",
     "Unconditional",
     "load_model",
+    "random_model",
 ]

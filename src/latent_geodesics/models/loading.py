@@ -18,7 +18,7 @@ from latent_geodesics.errors import UserError
 from latent_geodesics.models.image_codec import reduction_factor
 from latent_geodesics.models.latent_model import Components, LatentModel
 
-__all__ = ["load_model"]
+__all__ = ["choose_device", "choose_dtype", "load_model"]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
@@ -66,8 +66,8 @@ def load_model(
     Raises:
         UserError: when no model can be had, a component is missing or unreadable, or an option is out of range.
     """
-    target = _device(device)
-    precision = _dtype(dtype, target)
+    target = choose_device(device)
+    precision = choose_dtype(dtype, target)
     folder = _find([path_or_name] if isinstance(path_or_name, str | Path) else list(path_or_name))
     components = _load_components(folder, precision)
     _check_architecture(folder, components)
@@ -85,7 +85,8 @@ def load_model(
     )
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The torch device of a name; `auto` is a GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -97,7 +98,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision of a name; `auto` is float16 on a GPU and float32 elsewhere."""
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     if name not in _DTYPES:

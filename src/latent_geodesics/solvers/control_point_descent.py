@@ -118,6 +118,8 @@ class _Descent:
         affordable = self._ledger.affords(pairs, count)
         self.end(pairs[~affordable])
         pairs = pairs[affordable]
+        if not len(pairs):
+            return
         seen = self._look(pairs, level)
         finite = torch.isfinite(seen.score).flatten(1).all(1)
         self._give_up(pairs[~finite])

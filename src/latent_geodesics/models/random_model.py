@@ -1,0 +1,76 @@
+"""Models of published sizes with random weights: for measuring speed, which does not depend on the values."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latent_geodesics.models.latent_model import Components, LatentModel
+from latent_geodesics.models.loading import choose_device, choose_dtype
+
+__all__ = ["random_model"]
+
+
+def random_model(
+    *,
+    unet: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    parts: str | Path,
+    image_size: int,
+    device: str = "auto",
+    dtype: str = "auto",
+    steps: int = 50,
+    batch_size: int = 16,
+    cache_dir: str | Path | None = None,
+    seed: int = 0,
+) -> LatentModel:
+    """Makes a latent diffusion model of given sizes and no training.
+
+    Args:
+        unet: Arguments of diffusers' `UNet2DConditionModel`.
+        vae: Arguments of diffusers' `AutoencoderKL`.
+        parts: A model in diffusers' format whose tokenizer and noise schedule are borrowed.
+        image_size: Side of the images in pixels.
+        device: See `load_model`.
+        dtype: See `load_model`.
+        steps: See `load_model`.
+        batch_size: See `load_model`.
+        cache_dir: See `load_model`.
+        seed: Of the weights.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    target = choose_device(device)
+    tokenizer = CLIPTokenizer.from_pretrained(Path(parts) / "tokenizer")
+    width = int(unet["cross_attention_dim"])
+    text = CLIPTextConfig(  # two layers: it runs once
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=2,
+        num_attention_heads=max(1, width // 64),
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        components = Components(
+            unet=UNet2DConditionModel(**unet).to(choose_dtype(dtype, target)),
+            vae=AutoencoderKL(**vae),
+            text_encoder=CLIPTextModel(text),
+            tokenizer=tokenizer,
+            scheduler=DDIMScheduler.from_pretrained(Path(parts) / "scheduler"),
+        )
+    for part in (components.vae, components.text_encoder, components.unet):
+        part.requires_grad_(False).eval().to(target)
+    return LatentModel(
+        components=components,
+        image_size=(image_size, image_size),
+        steps=steps,
+        batch_size=batch_size,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+    )
