@@ -5,6 +5,7 @@ import pytest
 import torch
 from baselines import encoded_pairs, gentle_model, positions
 
+from latent_geodesics.data import NumberedBatch
 from latent_geodesics.methods import Method, Morph, Slerp, attempt
 from latent_geodesics.methods.statuses import FAILED, status_sentence
 from latent_geodesics.metrics import PathQuality, Reconstruction
@@ -46,7 +47,7 @@ def run(pairs, **methods) -> BatchResult:
         metrics={"path": PathQuality(), "ends": Reconstruction()},
         frames=len(positions()),
     )
-    return module.test_step(pairs.batch, 0)["result"]
+    return module.test_step(NumberedBatch(number=0, pairs=pairs.batch), 0)["result"]
 
 
 def test_the_other_pair_has_the_sequence_it_would_have_had(pairs):

@@ -127,7 +127,11 @@ def test_a_missing_gpu_is_an_error_and_not_a_slow_run(shipped, monkeypatch):
         load_model(shipped, device="cuda:0")
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("model/*.yaml")), ids=lambda path: path.stem)
+# What has random weights is as large as what it stands for; the test of the benchmark makes a small one.
+LOADED = [path for path in sorted(CONF.glob("model/*.yaml")) if "load_model" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", LOADED, ids=lambda path: path.stem)
 def test_every_model_yaml_instantiates(path, shipped, monkeypatch):
     monkeypatch.setattr(loading, "_find", lambda candidates: shipped)
     model = instantiate(OmegaConf.load(path), device="cpu", cache_dir=None, _convert_="all")

@@ -1,6 +1,5 @@
 """What a run's numbers depend on besides its configuration: versions, commit, machine, weights."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -9,7 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_environment", "processor"]
+from latent_geodesics.models.machine import machine_cores, processor
+
+__all__ = ["describe_environment"]
 
 LIBRARIES = (
     "latent-geodesics",
@@ -40,7 +41,7 @@ def describe_environment(*, seed: int, weights: Mapping[str, str], machinery: Ma
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": machine_cores(),
         "accelerator": _accelerator(),
         "versions": {library: _version(library) for library in LIBRARIES},
     }
@@ -62,16 +63,6 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
-
-
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def _accelerator() -> str | None:

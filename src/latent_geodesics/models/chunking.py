@@ -11,7 +11,6 @@ a matter of the machine alone and not of the threads that this process may use: 
 bit in one process and in several, which share the cores.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,8 +20,9 @@ import torch
 from torch import Tensor
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.models.machine import machine_cores
 
-__all__ = ["Chunker", "machine_cores", "one_thread"]
+__all__ = ["Chunker", "one_thread"]
 
 Rows = tuple[Tensor, ...]
 
@@ -90,12 +90,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@cache
-def machine_cores() -> int:
-    """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _deal(rows: Rows, start: int, stop: int, cores: int) -> list[Rows]:

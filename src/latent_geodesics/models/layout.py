@@ -6,6 +6,7 @@ kept in a file: a run that is gone on with, and every process of a run, has the 
 """
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,9 +14,7 @@ from typing import Any
 
 import torch
 
-from latent_geodesics.environment import processor
-from latent_geodesics.files import write_json
-from latent_geodesics.models.chunking import machine_cores
+from latent_geodesics.models.machine import machine_cores, processor
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.tensor_cache import content_key
 
@@ -55,7 +54,7 @@ def fastest_layout(network: Denoiser, *, width: int, folder: Path | None) -> Lay
     file = folder / f"layout-{_key(network)[:24]}.json"
     layout = _remembered(file) or _measured(network, width)
     if not file.is_file():
-        write_json(file, asdict(layout))
+        _remember(file, layout)
     layout.apply(network.unet)
     return layout
 
@@ -65,6 +64,14 @@ def _key(network: Denoiser) -> str:
     device = torch.cuda.get_device_name(unet.device) if unet.device.type == "cuda" else processor()
     sizes = sorted((name, tuple(value.shape)) for name, value in unet.state_dict().items())
     return content_key(device, machine_cores(), torch.__version__, str(unet.dtype), network.shape, sizes)
+
+
+def _remember(file: Path, layout: Layout) -> None:
+    """Writes the choice beside its place and renames it: another process sees the whole file or none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.part")
+    partial.write_text(json.dumps(asdict(layout), indent=2) + "\n", encoding="utf-8")
+    partial.replace(file)
 
 
 def _remembered(file: Path) -> Layout | None:
