@@ -16,7 +16,6 @@ from latent_geodesics.metrics.features import FeatureNetwork
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.protocol import PROTOCOLS, Protocol
 from latent_geodesics.metrics.set_distances import frechet_distance, kernel_distance
-from latent_geodesics.models.chunking import one_thread
 from latent_geodesics.models.weights import Requirement
 
 __all__ = ["FeatureDistances"]
@@ -93,9 +92,8 @@ class FeatureDistances(SetMetric):
         images = torch.stack([batch.images_a, batch.images_b], dim=1)
         # Pair by pair: what a network finds in a pair must not depend, by rounding, on the pairs beside it.
         key = ("features", self.network.name)
-        with one_thread():
-            found = measured.own.recall(key, lambda: torch.stack([self.network.features(one) for one in made]))
-            real = measured.shared.recall(key, lambda: torch.stack([self.network.features(one) for one in images]))
+        found = measured.own.recall(key, lambda: torch.stack([self.network.features(one) for one in made]))
+        real = measured.shared.recall(key, lambda: torch.stack([self.network.features(one) for one in images]))
         self.frames.append(torch.where(measured.failed[:, None, None], torch.nan, found))
         self.ends.append(real)
         self.keys.append(torch.tensor([_key(id) for id in batch.ids]))

@@ -12,7 +12,6 @@ from latent_geodesics.errors import UserError
 from latent_geodesics.methods import EncodedPairs, Morph
 from latent_geodesics.metrics.curves import PathCurves
 from latent_geodesics.metrics.networks import PerceptualNetwork
-from latent_geodesics.models.chunking import one_thread
 
 __all__ = ["FrameDistances", "MeasuredMorph", "Memory", "true_frames"]
 
@@ -94,8 +93,7 @@ class MeasuredMorph:
         return self.own.recall(("distances", network.key), lambda: self._distances(network))
 
     def _distances(self, network: PerceptualNetwork) -> FrameDistances:
-        with one_thread():
-            found = [_distances(network, frames, self.truth(row)) for row, frames in enumerate(self.morph.frames)]
+        found = [_distances(network, frames, self.truth(row)) for row, frames in enumerate(self.morph.frames)]
         return FrameDistances(
             steps=torch.stack([one.steps for one in found]), truth=torch.stack([one.truth for one in found])
         )

@@ -83,13 +83,27 @@ class Chunker:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Lets the operations of the caller's thread run on one core, so that rounding is the same in every process."""
-    before = torch.get_num_threads()
+    """Lets the caller's own operations run on one core, whatever the process may use; chunks still run side by side.
+
+    Sums are rounded in another order when threads share them, so that without this the numbers of a run would depend,
+    in their last digits, on how many processes share the machine.
+    """
+    global _allowance
+    before, _allowance = _allowance, _threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(_allowance)
+        _allowance = before
+
+
+_allowance: int | None = None
+
+
+def _threads() -> int:
+    """The threads that this process may use."""
+    return torch.get_num_threads() if _allowance is None else _allowance
 
 
 def _deal(rows: Rows, start: int, stop: int, cores: int) -> list[Rows]:
@@ -101,7 +115,7 @@ def _deal(rows: Rows, start: int, stop: int, cores: int) -> list[Rows]:
 def _side_by_side(function: Callable[..., Tensor], cores: int, *columns: Rows) -> Iterable[Tensor]:
     """`map(function, *columns)` by threads that share the cores between them."""
     share = max(1, cores // len(columns[0]))
-    lanes = max(1, torch.get_num_threads() // share)
+    lanes = max(1, _threads() // share)
     return _pool(lanes, share).map(partial(_without_gradient, function), *columns)
 
 

@@ -31,6 +31,7 @@ from latent_geodesics.metrics import (
     path_curves,
 )
 from latent_geodesics.models import LatentModel
+from latent_geodesics.models.chunking import one_thread
 from latent_geodesics.results import BatchResult, MethodResult
 from latent_geodesics.runner import Run
 
@@ -58,6 +59,10 @@ class InterpolationModule(pl.LightningModule):
 
     def test_step(self, batch: NumberedBatch, batch_idx: int) -> dict[str, BatchResult]:
         """One batch of pairs through every method and metric."""
+        with one_thread():
+            return {"result": self._result(batch)}
+
+    def _result(self, batch: NumberedBatch) -> BatchResult:
         for panel in self.panels.values():
             panel.clear()
         pairs = self.encoder.encode(batch.pairs)
@@ -83,8 +88,7 @@ class InterpolationModule(pl.LightningModule):
                     )
                 )
         states = {name: panel.states for name, panel in self.panels.items()}
-        result = BatchResult(number=batch.number, pairs=pairs, u=self.u, methods=tuple(results), states=states)
-        return {"result": result}
+        return BatchResult(number=batch.number, pairs=pairs, u=self.u, methods=tuple(results), states=states)
 
     def on_test_end(self) -> None:
         """Waits for every process: only then is all of the run on disk."""
