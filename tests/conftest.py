@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from tiny_model import build_tiny_model
 
 from latent_geodesics.models import LatentModel, load_model
@@ -26,6 +27,16 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(tiny_model_folder: Path) -> LatentModel:
     return load_model(tiny_model_folder, device="cpu", steps=5)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with two small pictures of different things, a.png and b.png."""
+    for name, color, box in (("a", "red", (2, 2, 9, 9)), ("b", "blue", (6, 6, 14, 14))):
+        picture = Image.new("RGB", (16, 16), "gray")
+        ImageDraw.Draw(picture).rectangle(box, fill=color)
+        picture.save(tmp_path / f"{name}.png")
+    return tmp_path
 
 
 @dataclass(frozen=True)

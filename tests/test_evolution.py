@@ -4,18 +4,9 @@ import csv
 import json
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 PLANE = ("task.pair=null", "density=[half_plane]", "task.stages=4")
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    for name, color, box in (("a", "red", (2, 2, 9, 9)), ("b", "blue", (6, 6, 14, 14))):
-        picture = Image.new("RGB", (16, 16), "gray")
-        ImageDraw.Draw(picture).rectangle(box, fill=color)
-        picture.save(tmp_path / f"{name}.png")
-    return tmp_path
 
 
 @pytest.fixture

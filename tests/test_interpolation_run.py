@@ -6,18 +6,9 @@ import re
 
 import pytest
 import yaml
-from PIL import Image, ImageDraw
+from PIL import Image
 
 METHODS = ["geodesic", "geodesic_paper", "slerp", "lerp"]
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    for name, color, box in (("a", "red", (2, 2, 9, 9)), ("b", "blue", (6, 6, 14, 14))):
-        picture = Image.new("RGB", (16, 16), "gray")
-        ImageDraw.Draw(picture).rectangle(box, fill=color)
-        picture.save(tmp_path / f"{name}.png")
-    return tmp_path
 
 
 @pytest.fixture

@@ -7,18 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    for name, color in (("a", "red"), ("b", "blue")):
-        Image.new("RGB", (16, 16), color).save(tmp_path / f"{name}.png")
-    return tmp_path
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])

@@ -102,7 +102,7 @@ def test_concurrent_writers_leave_one_whole_file(tmp_path):
 
     def write_and_read():
         for _ in range(10):
-            cache.store(key, embedding)
+            cache.store({key: embedding})
             seen.append(torch.equal(cache.load(key), embedding))
 
     threads = [threading.Thread(target=write_and_read) for _ in range(4)]
@@ -143,9 +143,9 @@ def test_what_was_unused_for_longest_makes_room(tmp_path):
     size = 4 * 1000
     cache = TensorCache(folder=tmp_path, limit_mb=3.9 * size / 1e6)
     for age, key in enumerate("abc"):
-        cache.store(key, torch.zeros(1000))
+        cache.store({key: torch.zeros(1000)})
         os.utime(tmp_path / f"{key}.safetensors", (age, age))
     assert cache.load("a") is not None
-    cache.store("d", torch.zeros(1000))
+    cache.store({"d": torch.zeros(1000)})
     assert {path.stem for path in tmp_path.iterdir()} == {"a", "c", "d"}
     assert cache.load("b") is None

@@ -22,6 +22,7 @@ __all__ = ["BatchStore", "read_batches"]
 log = logging.getLogger(__name__)
 
 FOLDER = "batches"
+DAMAGE = (RuntimeError, UnpicklingError, EOFError, OSError, KeyError, TypeError)
 
 
 class BatchStore:
@@ -74,13 +75,13 @@ class BatchStore:
         if not path.is_file():
             return None
         try:
-            record = torch.load(path, map_location="cpu", weights_only=True)
-            same_pairs = record["pairs"] == self._expected[number]
-            same_origin = record["made_with"] == self._made_with
-            content: Mapping[str, Any] = record["content"]
-        except (RuntimeError, UnpicklingError, EOFError, OSError, KeyError, TypeError) as error:
+            record = _load(path)
+        except DAMAGE as error:
             log.warning("'%s' is damaged (%s): its pairs are done again.", path, error)
             return None
+        same_pairs = record["pairs"] == self._expected[number]
+        same_origin = record["made_with"] == self._made_with
+        content: Mapping[str, Any] = record["content"]
         if not same_pairs or not same_origin:
             what = "of other pairs" if not same_pairs else "with other weights"
             raise UserError(
@@ -100,7 +101,13 @@ def read_batches(folder: Path) -> list[Mapping[str, Any]]:
     found = []
     for path in sorted((folder / FOLDER).glob("[0-9]*.pt")):
         try:
-            found.append(torch.load(path, map_location="cpu", weights_only=True)["content"])
-        except (RuntimeError, UnpicklingError, EOFError, OSError, KeyError, TypeError) as error:
+            found.append(_load(path)["content"])
+        except DAMAGE as error:
             raise UserError(f"'{path}' cannot be read ({error}): run it again, or leave the run out.") from error
     return found
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    """A batch's file: `pairs`, `made_with` and `content`; one that lacks any of them raises as a damaged one does."""
+    record = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: record[name] for name in ("pairs", "made_with", "content")}

@@ -78,7 +78,7 @@ def solver_cost(model: LatentModel, problem: BoundaryProblem, solvers: dict[str,
 def batching(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver) -> dict[str, float]:
     """Time of all pairs in one batch over that of each alone."""
     together, _ = _timed(model, problem, solver)
-    singles = [_only(problem, row) for row in range(len(problem.x0))]
+    singles = [_some(problem, [row]) for row in range(len(problem.x0))]
     alone = sum(_timed(model, single, solver)[0] for single in singles)
     return {
         "batch/together_seconds": together,
@@ -121,10 +121,6 @@ def _timed(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver)
 def _wait(model: LatentModel) -> None:
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
-
-
-def _only(problem: BoundaryProblem, row: int) -> BoundaryProblem:
-    return _some(problem, [row])
 
 
 def _some(problem: BoundaryProblem, rows: list[int]) -> BoundaryProblem:

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from latent_geodesics.batch_store import read_batches
-from latent_geodesics.comparison.runs import CONFIG, MEASURED, RunRecord
+from latent_geodesics.comparison.runs import CONFIG, INCIDENTAL, MEASURED, RunRecord
 from latent_geodesics.data import read_shard
 from latent_geodesics.errors import UserError
 from latent_geodesics.metrics import MetricPanel
@@ -23,7 +23,6 @@ __all__ = ["join_shards"]
 log = logging.getLogger(__name__)
 
 SHARD = ("data.shard", "task.data.shard")
-INCIDENTAL = ("output_dir", "logger", "expected", "trainer")
 
 
 def join_shards(runs: Sequence[RunRecord]) -> list[RunRecord]:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.data.images import as_uint8
+from latent_geodesics.data.manifests import matches_checksum
 from latent_geodesics.data.pairs import FRAME_SUFFIXES, ImagePair, read_manifest
 from latent_geodesics.errors import UserError
 
@@ -126,8 +127,7 @@ def _of_manifest(manifest: Path, *, verify: bool) -> list[CollectedImage]:
             raise UserError(f"The manifest '{manifest}' names the image '{name}' twice or not at all: give each an id.")
         if not file.is_file():
             raise UserError(f"The image '{name}' of '{manifest}' is '{file}', which does not exist.")
-        expected = row.get("sha256")
-        if verify and expected and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+        if verify and not matches_checksum(file, row.get("sha256")):
             raise UserError(f"The file '{file}' of '{manifest}' does not match its checksum: restore or correct it.")
         found[name] = CollectedImage(
             id=name,

@@ -5,8 +5,6 @@ A manifest is a CSV file with a line a pair: `id, group, image_a, image_b, promp
 in-between frames (both ends included), numbered in the order of their file names.
 """
 
-import csv
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.data.images import read_image
+from latent_geodesics.data.manifests import matches_checksum, read_rows
 from latent_geodesics.errors import UserError
 
 __all__ = ["ImagePair", "PairBatch", "PairData", "PairSelection", "read_batch", "read_manifest", "read_shard"]
@@ -184,27 +183,8 @@ def read_manifest(manifest: str | Path, *, verify: bool = True) -> list[ImagePai
             when a file does not match its checksum.
     """
     manifest = Path(manifest)
-    if not manifest.is_file():
-        raise UserError(f"The manifest '{manifest}' does not exist: set data.manifest to a CSV file of pairs.")
-    with manifest.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        missing = [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(
-                f"The manifest '{manifest}' lacks the column(s) {', '.join(missing)}: its first line must name "
-                f"{', '.join(REQUIRED_COLUMNS)}."
-            )
-        rows = list(reader)
-    if not rows:
-        raise UserError(f"The manifest '{manifest}' lists no pairs: add a line for each pair.")
-    seen: set[str] = set()
-    pairs = []
-    for row in rows:
-        if row["id"] in seen:
-            raise UserError(f"The manifest '{manifest}' names the pair '{row['id']}' twice: give each its own id.")
-        seen.add(row["id"])
-        pairs.append(_manifest_pair(row, manifest, verify=verify))
-    return pairs
+    rows = read_rows(manifest, required=REQUIRED_COLUMNS, thing="pair")
+    return [_manifest_pair(row, manifest, verify=verify) for row in rows]
 
 
 def _manifest_pair(row: dict[str, str], manifest: Path, *, verify: bool) -> ImagePair:
@@ -213,8 +193,7 @@ def _manifest_pair(row: dict[str, str], manifest: Path, *, verify: bool) -> Imag
         file = manifest.parent / row[f"image_{side}"]
         if not file.is_file():
             raise UserError(f"The pair '{row['id']}' of '{manifest}' names '{file}', which does not exist.")
-        expected = row.get(f"sha256_{side}")
-        if verify and expected and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+        if verify and not matches_checksum(file, row.get(f"sha256_{side}")):
             raise UserError(
                 f"The file '{file}' of the pair '{row['id']}' does not match its checksum in '{manifest}': restore the "
                 "file, correct the manifest, or set data.verify=false."

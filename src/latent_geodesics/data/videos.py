@@ -5,8 +5,6 @@ video that shows no motion of anything) and `sha256`; paths are relative to the 
 first and the last frame show.
 """
 
-import csv
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.data.manifests import matches_checksum, read_rows
 from latent_geodesics.data.video_files import FRAME_SUFFIXES, read_video
 from latent_geodesics.errors import UserError
 
@@ -142,23 +141,7 @@ def _read_manifest(manifest: Path, *, verify: bool) -> list[Video]:
         UserError: when the manifest, one of its columns or one of its files is missing, when an id stands twice, or
             when a file does not match its checksum.
     """
-    if not manifest.is_file():
-        raise UserError(f"The manifest '{manifest}' does not exist: set data.manifest to a CSV file of videos.")
-    with manifest.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        missing = [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(
-                f"The manifest '{manifest}' lacks the column(s) {', '.join(missing)}: its first line must name "
-                f"{', '.join(REQUIRED_COLUMNS)}."
-            )
-        rows = list(reader)
-    if not rows:
-        raise UserError(f"The manifest '{manifest}' lists no videos: add a line for each video.")
-    names = [row["id"] for row in rows]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"The manifest '{manifest}' names the video '{twice}' twice: give each its own id.")
+    rows = read_rows(manifest, required=REQUIRED_COLUMNS, thing="video")
     return [_manifest_video(row, manifest, verify=verify) for row in rows]
 
 
@@ -166,8 +149,7 @@ def _manifest_video(row: dict[str, str], manifest: Path, *, verify: bool) -> Vid
     file = manifest.parent / row["file"]
     if not file.exists():
         raise UserError(f"The video '{row['id']}' of '{manifest}' names '{file}', which does not exist.")
-    expected = row.get("sha256")
-    if verify and expected and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+    if verify and not matches_checksum(file, row.get("sha256")):
         raise UserError(
             f"The file '{file}' of the video '{row['id']}' does not match its checksum in '{manifest}': restore the "
             "file, correct the manifest, or set data.verify=false."

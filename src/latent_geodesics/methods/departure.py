@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.data.starts import Start
-from latent_geodesics.errors import UserError
 from latent_geodesics.fields import ScoreField
 from latent_geodesics.manifold import Sphere
+from latent_geodesics.methods.encoding import check_levels, decode_paths
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
 from latent_geodesics.path import Path
@@ -43,12 +43,7 @@ class Setting:
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("tau", "alpha", "guidance"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise UserError(f"{name} must be a finite number of at least 0, got {value!r}.")
-        if not 0 < self.tau < 1:
-            raise UserError(f"tau is a noise level between 0 and 1 (0.6 is usual), got {self.tau}.")
+        check_levels(tau=self.tau, alpha=self.alpha, guidance=self.guidance)
 
     def field(self, condition0: Float[Tensor, "p l c"], condition1: Float[Tensor, "p l c"] | None = None) -> ScoreField:
         """The score under a condition that moves from the first to the second along the path, or stays."""
@@ -65,10 +60,7 @@ class Setting:
         """The images of latents at the positions u of a path, under a condition that moves along it or stays."""
         end = condition0 if condition1 is None else condition1
         condition = torch.lerp(condition0[:, None], end[:, None], u.to(condition0)[:, None, None])
-        images = self.model.decode(
-            points.flatten(0, 1).float(), condition=condition.flatten(0, 1), tau=self.tau, guidance=self.guidance
-        )
-        return images.view(*points.shape[:2], *images.shape[1:])
+        return decode_paths(self.model, points, condition=condition, tau=self.tau, guidance=self.guidance)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from latent_geodesics.models.scores import Score
 from latent_geodesics.path import Path
 from latent_geodesics.records import BoundaryProblem
 
-__all__ = ["EncodedPairs", "PairEncoder"]
+__all__ = ["EncodedPairs", "PairEncoder", "check_levels", "decode_paths"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +101,7 @@ class EncodedPairs:
         mean = (self.norms_a + self.norms_b)[:, None] / 2
         points = points * (norms / mean)[..., None].to(points)
         condition = self.condition(u)
-        images = self.model.decode(
-            points.flatten(0, 1).float(), condition=condition.flatten(0, 1), tau=self.tau, guidance=self.guidance
-        )
-        return images.view(*points.shape[:2], *images.shape[1:])
+        return decode_paths(self.model, points, condition=condition, tau=self.tau, guidance=self.guidance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +130,7 @@ class PairEncoder:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("tau", "alpha", "guidance"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise UserError(f"{name} must be a finite number of at least 0, got {value!r}.")
-        if not 0 < self.tau < 1:
-            raise UserError(f"tau is a noise level between 0 and 1 (0.6 is usual), got {self.tau}.")
+        check_levels(tau=self.tau, alpha=self.alpha, guidance=self.guidance)
 
     def encode(self, batch: PairBatch) -> EncodedPairs:
         """Poses the boundary value problem between the two images of each pair."""
@@ -181,3 +173,29 @@ class PairEncoder:
         if self.fixed_condition:
             return self.model.field(condition0=(condition_a + condition_b) / 2, tau=self.tau, score=self.score)
         return self.model.field(condition0=condition_a, condition1=condition_b, tau=self.tau, score=self.score)
+
+
+def check_levels(*, tau: float, alpha: float, guidance: float) -> None:
+    """Refuses a noise level outside (0, 1), and a power or a guidance that is no finite number of at least 0.
+
+    Raises:
+        UserError: names the setting and its value.
+    """
+    for name, value in {"tau": tau, "alpha": alpha, "guidance": guidance}.items():
+        if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise UserError(f"{name} must be a finite number of at least 0, got {value!r}.")
+    if not 0 < tau < 1:
+        raise UserError(f"tau is a noise level between 0 and 1 (0.6 is usual), got {tau}.")
+
+
+def decode_paths(
+    model: LatentModel,
+    points: Float[Tensor, "p n d"],
+    *,
+    condition: Float[Tensor, "p n l c"],
+    tau: float,
+    guidance: float,
+) -> Float[Tensor, "p n 3 h w"]:
+    """The images of points of paths, each under a condition of its own, all in one call of the model."""
+    images = model.decode(points.flatten(0, 1).float(), condition=condition.flatten(0, 1), tau=tau, guidance=guidance)
+    return images.view(*points.shape[:2], *images.shape[1:])

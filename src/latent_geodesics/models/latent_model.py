@@ -205,8 +205,7 @@ class LatentModel:
             return torch.stack(found).to(self.device)
         # All of them, even if one alone is missing: by rounding, a row's latents depend on the rows beside it.
         latents = self._inverted(images, level, setting)
-        for key, row in zip(keys, latents, strict=True):
-            self._cache.store(key, row)
+        self._cache.store(dict(zip(keys, latents, strict=True)))
         return latents
 
     @torch.no_grad()

@@ -40,28 +40,16 @@ def random_model(
         seed: Of the weights.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTokenizer
 
     target = choose_device(device)
     tokenizer = CLIPTokenizer.from_pretrained(Path(parts) / "tokenizer")
-    width = int(unet["cross_attention_dim"])
-    text = CLIPTextConfig(  # two layers: it runs once
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=2,
-        num_attention_heads=max(1, width // 64),
-        max_position_embeddings=tokenizer.model_max_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         components = Components(
             unet=UNet2DConditionModel(**unet).to(choose_dtype(dtype, target)),
             vae=AutoencoderKL(**vae),
-            text_encoder=CLIPTextModel(text),
+            text_encoder=_text_encoder(tokenizer, width=int(unet["cross_attention_dim"])),
             tokenizer=tokenizer,
             scheduler=DDIMScheduler.from_pretrained(Path(parts) / "scheduler"),
         )
@@ -74,3 +62,21 @@ def random_model(
         batch_size=batch_size,
         cache_dir=None if cache_dir is None else Path(cache_dir),
     )
+
+
+def _text_encoder(tokenizer: Any, *, width: int) -> Any:
+    """Of two layers: it runs once."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=2,
+        num_attention_heads=max(1, width // 64),
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,18 @@ class TensorCache:
             return None
         return content
 
-    def store(self, key: str, content: Tensor) -> None:
-        """Keep a tensor as float32; a reader sees the whole file or none."""
-        from safetensors.torch import save
-
+    def store(self, contents: Mapping[str, Tensor]) -> None:
+        """Keep tensors by key, as float32; a reader sees a whole file or none."""
         if self._folder is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
+        for key, content in contents.items():
+            self._write(key, content)
+        self._shrink()
+
+    def _write(self, key: str, content: Tensor) -> None:
+        from safetensors.torch import save
+
         content = content.detach().cpu().float().contiguous()
         data = save({_NAME: content}, metadata={"sha256": _digest(content).hex()})
         descriptor, name = tempfile.mkstemp(dir=self._folder, suffix=".part")
@@ -88,7 +94,6 @@ class TensorCache:
             Path(name).replace(self._path(key))
         finally:
             Path(name).unlink(missing_ok=True)
-        self._shrink()
 
     def _shrink(self) -> None:
         """Deletes what was not used for longest until the rest is small enough; another process may do so as well."""

@@ -89,7 +89,7 @@ class TextInversion:
         missing = [index for index, result in enumerate(results) if result is None]
         # A subject that occurs twice is computed twice: rare, and simpler than keeping track.
         for index, embedding in zip(missing, self._invert(network, [subjects[i] for i in missing], seed), strict=True):
-            cache.store(keys[index], embedding)
+            cache.store({keys[index]: embedding})
             results[index] = embedding.cpu()
         return torch.stack([result for result in results if result is not None]).to(subjects[0].initial)
 

@@ -1,6 +1,7 @@
 """The tasks that render: a numbered set of random CLEVR scenes, and the pairs that ship."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,9 @@ from latent_geodesics.rendering.pair_files import render_pairs
 from latent_geodesics.rendering.pool import DEFAULT_PYTHON, RenderPool
 from latent_geodesics.rendering.sampling import SceneSampler
 from latent_geodesics.rendering.scene import Scene
+from latent_geodesics.rendering.video_files import render_videos
 
-__all__ = ["RenderClevr", "RenderPairs"]
+__all__ = ["RenderClevr", "RenderPairs", "RenderVideos"]
 
 
 class RenderClevr:
@@ -72,11 +74,11 @@ class RenderClevr:
         return {"frames": float(frames), "seconds": time.monotonic() - start}
 
 
-class RenderPairs:
-    """Renders the pairs that ship, with their true frames, manifest and scenes.
+class RenderShipped(ABC):
+    """Renders what ships with the project, with its manifest and scenes.
 
     Args:
-        seed: decides the scenes together with a pair's number; another one than the training set's.
+        seed: decides the scenes together with a number; another one than those of the training sets and of each other.
         folder: where the files go; what is there under the same names is replaced.
         resolution: side of the square frames, pixels.
         samples: paths per pixel before denoising.
@@ -97,16 +99,36 @@ class RenderPairs:
         self.seed, self.folder = seed, Path(folder)
         self.pool = RenderPool(renderer_python=renderer_python, workers=workers, resolution=resolution, samples=samples)
 
+    @abstractmethod
+    def render(self, pool: RenderPool) -> int:
+        """Renders everything; the number of frames."""
+
     def run(self, run: Any) -> dict[str, float]:
-        """Render all pairs; `frames` and `seconds` (wall time).
+        """Render everything; `frames` and `seconds` (wall time).
 
         Args:
             run: the run; unused, the files go to `folder`.
         """
         start = time.monotonic()
         with self.pool as pool:
-            frames = render_pairs(folder=self.folder, seed=self.seed, renderer=pool)
+            frames = self.render(pool)
         return {"frames": float(frames), "seconds": time.monotonic() - start}
+
+
+class RenderPairs(RenderShipped):
+    """Renders the pairs that ship, with their true frames."""
+
+    def render(self, pool: RenderPool) -> int:
+        """All pairs."""
+        return render_pairs(folder=self.folder, seed=self.seed, renderer=pool)
+
+
+class RenderVideos(RenderShipped):
+    """Renders the videos that ship, and makes the controls of their frames."""
+
+    def render(self, pool: RenderPool) -> int:
+        """All videos."""
+        return render_videos(folder=self.folder, seed=self.seed, renderer=pool)
 
 
 def _scene(sampler: SceneSampler, seed: int, index: int) -> Scene:
