@@ -122,7 +122,8 @@ def test_the_residual_is_the_one_that_geometry_measures_and_small_between_the_kn
     x0, x1 = sphere.project(in_ball(3, 6, 1.0, 3)), sphere.project(in_ball(3, 6, 1.0, 4))
     solution = solve(field, x0, x1, manifold=sphere, alpha=0.5, tolerance=1e-7)
     at_knots = lg.geometry.residual(solution.path, field, sphere, 0.5, U[1:-1]).mean(-1)
-    torch.testing.assert_close(solution.stats["residual"], at_knots, rtol=1e-3, atol=1e-9)
+    # The solver has it from products that cancel: rounding leaves the root of the smallest difference from one.
+    torch.testing.assert_close(solution.stats["residual"], at_knots, rtol=1e-3, atol=1e-8)
     between = lg.geometry.residual(solution.path, field, sphere, 0.5, (U[1:] + U[:-1]) / 2).mean(-1)
     start = lg.geometry.residual(lg.GreatCircle(x0=x0, x1=x1, sphere=sphere), field, sphere, 0.5, U).mean(-1)
     assert bool((at_knots < 1e-6).all())
@@ -282,7 +283,7 @@ def test_float32_in_high_dimension(radius, d):
     difference = (solution.path.point(U) - double.path.point(U)).norm(dim=-1).max() / radius
     moved = (double.path.point(U) - double.path.base.point(U)).norm(dim=-1).max() / radius
     assert float(moved) > 0.01
-    assert float(difference) < 1e-4
+    assert float(difference) < 3e-4  # the tolerance, to which either is exact
 
 
 @pytest.mark.parametrize("intervals", [2, 3, 5, 8, 13, 40])

@@ -179,10 +179,24 @@ class Collocation:
         x = torch.stack([self.base.x0, self.base.x1], 1)
         return field.score(x, torch.tensor([0.0, 1.0]).to(x).expand(x.shape[:-1]))
 
-    def scores(self, field: ScoreField, offsets: Float[Tensor, "a n d"]) -> Float[Tensor, "a n d"]:
-        """The score at the interior knots of each pair."""
-        knots = self.knots(offsets)
-        return field.score(knots, self.nodes[1:-1].to(knots).expand(knots.shape[:-1]))
+    def scores(
+        self, field: ScoreField, offsets: Float[Tensor, "a n d"], known: Float[Tensor, "a m d"] | None = None
+    ) -> Float[Tensor, "a n d"]:
+        """The score at the interior knots of each pair.
+
+        Args:
+            field: the score.
+            offsets: the offsets of the path.
+            known: the score at every second knot, where a grid of half the intervals had it already.
+        """
+        every = 1 if known is None else 2
+        knots, nodes = self.knots(offsets)[:, ::every], self.nodes[1:-1:every]
+        found = field.score(knots, nodes.to(knots).expand(knots.shape[:-1]))
+        if known is None:
+            return found
+        joined = torch.empty_like(offsets)
+        joined[:, ::2], joined[:, 1::2] = found, known
+        return joined
 
     def _curve(self, offsets: Float[Tensor, "a n d"]) -> tuple[Tensor, Tensor, Tensor]:
         offsets = torch.nn.functional.pad(offsets, (0, 0, 1, 1))

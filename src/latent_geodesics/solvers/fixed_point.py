@@ -13,7 +13,7 @@ from latent_geodesics.solvers.collocation import Collocation, Linearisation
 from latent_geodesics.solvers.ledger import Ledger
 from latent_geodesics.solvers.mixing import Memory
 
-__all__ = ["FixedPoint", "Rules"]
+__all__ = ["FixedPoint", "Rules", "Trail"]
 
 MOST_FAILURES = 10
 PROGRESS = 0.9
@@ -35,6 +35,9 @@ class Rules:
         trust: the largest move of a knot in a step, as a share of the distance of the ends.
         patience: iterations without progress after which the step along what the memory cannot explain is halved.
         halvings: how often it is halved before the pair is given up.
+        fall: a pair is also done when its relative residual has fallen to this share of the first one, where that is
+            the error of a coarser grid and the next will find one of its own; 0 for the tolerance alone.
+        iterations: after how many a pair is given up; no limit if not given.
     """
 
     target: float
@@ -46,6 +49,25 @@ class Rules:
     trust: float
     patience: int
     halvings: int
+    fall: float = 0.0
+    iterations: int | None = None
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What an iteration leaves behind for one on twice the intervals.
+
+    Attributes:
+        memory: the last iterates of each pair.
+        scores: the score at the interior knots of each pair's best iterate; NaN for a pair that has none.
+    """
+
+    memory: Memory
+    scores: Float[Tensor, "a n d"]
+
+    def restrict(self, pairs: Int[Tensor, " b"]) -> "Trail":
+        """That of the pairs `pairs` alone."""
+        return Trail(memory=self.memory.restrict(pairs), scores=self.scores[pairs])
 
 
 @dataclass
@@ -60,6 +82,7 @@ class _Work:
     factor: Float[Tensor, " a"]
     moved: Float[Tensor, " a"]
     best: Float[Tensor, " a"]
+    bar: Float[Tensor, " a"]
     idle: Int[Tensor, " a"]
     failures: Int[Tensor, " a"]
     halvings: Int[Tensor, " a"]
@@ -71,7 +94,9 @@ class _Work:
 class FixedPoint:
     """Iterates the knots of some pairs on one grid until each has settled, run out of budget or been given up.
 
-    After `run`, `offsets` and `alpha` hold where each pair got to: the iterate of least residual.
+    After `run`, `offsets` and `alpha` hold where each pair got to: the iterate of least residual. What a coarser grid
+    has learned is not lost: the path passes through its knots, so that the score is known at every second one, and its
+    iterates, carried over, tell how the score changes with the path.
 
     Args:
         grid: the equation on the grid, for the given pairs.
@@ -82,6 +107,7 @@ class FixedPoint:
         end_scores: the score at both ends of each pair.
         alpha: the alpha to start at; NaN where it is to be chosen after the first evaluation.
         rules: when to stop.
+        past: what the iteration on the grid of half the intervals left behind; the offsets are its last.
     """
 
     def __init__(
@@ -95,9 +121,13 @@ class FixedPoint:
         end_scores: Float[Tensor, "a 2 d"],
         alpha: Float[Tensor, " a"],
         rules: Rules,
+        past: Trail | None = None,
     ) -> None:
         self._ledger, self._rules, self._all_pairs, self._all_field = ledger, rules, pairs, field
-        self.offsets, self.alpha = offsets.clone(), alpha.clone()
+        self.offsets, self.alpha, self._past = offsets.clone(), alpha.clone(), past
+        self._scores = torch.full_like(offsets, torch.nan)
+        self._left: list[tuple[Tensor, Memory]] = []
+        self._iterations = 0
         self.outcome: dict[int, Status] = {}
         self._least = torch.full_like(alpha, torch.inf)
         self._grid, self._field = grid, field
@@ -113,17 +143,24 @@ class FixedPoint:
             factor=torch.ones_like(alpha),
             moved=torch.full_like(alpha, torch.inf),
             best=torch.full_like(alpha, torch.inf),
+            bar=torch.full_like(alpha, torch.nan),
             idle=count,
             failures=count.clone(),
             halvings=count.clone(),
         )
 
+    @property
+    def trail(self) -> Trail:
+        """What the iteration leaves behind for a finer grid."""
+        rows, memories = zip(*self._left, strict=True)
+        return Trail(memory=Memory.join(memories).restrict(torch.cat(rows).argsort()), scores=self._scores)
+
     def run(self) -> None:
         """Iterate until no pair is left."""
-        cost = self._grid.intervals - 1
         while len(self._work.rows):
-            affordable = self._ledger.affords(self._pairs, cost, self._rules.budget_share)
-            self._drop(~affordable, Status.BUDGET_EXHAUSTED)
+            # The first evaluation is for the whole budget: a finer grid that followed could not afford its own.
+            share = 1.0 if self._seen is None else self._rules.budget_share
+            self._drop(~self._ledger.affords(self._pairs, self._cost, share), Status.BUDGET_EXHAUSTED)
             if len(self._work.rows):
                 self._evaluate()
             if len(self._work.rows):
@@ -136,14 +173,24 @@ class FixedPoint:
     def _pairs(self) -> Int[Tensor, " a"]:
         return self._all_pairs[self._work.rows]
 
+    @property
+    def _cost(self) -> int:
+        """What the next evaluation costs a pair."""
+        known = self._seen is None and self._past is not None
+        return self._grid.intervals // 2 if known else self._grid.intervals - 1
+
     def _evaluate(self) -> None:
         """Evaluate the score at the knots; where it is not finite, go back to the last knots where it was."""
-        score = self._grid.scores(self._field, self._work.offsets)
-        self._ledger.spend(self._pairs, self._grid.intervals - 1)
+        first, cost = self._seen is None, self._cost
+        known = self._past.scores[self._work.rows] if first and self._past is not None else None
+        score = self._grid.scores(self._field, self._work.offsets, known)
+        self._ledger.spend(self._pairs, cost)
         finite = torch.isfinite(score).flatten(1).all(1)
-        if self._seen is None and not bool(finite.all()):
+        if first and not bool(finite.all()):
             self._drop(~finite, Status.NON_FINITE_SCORE)
             score, finite = score[finite], finite[finite]
+        if first and self._past is not None and self._rules.memory:
+            self._carry_over(self._past.memory.restrict(self._work.rows), score)
         work = self._work
         seen = self._grid.linearise(work.offsets, score.nan_to_num(0.0, 0.0, 0.0), work.end_scores)
         self._seen = seen if self._seen is None else seen.where(finite, self._seen)
@@ -154,11 +201,31 @@ class FixedPoint:
             bend=seen.bend,
             force=seen.force,
             pull=seen.pull,
+            score=score,
         )
         work.offsets = self._memory.knots[-1].clone()
         work.failures = torch.where(finite, 0, work.failures + 1)
         shorter = torch.minimum(work.trust, work.moved) / 4
         work.trust = torch.where(finite, (2 * work.trust).clamp(max=self._rules.trust), shorter)
+
+    def _carry_over(self, past: Memory, score: Float[Tensor, "a n d"]) -> None:
+        """Remember the iterates of the coarser grid as this one would have seen them.
+
+        What is between its knots is interpolated, of the score the change alone: it vanishes at both ends.
+        """
+        offsets, known = self._work.offsets, score[:, 1::2]
+        for coarse, then, counts in zip(past.knots, past.score, past.counts, strict=True):
+            knots, there = self._grid.refine(coarse), score + self._grid.refine(then - known)
+            seen = self._grid.linearise(knots, there, self._work.end_scores)
+            self._memory = self._memory.remember(
+                size=self._rules.memory,
+                valid=counts & (knots != offsets).flatten(1).any(1),
+                knots=knots,
+                bend=seen.bend,
+                force=seen.force,
+                pull=seen.pull,
+                score=there,
+            )
 
     def _continue(self) -> None:
         """Choose alpha where it is not chosen yet; raise it where the residual is small, which costs nothing."""
@@ -180,6 +247,8 @@ class FixedPoint:
         target = torch.full_like(work.alpha, rules.target)
         relative, residual = seen.relative_residual(work.alpha), seen.residual(target)
         self._keep_best(residual)
+        first = rules.fall * seen.relative_residual(target).clamp(max=1.0)
+        work.bar = torch.where(work.bar.isnan(), first, work.bar)
         length = self._grid.length(seen, rules.target)
         self._ledger.note(self._pairs, residual=residual, length=length, step=work.factor, alpha=work.alpha)
         progress = relative < PROGRESS * work.best
@@ -188,11 +257,13 @@ class FixedPoint:
         tired = work.idle >= rules.patience
         work.halvings = work.halvings + tired.long()
         work.idle = torch.where(tired, 0, work.idle)
-        settled = seen.settled(work.alpha, rules.tolerance) & (work.alpha == target)
+        settled = (seen.settled(work.alpha, rules.tolerance) | (relative <= work.bar)) & (work.alpha == target)
         lost = ~settled & (work.failures >= MOST_FAILURES)
         # Close to a solution smaller steps would change nothing: what is left is the noise of the score.
         noise = tired & (work.best < NOISE)
-        stalled = ~settled & ~lost & (noise | (work.halvings > rules.halvings))
+        self._iterations += 1
+        late = rules.iterations is not None and self._iterations >= rules.iterations
+        stalled = ~settled & ~lost & (noise | (work.halvings > rules.halvings) | late)
         for ended, status in (
             (settled, Status.CONVERGED),
             (lost, Status.NON_FINITE_SCORE),
@@ -228,6 +299,7 @@ class FixedPoint:
         better = residual <= self._least[work.rows]
         rows = work.rows[better]
         self._least[rows], self.offsets[rows] = residual[better], work.offsets[better]
+        self._scores[rows] = self._memory.score[-1][better]
         self.alpha[work.rows] = work.alpha
 
     @property
@@ -244,6 +316,8 @@ class FixedPoint:
         """Go on with some of the pairs in work."""
         if bool(keep.all()):
             return
+        left = (~keep).nonzero().flatten()
+        self._left.append((self._work.rows[left], self._memory.restrict(left).stretch(self._rules.memory + 1)))
         index = keep.nonzero().flatten()
         self._work = self._work.restrict(index)
         self._grid, self._memory = self._grid.restrict(index), self._memory.restrict(index)

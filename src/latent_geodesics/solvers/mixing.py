@@ -19,7 +19,7 @@ References:
     high-dimensional non-convex optimization (2014), arXiv 1406.2572.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -44,21 +44,26 @@ class Memory:
         bend: the tangential acceleration at each.
         force: `|g'|^2 P_v s` at each, so that `bend + alpha * force` is the defect of the geodesic equation.
         pull: the tangential score at each.
+        score: the score at each.
+        counts: which of them a pair has; the others stand in for none and say nothing.
     """
 
     knots: Float[Tensor, "m a n d"]
     bend: Float[Tensor, "m a n d"]
     force: Float[Tensor, "m a n d"]
     pull: Float[Tensor, "m a n d"]
+    score: Float[Tensor, "m a n d"]
+    counts: Bool[Tensor, "m a"]
 
     @staticmethod
     def empty(like: Float[Tensor, "a n d"]) -> "Memory":
         """No iterates yet."""
         nothing = like.new_zeros(0, *like.shape)
-        return Memory(knots=nothing, bend=nothing, force=nothing, pull=nothing)
+        none = torch.zeros(0, like.shape[0], dtype=torch.bool, device=like.device)
+        return Memory(knots=nothing, bend=nothing, force=nothing, pull=nothing, score=nothing, counts=none)
 
     def remember(self, *, size: int, valid: Bool[Tensor, " a"], **parts: Float[Tensor, "a n d"]) -> "Memory":
-        """Add an iterate to the last `size`; where it is not valid, repeat the newest, which adds nothing.
+        """Add an iterate to the last `size`; where it is not valid, the newest stands in for it and counts for nothing.
 
         Args:
             size: how many earlier iterates to keep.
@@ -71,11 +76,23 @@ class Memory:
             new = torch.where(valid[:, None, None], new, last)
             return torch.cat([past[-size:] if size else past[:0], new[None]])
 
-        return Memory(**{name: append(getattr(self, name), part) for name, part in parts.items()})
+        counts = torch.cat([self.counts[-size:] if size else self.counts[:0], valid[None]])
+        return Memory(**{name: append(getattr(self, name), part) for name, part in parts.items()}, counts=counts)
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "Memory":
         """The memory of the pairs `pairs` alone."""
         return self._map(lambda past: past[:, pairs])
+
+    def stretch(self, size: int) -> "Memory":
+        """The same memory with room for `size` iterates, the oldest of which count for nothing."""
+        return self._map(lambda past: torch.cat([past.new_zeros(size - len(past), *past.shape[1:]), past]))
+
+    @staticmethod
+    def join(parts: Sequence["Memory"]) -> "Memory":
+        """The memories of some pairs after those of others; all have room for equally many iterates."""
+        return Memory(
+            **{entry.name: torch.cat([getattr(part, entry.name) for part in parts], 1) for entry in fields(Memory)}
+        )
 
     def defects(self, alpha: Float[Tensor, " a"]) -> Float[Tensor, "m a n d"]:
         """The defect of the geodesic equation at every iterate, for the given alpha."""
@@ -87,7 +104,7 @@ class Memory:
         The mean over the knots, and over the directions normal to `v` that each has moved in, from differences of the
         score.
         """
-        dx, ds = (normal_to(v, part[-1] - part[:-1]) for part in (self.knots, self.pull))
+        dx, ds = (normal_to(v, self._differences(part)) for part in (self.knots, self.pull))
         moved = (dx * dx).sum((0, -1))
         return (-(dx * ds).sum((0, -1)) / torch.where(moved > 0, moved, 1.0)).clamp(min=0).mean(-1)
 
@@ -103,7 +120,7 @@ class Memory:
         newest, share = residuals[-1], damping[:, None, None]
         if len(residuals) == 1:
             return share * newest
-        dx, dr = self.knots[-1] - self.knots[:-1], newest - residuals[:-1]
+        dx, dr = self._differences(self.knots), self._differences(residuals)
         gram, target = _inner(dr, dr), _inner(dr, newest[None])
         whitening = _whiten(gram, 10 * torch.finfo(newest.dtype).eps)
         c = (whitening @ (whitening.mT @ target))[..., 0].to(newest)
@@ -125,8 +142,8 @@ class Memory:
         if len(defects) == 1:
             return newest, torch.zeros(newest.shape[0], dtype=torch.bool, device=newest.device)
         inner = weight[:, 1:-1, None]
-        dx, df = self.knots[-1] - self.knots[:-1], defects[:-1] - defects[-1]
-        steps, own = _differences(dx), _differences(newest[None])
+        dx, df = self._differences(self.knots), -self._differences(defects)
+        steps, own = _between_knots(dx), _between_knots(newest[None])
         cells = (weight[:, 1:] * weight[:, :-1]).sqrt()[..., None] * (weight.shape[-1] - 1)
         basis = _whiten(_inner(steps, cells * steps), 1e-6)
         curvature = basis.mT @ _inner(dx, inner * df) @ basis
@@ -139,6 +156,10 @@ class Memory:
         along = slope / curvature.abs().clamp(min=LEAST_CURVATURE)[..., None] - shadow
         step = newest + torch.einsum("am,mand->and", (basis @ along)[..., 0].to(newest), dx)
         return step, curvature[:, 0] < NEGATIVE_CURVATURE - DOUBT * error
+
+    def _differences(self, part: Float[Tensor, "m a n d"]) -> Float[Tensor, "k a n d"]:
+        """From each iterate but the newest to the newest; zero for what stands in for none."""
+        return (part[-1] - part[:-1]) * self.counts[:-1, :, None, None]
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Memory":
         return Memory(**{entry.name: change(getattr(self, entry.name)) for entry in fields(self)})
@@ -161,6 +182,6 @@ def _whiten(gram: Float[Tensor, "a m m"], cutoff: float) -> Float[Tensor, "a m m
     return whitening
 
 
-def _differences(knots: Float[Tensor, "m a n d"]) -> Float[Tensor, "m a k d"]:
+def _between_knots(knots: Float[Tensor, "m a n d"]) -> Float[Tensor, "m a k d"]:
     """From each knot to the next, both ends, which stay, included."""
     return torch.nn.functional.pad(knots, (0, 0, 1, 1)).diff(dim=2)

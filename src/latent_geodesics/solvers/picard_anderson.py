@@ -10,25 +10,35 @@ With the score frozen the geodesic equation is linear in the knots of the path, 
   alpha doubles, at no evaluation, whenever the residual has fallen to 0.3 of the pull of the score;
 - damping and trust: a pair that stops improving steps by half along what the memory cannot explain; no knot moves
   further in a step than a tenth of that distance, less where it met a score that is not finite;
-- resolution: half the intervals first, until the residual is 0.3 of the pull.
+- resolution: a quarter of the intervals first, then half. The first grid is left when the residual has fallen to 0.3 of
+  the first one, and without a trace if that takes more than five iterations; the second at 0.1 of its first one, which
+  is the error of the grid before it. A finer grid takes over the scores at the knots that it shares with the coarser
+  one, and its iterates as a memory (`fixed_point`).
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_geodesics.fields import ScoreField
 from latent_geodesics.path import shortest_path
-from latent_geodesics.records import BoundaryProblem, Solution
+from latent_geodesics.records import BoundaryProblem, Solution, Status
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.collocation import Collocation
-from latent_geodesics.solvers.fixed_point import FixedPoint, Rules
+from latent_geodesics.solvers.fixed_point import FixedPoint, Rules, Trail
 from latent_geodesics.solvers.ledger import Ledger
 
 __all__ = ["PicardAnderson"]
 
 LOOSE = 0.3
 GROWTH = 2.0
-COARSEST = 6
+COARSEST = 4
+# Of the finest grid, the one before it, and the first.
+FALLS = (0.0, 0.1, 0.3)
+ITERATIONS = (None, None, 5)
 COARSE_SHARE = 0.5
 HALVINGS = 4
 
@@ -50,7 +60,7 @@ class PicardAnderson(BoundarySolver):
         patience: iterations without a tenth of progress after which the step along what the memory cannot explain is
             halved; after four halvings the pair is given up as stalled.
         continuation: whether to begin at a small alpha; without it the first step is taken at the full one.
-        coarse_start: whether to begin with half the intervals.
+        coarse_start: whether to begin with half or a quarter of the intervals, where that is at least four.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -99,42 +109,104 @@ class PicardAnderson(BoundarySolver):
     def _solve_pairs(
         self, problem: BoundaryProblem, ledger: Ledger, grid: Collocation, pairs: Int[Tensor, " a"]
     ) -> Float[Tensor, "a n d"]:
-        """Both stages for the pairs that need solving; returns their offsets."""
-        field = problem.field.restrict(pairs)
+        """The offsets of the pairs that need solving."""
+        field, stages = problem.field.restrict(pairs), self._stages(grid)
         end_scores = grid.end_scores(field)
         ledger.spend(pairs, 2)
-        offsets = grid.start()
-        alpha = torch.full_like(grid.span, torch.nan if self.continuation else problem.alpha)
-        stages = [grid]
-        if self.coarse_start and self.intervals >= 2 * COARSEST:
-            stages.insert(0, grid.coarsen())
-        for stage in stages:
-            last = stage is grid
-            iteration = FixedPoint(
-                grid=stage,
-                field=field,
-                ledger=ledger,
-                pairs=pairs,
-                offsets=stage.refine(offsets),
-                end_scores=end_scores,
-                alpha=alpha,
-                rules=self._rules(problem.alpha, last=last),
-            )
-            iteration.run()
-            offsets, alpha = iteration.offsets, iteration.alpha
-        for row, status in iteration.outcome.items():
-            ledger.close(pairs[row : row + 1], status)
+        party = _Party(
+            pairs=pairs,
+            field=field,
+            end_scores=end_scores,
+            offsets=stages[0].start(),
+            alpha=torch.full_like(grid.span, torch.nan if self.continuation else problem.alpha),
+        )
+        return self._climb(problem, ledger, stages, party)
+
+    def _climb(
+        self, problem: BoundaryProblem, ledger: Ledger, stages: Sequence[Collocation], party: "_Party"
+    ) -> Float[Tensor, "a n d"]:
+        """From the first of some grids to the last, which is the finest; returns the offsets there."""
+        stage, *finer = stages
+        iteration = FixedPoint(
+            grid=stage,
+            field=party.field,
+            ledger=ledger,
+            pairs=party.pairs,
+            offsets=stage.refine(party.offsets),
+            end_scores=party.end_scores,
+            alpha=party.alpha,
+            rules=self._rules(problem.alpha, left=len(finer)),
+            past=party.past,
+        )
+        iteration.run()
+        if not finer:
+            for row, status in iteration.outcome.items():
+                ledger.close(party.pairs[row : row + 1], status)
+            return iteration.offsets
+        risen = replace(party, offsets=iteration.offsets, alpha=iteration.alpha, past=iteration.trail)
+        if ITERATIONS[len(finer)] is None:
+            return self._climb(problem, ledger, finer, risen)
+        # A grid on which a path does not settle soon is too coarse for the density: that path would mislead.
+        settled = torch.tensor([iteration.outcome[row] is Status.CONVERGED for row in range(len(party.pairs))])
+        offsets = stages[-1].start()
+        for rows, some in ((settled, risen), (~settled, party)):
+            index = rows.nonzero().flatten().to(offsets.device)
+            if len(index):
+                some_stages = [grid.restrict(index) for grid in finer]
+                offsets[index] = self._climb(problem, ledger, some_stages, some.restrict(index))
         return offsets
 
-    def _rules(self, target: float, *, last: bool) -> Rules:
+    def _stages(self, grid: Collocation) -> list[Collocation]:
+        """The grids, from the coarsest to the finest."""
+        stages = [grid]
+        while self.coarse_start and stages[0].intervals % 2 == 0 and stages[0].intervals >= 2 * COARSEST:
+            stages.insert(0, stages[0].coarsen())
+        return stages[-len(FALLS) :]
+
+    def _rules(self, target: float, *, left: int) -> Rules:
+        """The rules of a stage that so many others follow."""
         return Rules(
             target=target,
-            tolerance=self.tolerance if last else LOOSE,
+            tolerance=self.tolerance,
             loose=LOOSE,
             growth=GROWTH,
-            budget_share=1.0 if last else COARSE_SHARE,
+            budget_share=COARSE_SHARE**left,
             memory=self.memory,
             trust=self.trust,
             patience=self.patience,
             halvings=HALVINGS,
+            fall=FALLS[left],
+            iterations=ITERATIONS[left],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Party:
+    """Some pairs on their way from grid to grid, with what they bring along.
+
+    Attributes:
+        pairs: which of the problem's.
+        field: the score, as they see it.
+        end_scores: the score at both ends.
+        offsets: where they are, at the interior knots of the grid that they come from.
+        alpha: the alpha in force; NaN where it is to be chosen.
+        past: what the iteration on that grid left behind; None at the start.
+    """
+
+    pairs: Int[Tensor, " a"]
+    field: ScoreField
+    end_scores: Float[Tensor, "a 2 d"]
+    offsets: Float[Tensor, "a m d"]
+    alpha: Float[Tensor, " a"]
+    past: Trail | None = None
+
+    def restrict(self, rows: Int[Tensor, " b"]) -> "_Party":
+        """Some of them."""
+        return _Party(
+            pairs=self.pairs[rows],
+            field=self.field.restrict(rows),
+            end_scores=self.end_scores[rows],
+            offsets=self.offsets[rows],
+            alpha=self.alpha[rows],
+            past=None if self.past is None else self.past.restrict(rows),
         )
