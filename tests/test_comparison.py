@@ -157,6 +157,19 @@ def test_numbers_of_a_whole_run_have_a_table_with_their_own_error(tmp_path):
     assert "fd_clevr" not in (tmp_path / "out" / "comparison.md").read_text()
 
 
+def test_what_a_source_sums_over_the_pairs_is_summed(tmp_path):
+    folder = write_run(tmp_path / "run", alpha=1.0)
+    record = {"column": "length", "standard_error": None, "over_pairs": "sum"}
+    records = [record | {"method": "geodesic", "value": 52.5}, record | {"method": "slerp", "value": 60.0}]
+    (folder / "metrics.json").write_text(json.dumps({"records": records}))
+    table = compare_runs(find_runs([folder]), baseline="slerp")
+    cell, against = row_of(table, "geodesic").cells["length"], row_of(table, "geodesic").against["length"]
+    assert cell.mean == pytest.approx(52.5)
+    assert cell.low < cell.mean < cell.high
+    assert against.interval.mean == pytest.approx(-7.5)
+    assert row_of(table, "geodesic").cells["log_density_mean"].mean == pytest.approx(3.5)
+
+
 def test_each_setting_has_its_own_measured_numbers(tmp_path):
     for alpha in (0.5, 1.0):
         add_measured(write_run(tmp_path / str(alpha), alpha=alpha), 20 * alpha, None)

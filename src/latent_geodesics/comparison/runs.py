@@ -30,12 +30,14 @@ class RunRecord:
         settings: Its configuration, flat: `data.limit` -> value, `solver` -> the option chosen of that group.
         table: Its `results.csv`, a row for each pair and method.
         measured: Its numbers that are no means over pairs, such as FID: method, column, value, standard_error.
+        summed: The columns of the table whose sources give sums over the pairs.
     """
 
     folder: Path
     settings: Mapping[str, Any]
     table: pd.DataFrame
     measured: pd.DataFrame
+    summed: frozenset[str] = frozenset()
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[RunRecord]:
@@ -91,12 +93,18 @@ def _read(folder: Path) -> RunRecord:
         raise UserError(f"'{folder / RESULTS}' has no column {', '.join(sorted(missing))}: it is not a run's table.")
     assert isinstance(settings, dict)
     chosen = dict(settings.pop("choices", {}))
+    measured, summed = _measured(folder)
     return RunRecord(
-        folder=folder, settings=chosen | flat_settings(settings), table=table, measured=_measured(folder, table)
+        folder=folder,
+        settings=chosen | flat_settings(settings),
+        table=table,
+        measured=measured[~measured["column"].isin(table.columns)],
+        summed=summed,
     )
 
 
-def _measured(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+def _measured(folder: Path) -> tuple[pd.DataFrame, frozenset[str]]:
+    """All numbers of `metrics.json`, and the columns that are sums over the pairs."""
     file = folder / METRICS
     try:
         records = json.loads(file.read_text(encoding="utf-8"))["records"] if file.is_file() else []
@@ -104,4 +112,4 @@ def _measured(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{file}' cannot be read ({error!r}): leave the run out or run it again.") from error
     found = pd.DataFrame(lines, columns=list(MEASURED)).astype({"value": float, "standard_error": float})
-    return found[~found["column"].isin(table.columns)]
+    return found, frozenset(record["column"] for record in records if record.get("over_pairs") == "sum")

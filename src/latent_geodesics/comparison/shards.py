@@ -74,6 +74,7 @@ def _joined(family: Sequence[RunRecord]) -> RunRecord:
         settings={name: value for name, value in ordered[0].settings.items() if name not in SHARD},
         table=pd.concat([run.table for run in ordered], ignore_index=True),
         measured=_measured(ordered),
+        summed=ordered[0].summed,
     )
 
 

@@ -29,6 +29,10 @@ class Interval:
     high: float
     n: int
 
+    def sum(self) -> "Interval":
+        """The same of the sum of the values."""
+        return Interval(mean=self.mean * self.n, low=self.low * self.n, high=self.high * self.n, n=self.n)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
@@ -36,6 +40,10 @@ class Difference:
 
     interval: Interval
     p_value: float
+
+    def sum(self) -> "Difference":
+        """The same of the sum of the values."""
+        return Difference(interval=self.interval.sum(), p_value=self.p_value)
 
 
 def interval(values: Sequence[float] | np.ndarray, *, seed: int = 0) -> Interval:

@@ -2,7 +2,8 @@
 
 Pairs are the unit: where runs differ in their seed alone, a pair's values are averaged over the seeds first, so that
 seeds do not count as pairs. A path that failed has no numbers; it lowers `n` and is counted in the column `failed`.
-Numbers that are no means over pairs, such as FID, come with their own standard error; no test is made of them.
+Numbers that are no means over pairs, such as FID, come with their own standard error; no test is made of them. Where a
+source gives the sum over the pairs, so does the table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -144,6 +145,7 @@ def compare_runs(
     known = [*numbers, *dict.fromkeys(measured["column"])]
     chosen = [name for name in (columns or known) if name in known]
     averaged = [name for name in chosen if name in numbers]
+    summed = {name for run in runs for name in run.summed}
     values: dict[Any, Any] = {repr(run.settings.get(name)): run.settings.get(name) for run in runs for name in varied}
     rows: list[Row] = []
     keys = [f"@{name}" for name in varied]
@@ -163,7 +165,8 @@ def compare_runs(
             against = {} if reference is None or method == baseline else {
                 name: paired_difference(by_pair[name], reference[name]) for name in averaged
             }  # fmt: skip
-            cells = {name: cells[name] for name in chosen}
+            cells = {name: cells[name].sum() if name in summed else cells[name] for name in chosen}
+            against = {name: found.sum() if name in summed else found for name, found in against.items()}
             rows.append(Row(method=method, settings=settings, cells=cells, against=against, failed=len(failed)))
     reference_name = baseline if any(row.against for row in rows) else None
     return ComparisonTable(rows=_corrected(rows, averaged), columns=chosen, varied=varied, baseline=reference_name)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -60,6 +60,7 @@ class Provenance:
         weights: Name -> sha256 of that network's weights.
         counts: What it is a number of: `pairs`, or `generated`, `reference` and `dimensions`.
         notes: Where it departs from its protocol, and what else to know before quoting it.
+        over_pairs: Whether it is the mean of what each pair gives, or the sum.
     """
 
     protocol: str | None = None
@@ -67,6 +68,7 @@ class Provenance:
     weights: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    over_pairs: Literal["mean", "sum"] = "mean"
 
 
 class MorphMetric(Metric, ABC):

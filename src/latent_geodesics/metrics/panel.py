@@ -32,6 +32,7 @@ class MetricRecord:
         weights: Name -> sha256 of that network's weights.
         counts: Of how many pairs, or of how many images on either side and in how many dimensions.
         notes: Where it departs from its protocol, and what else to know before quoting it.
+        over_pairs: Whether it is the `mean` or the `sum` of what the pairs give, of those that are either.
         seed: The run's.
         frames: Images of a sequence.
         image_size: Height and width in pixels.
@@ -48,6 +49,7 @@ class MetricRecord:
     weights: Mapping[str, str]
     counts: Mapping[str, int]
     notes: Sequence[str]
+    over_pairs: str
     seed: int
     frames: int
     image_size: tuple[int, int]
@@ -130,6 +132,7 @@ class MetricPanel:
             weights=dict(origin.weights),
             counts=dict(origin.counts),
             notes=list(origin.notes),
+            over_pairs=origin.over_pairs,
             seed=seed,
             frames=facts.frames,
             image_size=facts.image_size,

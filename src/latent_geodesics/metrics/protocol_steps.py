@@ -107,6 +107,7 @@ class ProtocolSteps(SequenceMetric):
             weights=network.weights,
             counts={"pairs": self.count(column)},
             notes=[*protocol.departures(facts), *protocol.network_departures(network), *summed, *protocol.step_notes],
+            over_pairs=protocol.over_pairs,
         )
 
 
