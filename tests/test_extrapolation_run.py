@@ -71,9 +71,9 @@ def test_a_run_leaves_a_whole_folder(extrapolate, folder):
         assert (run / name).exists()
     with Image.open(run / "images" / "a_boundary.png") as strip:
         assert strip.height > 4 * 90
-    with Image.open(run / "images" / "a_boundary_parallel.gif") as animation:
+    with Image.open(run / "images" / "a_boundary_parallel.webp") as animation:
         assert animation.n_frames == 5
-    with Image.open(run / "images" / "b_random_slerp.gif") as animation:
+    with Image.open(run / "images" / "b_random_slerp.webp") as animation:
         assert animation.n_frames == 3
     assert list(run.glob("wandb/offline-run-*/run-*.wandb"))
     assert not list(run.rglob("*.partial*"))

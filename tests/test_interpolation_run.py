@@ -62,7 +62,7 @@ def test_a_run_leaves_a_whole_folder(offline_run):
     with Image.open(offline_run / "images" / "a--b.png") as strip:
         assert strip.height > 4 * 90
     for method in METHODS:
-        with Image.open(offline_run / "images" / f"a--b_{method}.gif") as animation:
+        with Image.open(offline_run / "images" / f"a--b_{method}.webp") as animation:
             assert animation.n_frames == 5
     assert {file.name for file in (offline_run / "figures").iterdir()} >= {"a--b.png", "overview.png"}
     assert list(offline_run.glob("wandb/offline-run-*/run-*.wandb"))

@@ -93,7 +93,7 @@ def test_a_run_leaves_a_whole_folder(analyse, clips):
     assert 0 <= summary["separation/norm"] <= 1
     assert (run / "config.yaml").exists()
     assert len(json.loads((run / "environment.json").read_text())["weights"]["model"]) == 64
-    with Image.open(run / "images" / "one.gif") as animation:
+    with Image.open(run / "images" / "one.webp") as animation:
         assert animation.n_frames == 4
         assert animation.width > animation.height
     assert {file.stem for file in (run / "figures").iterdir()} == {

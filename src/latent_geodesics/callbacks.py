@@ -119,7 +119,7 @@ class RunFolder(pl.Callback):
             rows = {"the two images": torch.stack([batch.images_a[place], batch.images_b[place]])}
         save_strip(folder / "images" / f"{pair.id}.png", rows)
         for name, frames in rows.items():
-            save_animation(folder / "images" / f"{pair.id}_{name.replace(' ', '_')}.gif", frames)
+            save_animation(folder / "images" / f"{pair.id}_{name.replace(' ', '_')}.webp", frames)
         curves = [_curve(one.result, one.index) for one in made if one.result.curves is not None]
         if curves:
             draw_pair(folder / "figures" / f"{pair.id}.png", curves, density=result.pairs.density)
@@ -129,7 +129,7 @@ class RunFolder(pl.Callback):
             prompt_a=pair.prompt_a,
             prompt_b=pair.prompt_b,
             strip=f"images/{pair.id}.png",
-            animations={name: f"images/{pair.id}_{name.replace(' ', '_')}.gif" for name in rows},
+            animations={name: f"images/{pair.id}_{name.replace(' ', '_')}.webp" for name in rows},
             figure=f"figures/{pair.id}.png" if curves else None,
             rows=[one.row for one in of_pair],
             courses={curve.method: _course(curve) for curve in curves},

@@ -1,6 +1,6 @@
 """What every figure of the project has in common: style, colours, and that it is written whole or not at all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,12 +43,15 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 @contextmanager
-def canvas(file: Path, *, size: tuple[float, float]) -> Iterator[Figure]:
+def canvas(file: Path, *, size: tuple[float, float], margins: Mapping[str, float] | None = None) -> Iterator[Figure]:
     """A figure of `size` inches that is written to `file` when the block ends.
 
-    Made without pyplot, which keeps figures in global state.
+    Made without pyplot, which keeps figures in global state. Margins, as `Figure.subplots_adjust` takes them, are found
+    where none are given, which takes as long as the drawing.
     """
     with mpl.rc_context(STYLE), replacing(file) as partial:
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained" if margins is None else None)
         yield figure
+        if margins is not None:
+            figure.subplots_adjust(**margins)
         figure.savefig(partial)

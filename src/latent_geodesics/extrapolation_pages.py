@@ -196,7 +196,7 @@ class ExtrapolationFolder:
             frames = paths.frames[index]
             rows[self._row_name(paths.method)] = _marked(frames, float(plausible.until[index]))
             whole = frames if opened.lead_frames is None else torch.cat([opened.lead_frames[index], frames[1:]])
-            save_animation(folder / "images" / f"{stem}_{paths.method}.gif", whole)
+            save_animation(folder / "images" / f"{stem}_{paths.method}.webp", whole)
         save_strip(folder / "images" / f"{stem}.png", rows)
         curves = self._curves(index)
         angle = float(opened.launch.v0[index].norm() / opened.launch.radius[index])

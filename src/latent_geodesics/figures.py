@@ -13,6 +13,8 @@ from latent_geodesics.canvas import canvas, label, method_color
 
 __all__ = ["Curve", "draw_overview", "draw_pair"]
 
+PAIR_MARGINS = {"left": 0.045, "right": 0.99, "bottom": 0.17, "top": 0.89, "wspace": 0.27}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
@@ -39,7 +41,7 @@ class Curve:
 def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
     """Draws one pair: log-density along the paths, speed, and length and residual while solving."""
     names = [curve.method for curve in curves]
-    with canvas(file, size=(15, 3.5)) as figure:
+    with canvas(file, size=(15, 3.5), margins=PAIR_MARGINS) as figure:
         along, steady, lengths, residuals = figure.subplots(1, 4)
         for curve in curves:
             look: dict[str, Any] = {"color": method_color(curve.method, names), "label": curve.method.replace("_", " ")}

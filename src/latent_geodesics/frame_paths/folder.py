@@ -147,7 +147,7 @@ class AnalysisFolder:
     def _show(self, name: str, paths: Mapping[str, Float[Tensor, "k 3 h w"]]) -> None:
         images = self.run.folder / "images"
         save_strip(images / f"{name}.png", dict(paths))
-        save_side_by_side(images / f"{name}.gif", paths)
+        save_side_by_side(images / f"{name}.webp", paths)
         self._shown_videos.append(name)
         self.run.logger.picture(f"strips/{name}", images / f"{name}.png")
 

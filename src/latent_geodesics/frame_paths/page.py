@@ -259,7 +259,7 @@ def _picture_section(findings: Findings) -> list[Section]:
         for name in findings.pictures
         for picture in (
             Picture(file=f"images/{name}.png", caption=f"{name}: every second frame."),
-            Picture(file=f"images/{name}.gif", caption=f"{name}, animated."),
+            Picture(file=f"images/{name}.webp", caption=f"{name}, animated."),
         )
     ]
     text = ["The video as it is, and the other paths decoded: the first of each kind."]

@@ -8,21 +8,19 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from latent_geodesics.data.images import to_pil
-from latent_geodesics.files import replacing
+from latent_geodesics.strips import save_loop
 
 __all__ = ["save_side_by_side"]
 
 TILE, GAP, HEADING = 160, 6, 22
-FRAME_MS, END_MS = 140, 700
+FRAME_MS = 140
 
 
 def save_side_by_side(file: Path, paths: Mapping[str, Float[Tensor, "k 3 h w"]]) -> None:
-    """Writes sequences of equally many frames as one GIF, a column a sequence, its name above it."""
+    """Writes sequences of equally many frames as one looping WebP, a column a sequence, its name above it."""
     columns = [list(frames) for frames in paths.values()]
     sheets = [_sheet(list(paths), frames) for frames in zip(*columns, strict=True)]
-    durations = [END_MS, *[FRAME_MS] * (len(sheets) - 2), END_MS]
-    with replacing(file) as partial:
-        sheets[0].save(partial, save_all=True, append_images=sheets[1:], duration=durations, loop=0)
+    save_loop(file, sheets, frame_ms=FRAME_MS)
 
 
 def _sheet(names: list[str], frames: tuple[Float[Tensor, "3 h w"], ...]) -> Image.Image:

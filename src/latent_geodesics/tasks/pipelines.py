@@ -216,7 +216,7 @@ class Pipelines:
         }
         save_strip(run.folder / "images" / f"{self.pair.id}.png", rows)
         save_animation(
-            run.folder / "images" / f"{self.pair.id}.gif", torch.cat([interpolation.images, extrapolation.images[1:]])
+            run.folder / "images" / f"{self.pair.id}.webp", torch.cat([interpolation.images, extrapolation.images[1:]])
         )
         run.logger.picture("pipelines", run.folder / "figures" / "pipelines.png")
         run.logger.picture(f"strips/{self.pair.id}", run.folder / "images" / f"{self.pair.id}.png")
@@ -241,7 +241,7 @@ class Pipelines:
                     ],
                     pictures=[
                         Picture(file=f"images/{self.pair.id}.png", caption="Every frame of both sequences"),
-                        Picture(file=f"images/{self.pair.id}.gif", caption="A to B, and on"),
+                        Picture(file=f"images/{self.pair.id}.webp", caption="A to B, and on"),
                     ],
                     table=table[list(COLUMNS)].rename(columns=COLUMNS),
                 ),

@@ -177,7 +177,7 @@ class TruthFolder(pl.Callback):
         rows = {"true frames": truth} | {one.method: one.frames for one in made if one.method != "true_frames"}
         save_strip(folder / f"{pair}.png", rows)
         for name, frames in rows.items():
-            save_animation(folder / f"{pair}_{name.replace(' ', '_')}.gif", frames)
+            save_animation(folder / f"{pair}_{name.replace(' ', '_')}.webp", frames)
         self.run.logger.picture(f"strips/{pair}", folder / f"{pair}.png")
         floors = [metric for metric in self.metrics.values() if isinstance(metric, FloorError)]
         if not floors or pair not in floors[0].scenes or travelled(floors[0].scenes[pair]) <= LEAST_WAY:
