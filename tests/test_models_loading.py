@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from latent_geodesics.errors import UserError
-from latent_geodesics.models import LatentModel, Score, load_model, loading
+from latent_geodesics.models import LatentModel, Score, compilation, load_model, loading, precision
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -144,3 +144,43 @@ def test_every_score_yaml_instantiates_and_names_its_density(path):
     score = instantiate(config.score, _convert_="all")
     assert isinstance(score, Score)
     assert "p(x" in score.density
+
+
+@pytest.mark.parametrize("tolerance", [precision.TOLERANCE, 1.0])
+def test_bfloat16_is_taken_on_a_cpu_where_it_is_faster_and_near_enough(shipped, tmp_path, monkeypatch, tolerance):
+    monkeypatch.setattr(precision, "_multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "TOLERANCE", tolerance)
+    model = load_model(shipped, device="cpu", cache_dir=tmp_path)
+    (file,) = tmp_path.glob("precision-*.json")
+    found = json.loads(file.read_text())
+    assert model.machinery["precisions"] == found
+    assert 3e-4 < found["error"] < 0.1  # eight bits
+    taken = tolerance == 1.0 and found["rates"]["bfloat16"] > found["rates"]["float32"]
+    assert model.machinery["dtype"] == found["dtype"] == ("bfloat16" if taken else "float32")
+    file.write_text(json.dumps(found | {"dtype": "bfloat16"}))
+    assert load_model(shipped, device="cpu", cache_dir=tmp_path).machinery["dtype"] == "bfloat16"
+    assert load_model(shipped, device="cpu", cache_dir=tmp_path, dtype="float32").machinery["dtype"] == "float32"
+    assert load_model(shipped, device="cpu").machinery["precisions"]["rates"] == {}
+
+
+def test_compiling_without_a_compiler_is_refused_before_anything_runs(shipped, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler.*compile=false"):
+        load_model(shipped, device="cpu", compile=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, compilation.COMPILERS)), reason="there is no C++ compiler here")
+def test_a_compiled_network_gives_the_same_numbers(shipped, tmp_path):
+    plain = load_model(shipped, device="cpu", steps=5)
+    compiled = load_model(shipped, device="cpu", steps=5, compile=True, cache_dir=tmp_path)
+    assert compiled.machinery["compiled"] and not plain.machinery["compiled"]
+    assert compiled.fingerprint == plain.fingerprint
+    generator = torch.Generator().manual_seed(0)
+    for rows in (3, 5):
+        x, t = torch.randn(rows, plain.dimension, generator=generator), torch.full((rows,), 300)
+        condition = plain.condition(["a red cube"]).expand(rows, -1, -1)
+        torch.testing.assert_close(
+            compiled.network.noise(x, t, condition), plain.network.noise(x, t, condition), atol=1e-4, rtol=1e-4
+        )

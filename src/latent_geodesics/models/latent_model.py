@@ -13,7 +13,7 @@ References:
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from latent_geodesics.models.latent_field import LatentField
 from latent_geodesics.models.layout import fastest_layout
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.noise_schedule import NoiseSchedule
+from latent_geodesics.models.precision import Precision
 from latent_geodesics.models.scores import Conditional, Score, check_guidance
 from latent_geodesics.models.tensor_cache import TensorCache, content_key
 from latent_geodesics.models.textual_inversion import Subject, TextInversion
@@ -65,6 +66,7 @@ class LatentModel:
             2e-4.
         cache_dir: folder of inversions, embeddings and what was measured of this device, or None for none.
         cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
+        precision: what the U-Net's precision was chosen by, for `machinery`.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class LatentModel:
         inversion_tolerance: float | None = None,
         cache_dir: Path | None = None,
         cache_limit_mb: float = 2000.0,
+        precision: Precision | None = None,
     ) -> None:
         if refinements < 0:
             raise UserError(f"refinements must be at least 0 (0 is the published inversion); received {refinements}")
@@ -85,7 +88,7 @@ class LatentModel:
             inversion_tolerance = _INVERSION_TOLERANCE.get(components.unet.dtype, _HALF_TOLERANCE)
         if not 0 < inversion_tolerance < 1:
             raise UserError(f"inversion_tolerance must lie between 0 and 1; received {inversion_tolerance}")
-        self._components = components
+        self._components, self._precision = components, precision or Precision()
         self._inversion_tolerance = inversion_tolerance
         self._refinements = refinements
         self._cache = TensorCache(folder=cache_dir, limit_mb=cache_limit_mb)
@@ -126,10 +129,13 @@ class LatentModel:
 
     @property
     def machinery(self) -> dict[str, Any]:
-        """What the U-Net runs on: device, precision, memory layout, and the rates that the layout was chosen by."""
+        """What the U-Net runs on: device, precision, memory layout, and what these were chosen by."""
+        unet = self._components.unet
         return {
             "device": str(self.device),
-            "dtype": str(self._components.unet.dtype).removeprefix("torch."),
+            "dtype": str(unet.dtype).removeprefix("torch."),
+            "precisions": asdict(self._precision),
+            "compiled": unet._compiled_call_impl is not None,
             "layout": "channels_last" if self._layout.channels_last else "channels_first",
             "evaluations_per_second": dict(self._layout.rates),
         }

@@ -5,16 +5,14 @@ depending on processor, library, precision and sizes. Both give the same numbers
 kept in a file: a run that is gone on with, and every process of a run, has the same one.
 """
 
-import json
-import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from latent_geodesics.models.machine import machine_cores, processor
+from latent_geodesics.models.machine import machine_cores, measured_once, processor
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.tensor_cache import content_key
 
@@ -47,14 +45,13 @@ def fastest_layout(network: Denoiser, *, width: int, folder: Path | None) -> Lay
     Args:
         network: The network, whose layout is left as the one that is returned.
         width: Size of an embedding's vectors.
-        folder: Where choices are remembered; None keeps the layout that the weights were loaded in, unmeasured.
+        folder: Where choices are remembered; None keeps the layout that the weights were loaded in, unmeasured, and so
+            does a network that is compiled.
     """
-    if folder is None:
+    if folder is None or network.unet._compiled_call_impl is not None:  # which would compile each of them
         return Layout()
     file = folder / f"layout-{_key(network)[:24]}.json"
-    layout = _remembered(file) or _measured(network, width)
-    if not file.is_file():
-        _remember(file, layout)
+    layout = measured_once(file, Layout, lambda: _measured(network, width))
     layout.apply(network.unet)
     return layout
 
@@ -64,21 +61,6 @@ def _key(network: Denoiser) -> str:
     device = torch.cuda.get_device_name(unet.device) if unet.device.type == "cuda" else processor()
     sizes = sorted((name, tuple(value.shape)) for name, value in unet.state_dict().items())
     return content_key(device, machine_cores(), torch.__version__, str(unet.dtype), network.shape, sizes)
-
-
-def _remember(file: Path, layout: Layout) -> None:
-    """Writes the choice beside its place and renames it: another process sees the whole file or none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps(asdict(layout), indent=2) + "\n", encoding="utf-8")
-    partial.replace(file)
-
-
-def _remembered(file: Path) -> Layout | None:
-    try:
-        return Layout(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _measured(network: Denoiser, width: int) -> Layout:

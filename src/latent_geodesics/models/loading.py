@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.models.compilation import compile_network
 from latent_geodesics.models.image_codec import reduction_factor
 from latent_geodesics.models.latent_model import Components, LatentModel
+from latent_geodesics.models.precision import Precision, fitting_precision
 
 __all__ = ["choose_device", "choose_dtype", "load_model"]
 
@@ -46,6 +48,7 @@ def load_model(
     inversion_tolerance: float | None = None,
     cache_dir: str | Path | None = None,
     cache_limit_mb: float = 2000.0,
+    compile: bool = False,
 ) -> LatentModel:
     """Load a Stable-Diffusion-like latent diffusion model.
 
@@ -53,7 +56,8 @@ def load_model(
         path_or_name: a folder in diffusers' format, a hub id, or several of them, of which the first that can be had
             is taken.
         device: a torch device, or `auto` for a GPU where there is one.
-        dtype: `float32`, `float16` or `bfloat16` of the U-Net, or `auto` for float16 on a GPU and float32 elsewhere.
+        dtype: `float32`, `float16` or `bfloat16` of the U-Net, or `auto`: float16 on a GPU; on a CPU float32, or
+            bfloat16 where that is measured to be faster and near enough (`models.precision`).
         steps: DDIM steps from pure noise to a clean latent; the noise level tau stands for `round(tau * steps)` of
             them.
         image_size: side or `(height, width)` of the images in pixels; None is the size that the model was trained on.
@@ -62,6 +66,7 @@ def load_model(
         inversion_tolerance: relative change below which a step is solved; None is 1e-5, in half precision 2e-4.
         cache_dir: folder that keeps inversions, embeddings and what was measured of the device between runs, or None.
         cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
+        compile: whether to compile the U-Net (`models.compilation`); it then keeps its memory layout.
 
     Raises:
         UserError: when no model can be had, a component is missing or unreadable, or an option is out of range.
@@ -73,6 +78,12 @@ def load_model(
     _check_architecture(folder, components)
     for part in (components.vae, components.text_encoder, components.unet):
         part.requires_grad_(False).eval().to(target)
+    measured = Precision()
+    if dtype == "auto" and target.type == "cpu":
+        measured = fitting_precision(components.unet, folder=None if cache_dir is None else Path(cache_dir))
+        torch.nn.Module.to(components.unet, _DTYPES[measured.dtype])
+    if compile:
+        compile_network(components.unet, target)
     return LatentModel(
         components=components,
         image_size=_image_size(image_size, components),
@@ -82,6 +93,7 @@ def load_model(
         inversion_tolerance=inversion_tolerance,
         cache_dir=None if cache_dir is None else Path(cache_dir),
         cache_limit_mb=cache_limit_mb,
+        precision=measured,
     )
 
 
