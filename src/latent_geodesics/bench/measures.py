@@ -5,19 +5,20 @@ counts as two on both sides of a ratio.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from latent_geodesics.bench.clock import NetworkClock
 from latent_geodesics.geometry import residual
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.path import GreatCircle
 from latent_geodesics.records import BoundaryProblem, Solution
 from latent_geodesics.solvers.base import BoundarySolver
 
-__all__ = ["batching", "growth", "peak_memory", "raw_rates", "solver_cost", "stack_rate"]
+__all__ = ["batching", "growth", "overhead", "peak_memory", "raw_rates", "solver_cost", "stack_rate"]
 
 SHARES = (1e-1, 1e-2, 1e-3)
 POSITIONS = torch.linspace(0, 1, 17, dtype=torch.float64)[1:-1]
@@ -99,6 +100,15 @@ def growth(
     for name, solver in solvers.items():
         found[f"growth/{name}_seconds"] = _timed(model, first, solver)[0]
     return found
+
+
+def overhead(whole: Callable[[], object]) -> dict[str, float]:
+    """Seconds of a whole run, and the share of them in which no network is at work."""
+    started = time.perf_counter()
+    with NetworkClock() as clock:
+        whole()
+    seconds = time.perf_counter() - started
+    return {"run/seconds": seconds, "run/outside_networks": 1 - clock.seconds / seconds}
 
 
 def peak_memory(model: LatentModel) -> dict[str, float]:

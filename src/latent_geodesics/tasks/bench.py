@@ -7,12 +7,14 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from latent_geodesics.bench.measures import batching, growth, peak_memory, raw_rates, solver_cost, stack_rate
+from latent_geodesics.bench.measures import batching, growth, overhead, peak_memory, raw_rates, solver_cost, stack_rate
 from latent_geodesics.bench.problems import image_problem, random_problem
 from latent_geodesics.data import PairSelection
 from latent_geodesics.environment import describe_environment
@@ -21,6 +23,7 @@ from latent_geodesics.models import LatentModel
 from latent_geodesics.pages import Section, write_page
 from latent_geodesics.runner import Run
 from latent_geodesics.solvers.base import BoundarySolver
+from latent_geodesics.tasks.interpolation import Interpolation
 
 __all__ = ["Bench"]
 
@@ -29,6 +32,7 @@ log = logging.getLogger(__name__)
 RATIOS = {
     "stack_over_raw": "score evaluations a second through the whole stack, over the raw U-Net's at its best batch size",
     "batch/together_over_alone": "seconds of all pairs in one batch, over those of each pair alone",
+    "run/outside_networks": "share of an interpolation run's time in which no network is at work",
     "descent_over_ours": "evaluations of the published descent, over ours to a hundredth of slerp's residual",
 }
 
@@ -47,6 +51,7 @@ class Bench:
         knots: Intervals -> our solver with so many.
         batches: Batch sizes at which the raw U-Net is measured.
         seconds: For how long each of them is.
+        interpolation: A whole run, of which the share outside the networks is measured; None for none.
         folder: Where the numbers are kept.
     """
 
@@ -63,12 +68,13 @@ class Bench:
         knots: Mapping[str, BoundarySolver],
         batches: Sequence[int],
         seconds: float,
+        interpolation: Interpolation | None,
         folder: str,
     ) -> None:
         self.model, self.data, self.pairs = model, data, pairs
         self.setting: dict[str, Any] = {"score": score, "tau": tau, "alpha": alpha}
         self.solvers, self.knots, self.batches, self.seconds = dict(solvers), dict(knots), list(batches), seconds
-        self.folder = Path(folder)
+        self.interpolation, self.folder = interpolation, Path(folder)
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Measures, keeps, and compares with the run before."""
@@ -79,18 +85,21 @@ class Bench:
             if self.data is None
             else image_problem(self.model, self.data, **self.setting)
         )
-        log.info("1 of 5: the raw network")
+        log.info("1 of 6: the raw network")
         found = raw_rates(self.model, batches=self.batches, seconds=self.seconds)
-        log.info("2 of 5: the whole stack")
+        log.info("2 of 6: the whole stack")
         ours.solve(problem)  # what is slow the first time
         found |= stack_rate(self.model, problem, ours)
-        log.info("3 of 5: pairs together and alone")
+        log.info("3 of 6: pairs together and alone")
         found |= batching(self.model, problem, ours)
-        log.info("4 of 5: growth with pairs and knots")
+        log.info("4 of 6: growth with pairs and knots")
         counts = [count for count in (1, 2, 4, 8) if count <= len(problem.x0)]
         found |= growth(self.model, problem, solvers=self.knots, pairs=counts)
-        log.info("5 of 5: solvers")
+        log.info("5 of 6: solvers")
         found |= solver_cost(self.model, problem, self.solvers)
+        log.info("6 of 6: a whole run")
+        if self.interpolation is not None:
+            found |= overhead(partial(self.interpolation.run, replace(run, folder=run.folder / "interpolation")))
         found |= peak_memory(self.model)
         found |= _ratios(found, list(self.solvers))
         before = self._keep(found, run)

@@ -1,0 +1,58 @@
+"""How long networks are at work while something runs, whatever thread calls them."""
+
+import time
+from threading import Lock, local
+from types import TracebackType
+from typing import Any
+
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+__all__ = ["NetworkClock"]
+
+
+class NetworkClock:
+    """Creates a context that adds up the time in which at least one network is in a forward pass.
+
+    Networks within networks, and networks that work side by side, are counted once. Backward passes are not seen.
+
+    Attributes:
+        seconds: The time so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._lock, self._local = Lock(), local()
+        self._working, self._since = 0, 0.0
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> "NetworkClock":
+        self._hooks = [
+            register_module_forward_pre_hook(self._begin),
+            register_module_forward_hook(self._end, always_call=True),
+        ]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _begin(self, module: Any, arguments: Any) -> None:
+        depth = getattr(self._local, "depth", 0)
+        self._local.depth = depth + 1
+        if depth:
+            return
+        with self._lock:
+            if not self._working:
+                self._since = time.perf_counter()
+            self._working += 1
+
+    def _end(self, module: Any, arguments: Any, output: Any) -> None:
+        self._local.depth -= 1
+        if self._local.depth:
+            return
+        with self._lock:
+            self._working -= 1
+            if not self._working:
+                self.seconds += time.perf_counter() - self._since
