@@ -5,16 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.models.machine import machine_cores
 
-__all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "leads", "settle"]
+__all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "leads", "processes", "settle"]
 
 LARGEST_SEED = 2**32 - 1
+MOST_PROCESSES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,17 @@ class Settings:
     def as_yaml(self) -> str:
         """The resolved configuration as YAML."""
         return OmegaConf.to_yaml(OmegaConf.create(dict(self.resolved)))
+
+
+def processes() -> int:
+    """How many processes share the pairs of a run fastest: one a GPU, or one a core up to four, whose memory adds up.
+
+    `${processes:}` in a configuration.
+    """
+    return torch.cuda.device_count() or min(machine_cores(), MOST_PROCESSES)
+
+
+OmegaConf.register_new_resolver("processes", processes, replace=True)
 
 
 def settle(config: DictConfig) -> Settings:
