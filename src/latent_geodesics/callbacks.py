@@ -1,6 +1,7 @@
 """Lightning callbacks: writing a run's folder, pair by pair, while the run goes on."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +18,7 @@ from latent_geodesics.errors import UserError
 from latent_geodesics.figures import Curve, draw_overview, draw_pair
 from latent_geodesics.files import write_json, write_text
 from latent_geodesics.metrics import MetricRecord
+from latent_geodesics.models.machine import machine_cores
 from latent_geodesics.report import PairPage, write_report
 from latent_geodesics.results import BatchResult, MethodResult, broken_pairs, summarise
 from latent_geodesics.runner import Run
@@ -117,12 +119,17 @@ class RunFolder(pl.Callback):
             rows = {"true frames": truth} | rows
         if not rows:
             rows = {"the two images": torch.stack([batch.images_a[place], batch.images_b[place]])}
-        save_strip(folder / "images" / f"{pair.id}.png", rows)
-        for name, frames in rows.items():
-            save_animation(folder / "images" / f"{pair.id}_{name.replace(' ', '_')}.webp", frames)
         curves = [_curve(one.result, one.index) for one in made if one.result.curves is not None]
-        if curves:
-            draw_pair(folder / "figures" / f"{pair.id}.png", curves, density=result.pairs.density)
+        # Side by side, since the network waits for them: what takes time is compression, which needs no interpreter.
+        with ThreadPoolExecutor(machine_cores()) as pool:
+            jobs = [pool.submit(save_strip, folder / "images" / f"{pair.id}.png", rows)]
+            for name, frames in rows.items():
+                file = folder / "images" / f"{pair.id}_{name.replace(' ', '_')}.webp"
+                jobs.append(pool.submit(save_animation, file, frames))
+            if curves:
+                draw_pair(folder / "figures" / f"{pair.id}.png", curves, density=result.pairs.density)
+        for job in jobs:
+            job.result()
         return PairPage(
             id=pair.id,
             group=pair.group,

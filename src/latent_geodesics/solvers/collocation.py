@@ -10,6 +10,7 @@ that confines the path adds `-alpha |g'|^2 c`, `c` the mean second derivative of
 
 import math
 from dataclasses import dataclass, fields
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -77,6 +78,13 @@ class Linearisation:
         return self.residual(alpha) <= tolerance * alpha * self.strength.mean(-1) + rounding
 
 
+@cache
+def _prolongation(coarse: int, fine: int) -> Float[Tensor, "n m"]:
+    """What takes the offsets at the interior knots of a grid to those of another."""
+    spline, nodes = (torch.linspace(0, 1, intervals + 1, dtype=torch.float64) for intervals in (coarse, fine))
+    return Spline(spline).matrix(nodes[1:-1])[:, 1:-1]
+
+
 class Collocation:
     """The geodesic equation for a batch of pairs on `intervals` equal intervals.
 
@@ -118,8 +126,7 @@ class Collocation:
 
     def refine(self, offsets: Float[Tensor, "a m d"]) -> Float[Tensor, "a n d"]:
         """The offsets on this grid of the path with the given offsets at the interior knots of a coarser one."""
-        coarse = Spline(torch.linspace(0, 1, offsets.shape[1] + 2, dtype=torch.float64))
-        return coarse.matrix(self.nodes[1:-1])[:, 1:-1].to(offsets) @ offsets
+        return _prolongation(offsets.shape[1] + 1, self.intervals).to(offsets) @ offsets
 
     def knots(self, offsets: Float[Tensor, "a n d"]) -> Float[Tensor, "a n d"]:
         """The interior knots."""
