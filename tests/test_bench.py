@@ -51,3 +51,28 @@ def test_a_run_is_kept_and_the_next_compared_with_it(bench, tmp_path):
     assert set(RATIOS) <= set(now)
     assert now["raw/best"] == max(now["raw/batch_1"], now["raw/batch_2"])
     assert now["batch/together_over_alone"] == pytest.approx(now["batch/together_seconds"] / now["batch/alone_seconds"])
+
+
+def test_a_whole_run_is_measured_as_well(command_line, tiny_model_folder, pictures, tmp_path):
+    outcome = command_line(
+        "experiment=bench",
+        f"model.path_or_name={tiny_model_folder}",
+        "model.steps=5",
+        "model.cache_dir=null",
+        *(f"{key}={pictures / file}" for key, file in (("image_a", "a.png"), ("image_b", "b.png"))),
+        "prompt_a=one",
+        "prompt_b=two",
+        "method=[geodesic,slerp]",
+        "frames=5",
+        "task.batches=[1]",
+        "task.seconds=0.05",
+        "task.solvers.descent.max_evaluations=40",
+        f"task.folder={tmp_path / 'kept'}",
+        "logger.mode=disabled",
+        f"output_dir={tmp_path / 'run'}",
+    )
+    assert outcome.code == 0, outcome.stderr
+    found = pd.read_csv(tmp_path / "run" / "results.csv").set_index("number")["now"]
+    assert found["run/seconds"] > 0
+    assert 0 < found["run/outside_networks"] < 1
+    assert (tmp_path / "run" / "interpolation" / "report.html").is_file()

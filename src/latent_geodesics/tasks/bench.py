@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from omegaconf import OmegaConf
 
 from latent_geodesics.bench.measures import batching, growth, overhead, peak_memory, raw_rates, solver_cost, stack_rate
 from latent_geodesics.bench.problems import image_problem, random_problem
@@ -99,7 +100,9 @@ class Bench:
         found |= solver_cost(self.model, problem, self.solvers)
         log.info("6 of 6: a whole run")
         if self.interpolation is not None:
-            found |= overhead(partial(self.interpolation.run, replace(run, folder=run.folder / "interpolation")))
+            inner = replace(run, folder=run.folder / "interpolation")
+            write_text(inner.folder / "config.yaml", OmegaConf.to_yaml(dict(run.config)))  # what makes it a run
+            found |= overhead(partial(self.interpolation.run, inner))
         found |= peak_memory(self.model)
         found |= _ratios(found, list(self.solvers))
         before = self._keep(found, run)
