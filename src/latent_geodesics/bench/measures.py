@@ -59,16 +59,23 @@ def stack_rate(model: LatentModel, problem: BoundaryProblem, solver: BoundarySol
 def solver_cost(model: LatentModel, problem: BoundaryProblem, solvers: dict[str, BoundarySolver]) -> dict[str, float]:
     """Evaluations and seconds of each solver until its residual falls to shares of slerp's, and where it ends.
 
-    The mean over the pairs; NaN unless all pairs got there. Seconds are the share of the solve's by evaluations.
+    The mean over the pairs; NaN unless all pairs got there. Seconds are the share of the solve's by evaluations. Of the
+    first solver also the evaluations until its residual is where each of the others ends.
     """
     slerp = _residual(GreatCircle(x0=problem.x0, x1=problem.x1, sphere=problem.manifold), problem)  # type: ignore[arg-type]
-    found = {}
+    found: dict[str, float] = {}
+    ours: tuple[str, Solution] | None = None
     for name, solver in solvers.items():
         seconds, solution = _timed(model, problem, solver)
         spent = float(solution.stats["evaluations"].sum())
         found[f"solver/{name}/evaluations"] = spent / len(slerp)
         found[f"solver/{name}/seconds"] = seconds / len(slerp)
-        found[f"solver/{name}/residual_over_slerp"] = float((_residual(solution.path, problem) / slerp).mean())
+        end = _residual(solution.path, problem)
+        found[f"solver/{name}/residual_over_slerp"] = float((end / slerp).mean())
+        if ours is None:
+            ours = name, solution
+        else:
+            found[f"solver/{ours[0]}/evaluations_to_{name}"] = float(_evaluations_to(ours[1], end).mean())
         for share in SHARES:
             to_reach = float(_evaluations_to(solution, share * slerp).mean())
             found[f"solver/{name}/evaluations_to_{share:g}"] = to_reach
