@@ -1,10 +1,13 @@
 """Measuring speed: a whole run on a small network of random weights, twice, and what it keeps."""
 
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
+from latent_geodesics.bench.measures import evaluations_to
 from latent_geodesics.tasks.bench import RATIOS
 
 
@@ -76,3 +79,11 @@ def test_a_whole_run_is_measured_as_well(command_line, tiny_model_folder, pictur
     assert found["run/seconds"] > 0
     assert 0 < found["run/outside_networks"] < 1
     assert (tmp_path / "run" / "interpolation" / "report.html").is_file()
+
+
+def test_a_target_counts_as_reached_where_the_residual_stays_below_it():
+    residual = torch.tensor([[8.0, 1, 1], [1, 1, 1], [4, 1, 1], [1, 1, 9], [1, 1, 9]])
+    spent = torch.tensor([3.0, 6, 10, 25, 40])[:, None].expand(5, 3)
+    trace = SimpleNamespace(residual=residual, evaluations=spent)
+    found = evaluations_to(SimpleNamespace(trace=trace), torch.tensor([2.0, 2.0, 2.0]))
+    torch.testing.assert_close(found, torch.tensor([25.0, 3.0, torch.nan], dtype=torch.float64), equal_nan=True)

@@ -276,14 +276,15 @@ def test_float32_in_high_dimension(radius, d):
     x0, x1 = sphere.project(in_ball(1, d, 1.0, 1)).float(), sphere.project(in_ball(1, d, 1.0, 2)).float()
     mean = sphere.project(in_ball(2, d, 1.0, 3)).float()
     field = lg.GaussianMixture(means=mean, scales=torch.tensor([0.5, 0.6]) * radius)
-    solution = solve(field, x0, x1, manifold=sphere, alpha=1.0)
-    double = solve(field, x0.double(), x1.double(), manifold=sphere, alpha=1.0)
+    # A tolerance that float32 can still meet, so that what differs is rounding and not where the iteration stopped.
+    solution = solve(field, x0, x1, manifold=sphere, alpha=1.0, tolerance=3e-5)
+    double = solve(field, x0.double(), x1.double(), manifold=sphere, alpha=1.0, tolerance=3e-5)
     assert solution.status == double.status == (Status.CONVERGED,)
     assert solution.path.point(U).dtype == torch.float32
     difference = (solution.path.point(U) - double.path.point(U)).norm(dim=-1).max() / radius
     moved = (double.path.point(U) - double.path.base.point(U)).norm(dim=-1).max() / radius
     assert float(moved) > 0.01
-    assert float(difference) < 3e-4  # the tolerance, to which either is exact
+    assert float(difference) < 1e-4
 
 
 @pytest.mark.parametrize("intervals", [2, 3, 5, 8, 13, 40])

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import latent_geodesics as lg
+from latent_geodesics.bench.measures import evaluations_to
 from latent_geodesics.data import PairData, read_batch
 from latent_geodesics.methods import PairEncoder
 from latent_geodesics.models.scores import Conditional, Contrastive
@@ -38,14 +39,6 @@ def residual(path, problem):
     return lg.geometry.residual(path, problem.field, problem.manifold, problem.alpha, POSITIONS).mean(-1)
 
 
-def evaluations_to_reach(solution, target):
-    """Score evaluations after which the solver's own residual first lay at or below the target, per pair."""
-    reached = solution.trace.residual <= target
-    first = reached.float().argmax(0)
-    spent = solution.trace.evaluations.gather(0, first[None])[0]
-    return torch.where(reached.any(0), spent, torch.inf)
-
-
 @pytest.mark.parametrize(
     ("score", "alpha"), [(Contrastive(), 0.002), (Conditional(), 0.002)], ids=["contrastive", "conditional"]
 )
@@ -56,7 +49,7 @@ def test_evaluations_against_the_published_descent(batch_and_model, capsys, scor
     with_rule = lg.solvers.ControlPointDescent().solve(problem)
     without_rule = lg.solvers.ControlPointDescent(skip_rule=False).solve(problem)
     ours_at, with_at, without_at = (residual(s.path, problem) for s in (ours, with_rule, without_rule))
-    spent = evaluations_to_reach(ours, without_at)
+    spent = evaluations_to(ours, without_at)
     saved = without_rule.stats["evaluations"] / spent
     with capsys.disabled():
         print(f"\n{type(score).__name__}, alpha {alpha}: residual (evaluations), a line a pair")
@@ -68,7 +61,7 @@ def test_evaluations_against_the_published_descent(batch_and_model, capsys, scor
                 f"{ours_at[row]:.2e} ({ours.stats['evaluations'][row]:4.0f})  {spent[row]:8.0f}  {saved[row]:12.0f}x"
             )
     if isinstance(score, Contrastive):
-        assert (saved >= 30).all()
+        assert (saved >= 30).all()  # not so where ours never gets there, which is NaN
         assert (ours_at * 100 <= with_at).all()
         assert (ours.stats["evaluations"] <= 200).all()
 

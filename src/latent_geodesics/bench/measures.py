@@ -18,7 +18,7 @@ from latent_geodesics.path import GreatCircle
 from latent_geodesics.records import BoundaryProblem, Solution
 from latent_geodesics.solvers.base import BoundarySolver
 
-__all__ = ["batching", "growth", "overhead", "peak_memory", "raw_rates", "solver_cost", "stack_rate"]
+__all__ = ["batching", "evaluations_to", "growth", "overhead", "peak_memory", "raw_rates", "solver_cost", "stack_rate"]
 
 SHARES = (1e-1, 1e-2, 1e-3)
 POSITIONS = torch.linspace(0, 1, 17, dtype=torch.float64)[1:-1]
@@ -75,9 +75,9 @@ def solver_cost(model: LatentModel, problem: BoundaryProblem, solvers: dict[str,
         if ours is None:
             ours = name, solution
         else:
-            found[f"solver/{ours[0]}/evaluations_to_{name}"] = float(_evaluations_to(ours[1], end).mean())
+            found[f"solver/{ours[0]}/evaluations_to_{name}"] = float(evaluations_to(ours[1], end).mean())
         for share in SHARES:
-            to_reach = float(_evaluations_to(solution, share * slerp).mean())
+            to_reach = float(evaluations_to(solution, share * slerp).mean())
             found[f"solver/{name}/evaluations_to_{share:g}"] = to_reach
             found[f"solver/{name}/seconds_to_{share:g}"] = seconds * to_reach / spent
     return found
@@ -127,6 +127,19 @@ def peak_memory(model: LatentModel) -> dict[str, float]:
     return {"memory/peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6}
 
 
+def evaluations_to(solution: Solution, target: Tensor) -> Tensor:
+    """Evaluations after which a solver's own residual lay at the target for good; NaN for pairs that never got there.
+
+    For good, since a residual on a coarse grid is of that grid alone and rises again on the next.
+    """
+    above = ~(solution.trace.residual <= target)
+    rows = len(above)
+    last_above = rows - above.flip(0).float().argmax(0)  # the row after it
+    row = torch.where(above.any(0), last_above, 0)
+    spent = solution.trace.evaluations.gather(0, row.clamp(max=rows - 1)[None])[0]
+    return torch.where(row < rows, spent.double(), torch.nan)
+
+
 def _timed(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver) -> tuple[float, Solution]:
     _wait(model)
     started = time.perf_counter()
@@ -153,10 +166,3 @@ def _some(problem: BoundaryProblem, rows: list[int]) -> BoundaryProblem:
 
 def _residual(path: Any, problem: BoundaryProblem) -> Tensor:
     return residual(path, problem.field, problem.manifold, problem.alpha, POSITIONS).mean(-1)
-
-
-def _evaluations_to(solution: Solution, target: Tensor) -> Tensor:
-    """Evaluations after which the solver's own residual first lay at the target; NaN for pairs that never got there."""
-    reached = solution.trace.residual <= target
-    spent = solution.trace.evaluations.gather(0, reached.float().argmax(0)[None])[0]
-    return torch.where(reached.any(0), spent.double(), torch.nan)

@@ -10,10 +10,10 @@ With the score frozen the geodesic equation is linear in the knots of the path, 
   alpha doubles, at no evaluation, whenever the residual has fallen to 0.3 of the pull of the score;
 - damping and trust: a pair that stops improving steps by half along what the memory cannot explain; no knot moves
   further in a step than a tenth of that distance, less where it met a score that is not finite;
-- resolution: a quarter of the intervals first, then half. The first grid is left when the residual has fallen to 0.3 of
-  the first one, and without a trace if that takes more than five iterations; the second at 0.1 of its first one, which
-  is the error of the grid before it. A finer grid takes over the scores at the knots that it shares with the coarser
-  one, and its iterates as a memory (`fixed_point`).
+- resolution: a quarter of the intervals first, then half. A pair's first grid is left when the residual has fallen to
+  0.3 of the great circle's, the coarsest without a trace if that takes more than five iterations; the next at 0.1 of
+  the first residual there, which is the error of the grid before it. A finer grid takes over the scores at the knots
+  that it shares with the coarser one, and its iterates as a memory (`fixed_point`).
 """
 
 from collections.abc import Sequence
@@ -36,9 +36,8 @@ __all__ = ["PicardAnderson"]
 LOOSE = 0.3
 GROWTH = 2.0
 COARSEST = 4
-# Of the finest grid, the one before it, and the first.
-FALLS = (0.0, 0.1, 0.3)
-ITERATIONS = (None, None, 5)
+FRESH_FALL, FALL = 0.3, 0.1
+ITERATIONS = (None, None, 5)  # of the finest grid, the one before it, and the one before that
 COARSE_SHARE = 0.5
 HALVINGS = 4
 
@@ -135,7 +134,7 @@ class PicardAnderson(BoundarySolver):
             offsets=stage.refine(party.offsets),
             end_scores=party.end_scores,
             alpha=party.alpha,
-            rules=self._rules(problem.alpha, left=len(finer)),
+            rules=self._rules(problem.alpha, left=len(finer), fresh=party.past is None),
             past=party.past,
         )
         iteration.run()
@@ -161,10 +160,11 @@ class PicardAnderson(BoundarySolver):
         stages = [grid]
         while self.coarse_start and stages[0].intervals % 2 == 0 and stages[0].intervals >= 2 * COARSEST:
             stages.insert(0, stages[0].coarsen())
-        return stages[-len(FALLS) :]
+        return stages[-len(ITERATIONS) :]
 
-    def _rules(self, target: float, *, left: int) -> Rules:
-        """The rules of a stage that so many others follow."""
+    def _rules(self, target: float, *, left: int, fresh: bool) -> Rules:
+        """The rules of a stage that so many others follow; `fresh` where no other was before."""
+        fall = FRESH_FALL if fresh else FALL
         return Rules(
             target=target,
             tolerance=self.tolerance,
@@ -175,7 +175,7 @@ class PicardAnderson(BoundarySolver):
             trust=self.trust,
             patience=self.patience,
             halvings=HALVINGS,
-            fall=FALLS[left],
+            fall=fall if left else 0.0,
             iterations=ITERATIONS[left],
         )
 
