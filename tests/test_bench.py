@@ -76,6 +76,7 @@ def test_a_whole_run_is_measured_as_well(command_line, tiny_model_folder, pictur
     )
     assert outcome.code == 0, outcome.stderr
     found = pd.read_csv(tmp_path / "run" / "results.csv").set_index("number")["now"]
+    assert set(RATIOS) <= set(found.index)
     assert found["run/seconds"] > 0
     assert 0 < found["run/outside_networks"] < 1
     assert (tmp_path / "run" / "interpolation" / "report.html").is_file()

@@ -119,13 +119,12 @@ class RunFolder(pl.Callback):
             rows = {"true frames": truth} | rows
         if not rows:
             rows = {"the two images": torch.stack([batch.images_a[place], batch.images_b[place]])}
+        animations = {name: f"images/{pair.id}_{name.replace(' ', '_')}.webp" for name in rows}
         curves = [_curve(one.result, one.index) for one in made if one.result.curves is not None]
         # Side by side, since the network waits for them: what takes time is compression, which needs no interpreter.
         with ThreadPoolExecutor(machine_cores()) as pool:
             jobs = [pool.submit(save_strip, folder / "images" / f"{pair.id}.png", rows)]
-            for name, frames in rows.items():
-                file = folder / "images" / f"{pair.id}_{name.replace(' ', '_')}.webp"
-                jobs.append(pool.submit(save_animation, file, frames))
+            jobs += [pool.submit(save_animation, folder / animations[name], frames) for name, frames in rows.items()]
             if curves:
                 draw_pair(folder / "figures" / f"{pair.id}.png", curves, density=result.pairs.density)
         for job in jobs:
@@ -136,7 +135,7 @@ class RunFolder(pl.Callback):
             prompt_a=pair.prompt_a,
             prompt_b=pair.prompt_b,
             strip=f"images/{pair.id}.png",
-            animations={name: f"images/{pair.id}_{name.replace(' ', '_')}.webp" for name in rows},
+            animations=animations,
             figure=f"figures/{pair.id}.png" if curves else None,
             rows=[one.row for one in of_pair],
             courses={curve.method: _course(curve) for curve in curves},

@@ -132,12 +132,10 @@ def evaluations_to(solution: Solution, target: Tensor) -> Tensor:
 
     For good, since a residual on a coarse grid is of that grid alone and rises again on the next.
     """
-    above = ~(solution.trace.residual <= target)
-    rows = len(above)
-    last_above = rows - above.flip(0).float().argmax(0)  # the row after it
-    row = torch.where(above.any(0), last_above, 0)
-    spent = solution.trace.evaluations.gather(0, row.clamp(max=rows - 1)[None])[0]
-    return torch.where(row < rows, spent.double(), torch.nan)
+    below = solution.trace.residual <= target
+    at_the_end = below.flip(0).long().cumprod(0).sum(0)  # how many of the last rows
+    spent = solution.trace.evaluations.gather(0, (len(below) - at_the_end.clamp(min=1))[None])[0]
+    return torch.where(at_the_end > 0, spent.double(), torch.nan)
 
 
 def _timed(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver) -> tuple[float, Solution]:

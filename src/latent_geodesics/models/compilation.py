@@ -12,7 +12,7 @@ import torch
 
 from latent_geodesics.errors import UserError
 
-__all__ = ["compile_network"]
+__all__ = ["compile_network", "is_compiled"]
 
 COMPILERS = ("g++", "clang++", "c++")
 
@@ -30,3 +30,8 @@ def compile_network(unet: Any, device: torch.device) -> None:
             "(Debian and Ubuntu: apt-get install g++), or leave compile=false"
         )
     unet.compile()
+
+
+def is_compiled(unet: Any) -> bool:
+    """Whether a U-Net is, or will be at its first call."""
+    return unet._compiled_call_impl is not None

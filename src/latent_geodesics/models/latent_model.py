@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.models.compilation import is_compiled
 from latent_geodesics.models.conditioning import TextConditioner, match_rows
 from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import Guidance, denoise, invert
@@ -88,7 +89,8 @@ class LatentModel:
             inversion_tolerance = _INVERSION_TOLERANCE.get(components.unet.dtype, _HALF_TOLERANCE)
         if not 0 < inversion_tolerance < 1:
             raise UserError(f"inversion_tolerance must lie between 0 and 1; received {inversion_tolerance}")
-        self._components, self._precision = components, precision or Precision()
+        self._components = components
+        self._precision = precision or Precision(dtype=str(components.unet.dtype).removeprefix("torch."))
         self._inversion_tolerance = inversion_tolerance
         self._refinements = refinements
         self._cache = TensorCache(folder=cache_dir, limit_mb=cache_limit_mb)
@@ -130,12 +132,11 @@ class LatentModel:
     @property
     def machinery(self) -> dict[str, Any]:
         """What the U-Net runs on: device, precision, memory layout, and what these were chosen by."""
-        unet = self._components.unet
         return {
             "device": str(self.device),
-            "dtype": str(unet.dtype).removeprefix("torch."),
+            "dtype": self._precision.dtype,
             "precisions": asdict(self._precision),
-            "compiled": unet._compiled_call_impl is not None,
+            "compiled": is_compiled(self._components.unet),
             "layout": "channels_last" if self._layout.channels_last else "channels_first",
             "evaluations_per_second": dict(self._layout.rates),
         }

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from latent_geodesics.models.compilation import is_compiled
 from latent_geodesics.models.machine import machine_cores, measured_once, processor
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.tensor_cache import content_key
@@ -48,7 +49,7 @@ def fastest_layout(network: Denoiser, *, width: int, folder: Path | None) -> Lay
         folder: Where choices are remembered; None keeps the layout that the weights were loaded in, unmeasured, and so
             does a network that is compiled.
     """
-    if folder is None or network.unet._compiled_call_impl is not None:  # which would compile each of them
+    if folder is None or is_compiled(network.unet):  # which would compile each of them
         return Layout()
     file = folder / f"layout-{_key(network)[:24]}.json"
     layout = measured_once(file, Layout, lambda: _measured(network, width))

@@ -78,7 +78,7 @@ def load_model(
     _check_architecture(folder, components)
     for part in (components.vae, components.text_encoder, components.unet):
         part.requires_grad_(False).eval().to(target)
-    measured = Precision()
+    measured: Precision | None = None
     if dtype == "auto" and target.type == "cpu":
         measured = fitting_precision(components.unet, folder=None if cache_dir is None else Path(cache_dir))
         torch.nn.Module.to(components.unet, _DTYPES[measured.dtype])

@@ -28,7 +28,7 @@ class Precision:
     """A precision, and what it was chosen by.
 
     Attributes:
-        dtype: `float32` or `bfloat16`.
+        dtype: `float32` or `bfloat16`; another where it was asked for.
         rates: Precision -> evaluations a second; empty where nothing was measured.
         error: Relative error of the noise in bfloat16; None where it was not measured.
     """

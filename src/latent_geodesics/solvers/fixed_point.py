@@ -247,8 +247,8 @@ class FixedPoint:
         target = torch.full_like(work.alpha, rules.target)
         relative, residual = seen.relative_residual(work.alpha), seen.residual(target)
         self._keep_best(residual)
-        first = rules.fall * seen.relative_residual(target).clamp(max=1.0)
-        work.bar = torch.where(work.bar.isnan(), first, work.bar)
+        if not self._iterations:
+            work.bar = rules.fall * seen.relative_residual(target).clamp(max=1.0)
         length = self._grid.length(seen, rules.target)
         self._ledger.note(self._pairs, residual=residual, length=length, step=work.factor, alpha=work.alpha)
         progress = relative < PROGRESS * work.best

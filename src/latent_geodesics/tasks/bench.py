@@ -22,6 +22,7 @@ from latent_geodesics.environment import describe_environment
 from latent_geodesics.files import write_text
 from latent_geodesics.models import LatentModel
 from latent_geodesics.pages import Section, write_page
+from latent_geodesics.run_folder import CONFIG
 from latent_geodesics.runner import Run
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.tasks.interpolation import Interpolation
@@ -101,7 +102,7 @@ class Bench:
         log.info("6 of 6: a whole run")
         if self.interpolation is not None:
             inner = replace(run, folder=run.folder / "interpolation")
-            write_text(inner.folder / "config.yaml", OmegaConf.to_yaml(dict(run.config)))  # what makes it a run
+            write_text(inner.folder / CONFIG, OmegaConf.to_yaml(dict(run.config)))  # what makes it a run
             found |= overhead(partial(self.interpolation.run, inner))
         found |= peak_memory(self.model)
         found |= _ratios(found, list(self.solvers))
