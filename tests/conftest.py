@@ -42,6 +42,7 @@ def pictures(tmp_path: Path) -> Path:
 @dataclass(frozen=True)
 class Outcome:
     code: int
+    stdout: str
     stderr: str
 
     @property
@@ -63,6 +64,7 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
         capfd.readouterr()
         with pytest.raises(SystemExit) as left:
             runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
-        return Outcome(code=int(left.value.code or 0), stderr=capfd.readouterr().err)
+        said = capfd.readouterr()
+        return Outcome(code=int(left.value.code or 0), stdout=said.out, stderr=said.err)
 
     return call

@@ -127,3 +127,9 @@ def test_a_density_that_breaks_on_the_way_is_said_and_the_rest_is_kept(draw, min
     assert found["broken", "geodesic"]["length"] == ""
     assert found["half_plane", "geodesic"]["status"] == "converged"
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_processes_that_would_have_nothing_to_do_are_named(draw):
+    outcome = draw("density=half_plane", "trainer.devices=2")
+    assert outcome.code == 0, outcome.stderr
+    assert "trainer.devices=2 has no effect" in outcome.stdout

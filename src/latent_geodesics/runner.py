@@ -56,7 +56,10 @@ class Run:
 
 
 class Task(Protocol):
-    """One kind of run. `run` writes into the run's folder and returns its summary, a flat name -> number."""
+    """One kind of run. `run` writes into the run's folder and returns its summary, a flat name -> number.
+
+    A class with `shares_work = True` hands its work to `Run.trainer`, whose processes share it; others use one process.
+    """
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Does the work."""
@@ -96,6 +99,9 @@ def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str
     )
     run.record_environment(weights={})
     task: Task = instantiate(settings.task, _convert_="all")
+    devices = settings.trainer.get("devices", 1)
+    if isinstance(devices, int) and devices > 1 and not getattr(task, "shares_work", False):
+        log.warning("trainer.devices=%d has no effect: this task works in one process.", devices)
     summary = task.run(run)
     if not run.leads:
         return summary

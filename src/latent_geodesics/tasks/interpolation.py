@@ -133,6 +133,8 @@ class Interpolation:
         textual_inversion: See `PairEncoder`.
     """
 
+    shares_work = True
+
     def __init__(
         self,
         *,

@@ -79,6 +79,8 @@ class TrainClevrLdm:
         stages: which stages to run, of `STAGES`, always in that order.
     """
 
+    shares_work = True
+
     def __init__(
         self,
         *,
