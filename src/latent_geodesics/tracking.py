@@ -16,6 +16,7 @@ from latent_geodesics.errors import UserError
 __all__ = ["RunLogger", "SilentRun", "WandbRun", "open_wandb"]
 
 MODES = ("offline", "online", "disabled")
+MOST_POINTS = 100
 
 
 class RunLogger(Protocol):
@@ -80,13 +81,18 @@ class WandbRun:
         self._run.log({name: wandb.Image(str(file), caption=caption or None)})
 
     def curve(self, name: str, values: Sequence[float], *, against: Sequence[float], axis: str) -> None:
-        """Logs a curve point by point against its own axis, so that runs overlay in the workspace."""
+        """Logs a curve point by point against its own axis, so that runs overlay in the workspace.
+
+        A long one is logged at 100 points, its ends among them: each point is a row of the run's history, and the whole
+        curve is in the run's folder.
+        """
         if name not in self._axes:
             self._run.define_metric(axis)
             self._run.define_metric(name, step_metric=axis)
             self._axes.add(name)
-        for position, value in zip(against, values, strict=True):
-            self._run.log({axis: position, name: value})
+        last, kept = len(values) - 1, min(len(values), MOST_POINTS)
+        for index in (round(step * last / max(kept - 1, 1)) for step in range(kept)):
+            self._run.log({axis: against[index], name: values[index]})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Logs a table."""
