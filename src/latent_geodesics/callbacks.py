@@ -1,7 +1,7 @@
 """Lightning callbacks: writing a run's folder, pair by pair, while the run goes on."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -32,6 +32,9 @@ BASELINE = "slerp"
 class RunFolder(pl.Callback):
     """Writes strips, animations, figures and a line of `results.csv` for each pair as soon as its batch is done.
 
+    It writes in a thread of its own, while the next batch is encoded; `settle` waits for it, so that no method is timed
+    beside it.
+
     Args:
         run: The run whose folder and logger are written to.
         store: Where each batch's numbers are kept, whichever process did it.
@@ -41,6 +44,8 @@ class RunFolder(pl.Callback):
     def __init__(self, *, run: Run, store: BatchStore, pairs: int) -> None:
         self.run, self.store, self.expected = run, store, pairs
         self._logged: set[str] = set()
+        self._pen = ThreadPoolExecutor(1, thread_name_prefix="run-folder")
+        self._writing: Future[None] | None = None
 
     def on_test_batch_end(
         self,
@@ -51,8 +56,22 @@ class RunFolder(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        """Begins to write what a batch gave."""
+        self.settle()
+        self._writing = self._pen.submit(self._write, outputs["result"])
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Waits for the last batch."""
+        self.settle()
+
+    def settle(self) -> None:
+        """Waits until what was begun is written; an error in writing it is raised here."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, result: BatchResult) -> None:
         """Writes what a batch gave, its record last: from then on it counts as done."""
-        result: BatchResult = outputs["result"]
         pages = [self._write_pair(result, place) for place in range(len(result.pairs.batch))]
         self.store.write(
             result.number,
@@ -83,6 +102,7 @@ class RunFolder(pl.Callback):
             KeyboardInterrupt: when the run was interrupted before its last pair (what was finished is written first).
             UserError: when a method failed on some pair, so that not all of the run worked.
         """
+        self.settle()
         pages = [PairPage(**page) for content in self.store.read() for page in content["pages"]]
         if not pages:
             raise KeyboardInterrupt
@@ -121,7 +141,7 @@ class RunFolder(pl.Callback):
             rows = {"the two images": torch.stack([batch.images_a[place], batch.images_b[place]])}
         animations = {name: f"images/{pair.id}_{name.replace(' ', '_')}.webp" for name in rows}
         curves = [_curve(one.result, one.index) for one in made if one.result.curves is not None]
-        # Side by side, since the network waits for them: what takes time is compression, which needs no interpreter.
+        # Side by side: what takes time is compression, which needs no interpreter.
         with ThreadPoolExecutor(machine_cores()) as pool:
             jobs = [pool.submit(save_strip, folder / "images" / f"{pair.id}.png", rows)]
             jobs += [pool.submit(save_animation, folder / animations[name], frames) for name, frames in rows.items()]

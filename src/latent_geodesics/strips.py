@@ -18,7 +18,7 @@ GAP = 2
 SMALLEST_ANIMATION = 192
 FRAME_MS = 90
 END_MS = 700
-# Pictures are written while the network waits: these take a third of the time of the defaults, and hardly more space.
+# Methods wait until pictures are written: these settings take a third of the defaults' time and hardly more space.
 COMPRESSION = 4
 QUALITY = 90
 

@@ -5,7 +5,7 @@ Lightning owns the loop over the pairs, the device and the callbacks; `Interpola
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -41,7 +41,11 @@ log = logging.getLogger(__name__)
 
 
 class InterpolationModule(pl.LightningModule):
-    """Encodes a batch of pairs and hands it to every method, then measures what each made of it."""
+    """Encodes a batch of pairs and hands it to every method, then measures what each made of it.
+
+    Attributes:
+        before_methods: Called when a batch is encoded: waits for whatever else is at work, since methods are timed.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class InterpolationModule(pl.LightningModule):
         self.methods = methods
         self.panels = {name: MetricPanel(method=name, metrics=metrics) for name in methods}
         self.u = torch.linspace(0, 1, frames, dtype=torch.float64)
+        self.before_methods: Callable[[], None] = lambda: None
 
     def test_step(self, batch: NumberedBatch, batch_idx: int) -> dict[str, BatchResult]:
         """One batch of pairs through every method and metric."""
@@ -66,6 +71,7 @@ class InterpolationModule(pl.LightningModule):
         for panel in self.panels.values():
             panel.clear()
         pairs = self.encoder.encode(batch.pairs)
+        self.before_methods()
         results, shared = [], Memory()
         for name, method in self.methods.items():
             for part in attempt(name, method, pairs, self.u):
@@ -188,6 +194,7 @@ class Interpolation:
         batches = self._batches(self.data.pairs)
         store = BatchStore(folder=run.folder, made_with=weights, expected=batches.ids)
         folder = RunFolder(run=run, store=store, pairs=len(self.data))
+        module.before_methods = folder.settle
         run_batches(run, module, batches, store, folder)
         if not run.leads:
             return {}
