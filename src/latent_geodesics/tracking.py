@@ -90,9 +90,11 @@ class WandbRun:
             self._run.define_metric(axis)
             self._run.define_metric(name, step_metric=axis)
             self._axes.add(name)
-        last, kept = len(values) - 1, min(len(values), MOST_POINTS)
+        points = list(zip(against, values, strict=True))
+        last, kept = len(points) - 1, min(len(points), MOST_POINTS)
         for index in (round(step * last / max(kept - 1, 1)) for step in range(kept)):
-            self._run.log({axis: against[index], name: values[index]})
+            position, value = points[index]
+            self._run.log({axis: position, name: value})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Logs a table."""
