@@ -54,3 +54,18 @@ def test_what_goes_wrong_in_writing_is_raised_once():
     folder.end("next")
     folder.settle()
     assert folder.written == ["next"]
+
+
+def test_an_interrupt_while_waiting_leaves_the_writing_to_be_waited_for(monkeypatch):
+    folder = Watched()
+    folder.end("first")
+
+    def interrupted(futures):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("latent_geodesics.callbacks.wait", interrupted)
+        folder.settle()
+    folder.let.set()
+    folder.settle()
+    assert folder.written == ["first"]

@@ -1,7 +1,7 @@
 """Lightning callbacks: writing a run's folder, pair by pair, while the run goes on."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Any
 
@@ -66,9 +66,11 @@ class RunFolder(pl.Callback):
 
     def settle(self) -> None:
         """Waits until what was begun is written; an error in writing it is raised here."""
+        if self._writing is None:
+            return
+        wait([self._writing])  # an interrupt here leaves it to be waited for again
         writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
+        writing.result()
 
     def _write(self, result: BatchResult) -> None:
         """Writes what a batch gave, its record last: from then on it counts as done."""
@@ -102,7 +104,6 @@ class RunFolder(pl.Callback):
             KeyboardInterrupt: when the run was interrupted before its last pair (what was finished is written first).
             UserError: when a method failed on some pair, so that not all of the run worked.
         """
-        self.settle()
         pages = [PairPage(**page) for content in self.store.read() for page in content["pages"]]
         if not pages:
             raise KeyboardInterrupt

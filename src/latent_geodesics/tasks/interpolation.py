@@ -196,6 +196,7 @@ class Interpolation:
         folder = RunFolder(run=run, store=store, pairs=len(self.data))
         module.before_methods = folder.settle
         run_batches(run, module, batches, store, folder)
+        folder.settle()  # what an interrupt found in writing belongs to the table and to the metrics alike
         if not run.leads:
             return {}
         states = [content["states"] for content in store.read()]
