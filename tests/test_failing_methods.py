@@ -47,7 +47,7 @@ def run(pairs, **methods) -> BatchResult:
         metrics={"path": PathQuality(), "ends": Reconstruction()},
         frames=len(positions()),
     )
-    return module.test_step(NumberedBatch(number=0, pairs=pairs.batch), 0)["result"]
+    return module.work(NumberedBatch(number=0, content=pairs.batch))
 
 
 def test_the_other_pair_has_the_sequence_it_would_have_had(pairs):

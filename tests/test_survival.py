@@ -17,7 +17,7 @@ from filelock import FileLock
 from PIL import Image, ImageDraw
 
 from latent_geodesics.batch_store import BatchStore
-from latent_geodesics.data import ImagePair, PairBatches, PairSelection, read_shard
+from latent_geodesics.data import Batches, ImagePair, PairSelection, in_batches, read_shard
 from latent_geodesics.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +102,7 @@ def test_batches_of_other_weights_or_pairs_are_refused(tmp_path):
     store(tmp_path, model="x").write(0, {"rows": [], "whole": True})
     with pytest.raises(UserError, match="with other weights"):
         store(tmp_path, model="y")
-    with pytest.raises(UserError, match="of other pairs"):
+    with pytest.raises(UserError, match="of other images"):
         BatchStore(folder=tmp_path, made_with={"model": "x"}, expected=[["a"], ["b"], ["c"]])
 
 
@@ -111,7 +111,7 @@ def test_processes_share_all_batches_and_none_twice(processes):
     pairs = [ImagePair(id=str(k), image_a=Path("a"), image_b=Path("b")) for k in range(11)]
     shares = []
     for rank in range(processes):
-        batches = PairBatches(pairs=pairs, batch_size=2, image_size=(8, 8))
+        batches = Batches(batches=in_batches(pairs, 2), read=tuple)
         batches.trainer = type("Trainer", (), {"global_rank": rank, "world_size": processes})()
         batches.done = [0] if rank else []  # what another process has finished by then changes nobody's share
         shares.append(list(batches.test_dataloader().dataset))

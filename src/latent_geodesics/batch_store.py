@@ -1,9 +1,9 @@
 """What a run has finished, batch by batch: the one place that a run is resumed, and processes are joined, from.
 
-A batch of pairs is the unit. It has a number, and always the same pairs, however many processes share the work; its
-file is written last of all that the batch leaves behind, and under another name first. So a file that is there stands
-for a batch that is whole, a run that was killed at any moment goes on with the batches that have none, and a table is
-made of all files in the order of their numbers, whoever wrote them.
+A batch is the unit: of pairs, of videos, or of whatever else a run works through. It has a number, and always the same
+items, however many processes share the work; its file is written last of all that the batch leaves behind, and under
+another name first. So a file that is there stands for a batch that is whole, a run that was killed at any moment goes
+on with the batches that have none, and a table is made of all files in the order of their numbers, whoever wrote them.
 """
 
 import logging
@@ -31,10 +31,10 @@ class BatchStore:
     Args:
         folder: The run's folder.
         made_with: What the numbers depend on besides the configuration, such as the hashes of the weights.
-        expected: The ids of the pairs of every batch, by its number.
+        expected: The ids of the items of every batch, by its number.
 
     Raises:
-        UserError: when the folder holds a batch that was made with something else or of other pairs.
+        UserError: when the folder holds a batch that was made with something else or of other items.
     """
 
     def __init__(self, *, folder: Path, made_with: Mapping[str, str], expected: Sequence[Sequence[str]]) -> None:
@@ -77,13 +77,13 @@ class BatchStore:
         try:
             record = _load(path)
         except DAMAGE as error:
-            log.warning("'%s' is damaged (%s): its pairs are done again.", path, error)
+            log.warning("'%s' is damaged (%s): its batch is done again.", path, error)
             return None
-        same_pairs = record["pairs"] == self._expected[number]
+        same_items = record["pairs"] == self._expected[number]
         same_origin = record["made_with"] == self._made_with
         content: Mapping[str, Any] = record["content"]
-        if not same_pairs or not same_origin:
-            what = "of other pairs" if not same_pairs else "with other weights"
+        if not same_items or not same_origin:
+            what = "of other images" if not same_items else "with other weights"
             raise UserError(
                 f"'{path}' was made {what}: the folder holds another run; choose another output_dir, or delete "
                 f"'{path.parent.parent}'."

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from latent_geodesics.batch_loop import BatchWriter
 from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.comparison.report import write_protocols, write_tables
 from latent_geodesics.comparison.runs import find_runs
@@ -29,7 +29,7 @@ __all__ = ["RunFolder"]
 BASELINE = "slerp"
 
 
-class RunFolder(pl.Callback):
+class RunFolder(BatchWriter):
     """Writes strips, animations, figures and a line of `results.csv` for each pair as soon as its batch is done.
 
     It writes in a thread of its own, while the next batch is encoded; `settle` waits for it, so that no method is timed
@@ -47,18 +47,10 @@ class RunFolder(pl.Callback):
         self._pen = ThreadPoolExecutor(1, thread_name_prefix="run-folder")
         self._writing: Future[None] | None = None
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def write(self, result: BatchResult) -> None:
         """Begins to write what a batch gave."""
         self.settle()
-        self._writing = self._pen.submit(self._write, outputs["result"])
+        self._writing = self._pen.submit(self._write, result)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Waits for the last batch."""

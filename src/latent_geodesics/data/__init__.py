@@ -1,6 +1,6 @@
-"""Images and pairs of images: reading them, listing them, batching them."""
+"""Images, pairs of images and videos: reading them, listing them, batching them."""
 
-from latent_geodesics.data.batches import NumberedBatch, PairBatches
+from latent_geodesics.data.batches import Batches, NumberedBatch, in_batches
 from latent_geodesics.data.benchmarks import Afhq, CelebAHq, MorphBench
 from latent_geodesics.data.images import read_image
 from latent_geodesics.data.pairs import (
@@ -17,17 +17,18 @@ from latent_geodesics.data.videos import Video, VideoBatch, VideoData
 
 __all__ = [
     "Afhq",
+    "Batches",
     "CelebAHq",
     "ImagePair",
     "MorphBench",
     "NumberedBatch",
     "PairBatch",
-    "PairBatches",
     "PairData",
     "PairSelection",
     "Video",
     "VideoBatch",
     "VideoData",
+    "in_batches",
     "read_batch",
     "read_image",
     "read_manifest",

@@ -1,65 +1,80 @@
-"""The pairs of a run in numbered batches, dealt out to however many processes there are."""
+"""The work of a run in numbered batches, dealt out to however many processes there are."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from latent_geodesics.data.pairs import ImagePair, PairBatch, read_batch
+__all__ = ["Batches", "Named", "NumberedBatch", "in_batches"]
 
-__all__ = ["NumberedBatch", "PairBatches"]
+
+class Named(Protocol):
+    """A pair, a video or what else a run works through; no two of a run have the same name."""
+
+    @property
+    def id(self) -> str:
+        """The name."""
+        ...
+
+
+Item = TypeVar("Item", bound=Named)
+Content = TypeVar("Content")
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NumberedBatch:
-    """A batch of pairs and its number in the run."""
+class NumberedBatch(Generic[Content]):
+    """What was read of a batch, and its number in the run."""
 
     number: int
-    pairs: PairBatch
+    content: Content
 
 
-class PairBatches(pl.LightningDataModule):
+class Batches(pl.LightningDataModule, Generic[Item, Content]):
     """Reads the batches of a run that are still to be done, as a test set.
 
-    Which pairs make a batch never depends on what is done already or on the number of processes: a batch's numbers are
-    the same to the last bit only if the batch is. Process r of n takes the batches whose number is r modulo n, whatever
+    What makes a batch never depends on what is done already or on the number of processes: a batch's numbers are the
+    same to the last bit only if the batch is. Process r of n takes the batches whose number is r modulo n, whatever
     another one has finished meanwhile, and none is repeated to make their shares equal.
 
     Args:
-        pairs: All pairs of the run.
-        batch_size: How many make a batch.
-        image_size: (height, width) to read the images at.
+        batches: All of the run.
+        read: What makes of a batch's items what is worked on.
     """
 
-    def __init__(self, *, pairs: Sequence[ImagePair], batch_size: int, image_size: tuple[int, int]) -> None:
+    def __init__(self, *, batches: Sequence[Sequence[Item]], read: Callable[[Sequence[Item]], Content]) -> None:
         super().__init__()
-        self.batches = [tuple(pairs[start : start + batch_size]) for start in range(0, len(pairs), batch_size)]
-        self.image_size = image_size
+        self.batches = [tuple(batch) for batch in batches]
         self.done: Collection[int] = ()
+        self._read = read
 
     @property
     def ids(self) -> list[list[str]]:
-        """The names of each batch's pairs."""
-        return [[pair.id for pair in batch] for batch in self.batches]
+        """The names of each batch's items."""
+        return [[item.id for item in batch] for batch in self.batches]
 
     @property
     def left(self) -> list[int]:
         """The numbers of the batches that are not done."""
         return [number for number in range(len(self.batches)) if number not in self.done]
 
-    def test_dataloader(self) -> DataLoader[NumberedBatch]:
+    def test_dataloader(self) -> DataLoader[NumberedBatch[Content]]:
         """This process's share of what is left."""
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         share = [number for number in self.left if number % processes == rank]
-        return DataLoader(share, batch_size=None, collate_fn=self._read)  # type: ignore[arg-type]
+        return DataLoader(share, batch_size=None, collate_fn=self._numbered)  # type: ignore[arg-type]
 
-    def transfer_batch_to_device(
-        self, batch: NumberedBatch, device: torch.device, dataloader_idx: int
-    ) -> NumberedBatch:
-        """Leaves the images where they are: the model moves them, in the chunks that fit."""
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leaves what was read where it is: the model moves it, in the chunks that fit."""
         return batch
 
-    def _read(self, number: int) -> NumberedBatch:
-        return NumberedBatch(number=number, pairs=read_batch(self.batches[number], size=self.image_size))
+    def _numbered(self, number: int) -> NumberedBatch[Content]:
+        return NumberedBatch(number=number, content=self._read(self.batches[number]))
+
+
+def in_batches(items: Sequence[Thing], size: int) -> list[Sequence[Thing]]:
+    """The items in order, `size` at a time."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

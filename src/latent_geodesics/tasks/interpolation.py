@@ -1,22 +1,20 @@
 """Interpolation: every method on every pair, under Lightning's test loop.
 
-Lightning owns the loop over the pairs, the device and the callbacks; `InterpolationModule` does one batch; the callback
-`RunFolder` writes what it gives, pair by pair, so that an interrupted run keeps what was finished.
+`InterpolationModule` does a batch of pairs; the callback `RunFolder` writes what it gives, pair by pair, so that an
+interrupted run keeps what was finished.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 
+from latent_geodesics.batch_loop import BatchModule, run_batches
 from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.callbacks import RunFolder
-from latent_geodesics.data import ImagePair, NumberedBatch, PairBatches, PairData
+from latent_geodesics.data import Batches, ImagePair, NumberedBatch, PairBatch, PairData, in_batches, read_batch
 from latent_geodesics.errors import UserError
 from latent_geodesics.methods import EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
 from latent_geodesics.metrics import (
@@ -31,16 +29,13 @@ from latent_geodesics.metrics import (
     path_curves,
 )
 from latent_geodesics.models import LatentModel
-from latent_geodesics.models.chunking import one_thread
 from latent_geodesics.results import BatchResult, MethodResult
 from latent_geodesics.runner import Run
 
-__all__ = ["Interpolation", "InterpolationModule", "run_batches"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Interpolation", "InterpolationModule"]
 
 
-class InterpolationModule(pl.LightningModule):
+class InterpolationModule(BatchModule):
     """Encodes a batch of pairs and hands it to every method, then measures what each made of it.
 
     Attributes:
@@ -62,15 +57,11 @@ class InterpolationModule(pl.LightningModule):
         self.u = torch.linspace(0, 1, frames, dtype=torch.float64)
         self.before_methods: Callable[[], None] = lambda: None
 
-    def test_step(self, batch: NumberedBatch, batch_idx: int) -> dict[str, BatchResult]:
+    def work(self, batch: NumberedBatch[PairBatch]) -> BatchResult:
         """One batch of pairs through every method and metric."""
-        with one_thread():
-            return {"result": self._result(batch)}
-
-    def _result(self, batch: NumberedBatch) -> BatchResult:
         for panel in self.panels.values():
             panel.clear()
-        pairs = self.encoder.encode(batch.pairs)
+        pairs = self.encoder.encode(batch.content)
         self.before_methods()
         results, shared = [], Memory()
         for name, method in self.methods.items():
@@ -95,10 +86,6 @@ class InterpolationModule(pl.LightningModule):
                 )
         states = {name: panel.states for name, panel in self.panels.items()}
         return BatchResult(number=batch.number, pairs=pairs, u=self.u, methods=tuple(results), states=states)
-
-    def on_test_end(self) -> None:
-        """Waits for every process: only then is all of the run on disk."""
-        self.trainer.strategy.barrier()
 
     def records(
         self, states: Iterable[Mapping[str, Mapping[str, Mapping[str, Any]]]], facts: RunFacts, *, seed: int
@@ -207,28 +194,6 @@ class Interpolation:
             encoder=self._encoder(seed=run.seed), methods=self.methods, metrics=metrics, frames=self.frames
         )
 
-    def _batches(self, pairs: Sequence[ImagePair]) -> PairBatches:
-        return PairBatches(pairs=pairs, batch_size=self.data.batch_size, image_size=self.model.image_size)
-
-
-def run_batches(
-    run: Run, module: InterpolationModule, batches: PairBatches, store: BatchStore, callback: pl.Callback
-) -> None:
-    """Does the batches of a run that its store does not have yet; an interrupt ends it early, without an error."""
-    batches.done = store.finished()
-    if not batches.left:
-        return
-    if batches.done:
-        log.info("Going on with '%s': %d of %d batches are done.", run.folder, len(batches.done), len(batches.batches))
-    trainer = run.trainer(
-        callbacks=[callback],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # the batches are shared out already, none of them twice
-    )
-    # Lightning answers an interrupt by leaving the program; what was finished is still to be written.
-    with suppress(SystemExit):
-        trainer.test(module, datamodule=batches, verbose=False)
-    if torch.distributed.is_initialized():
-        # All is on disk. The first process puts it together alone, which metrics would take for a sum over processes.
-        torch.distributed.destroy_process_group()
+    def _batches(self, pairs: Sequence[ImagePair]) -> Batches[ImagePair, PairBatch]:
+        read = partial(read_batch, size=self.model.image_size)
+        return Batches(batches=in_batches(pairs, self.data.batch_size), read=read)

@@ -6,6 +6,7 @@ The methods run as they do in interpolation, by the same module; only what is ma
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from latent_geodesics.batch_loop import run_batches
 from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.data import PairData
 from latent_geodesics.errors import UserError
@@ -13,7 +14,7 @@ from latent_geodesics.methods import Method
 from latent_geodesics.metrics import FrameMetric
 from latent_geodesics.models import LatentModel
 from latent_geodesics.runner import Run
-from latent_geodesics.tasks.interpolation import Interpolation, run_batches
+from latent_geodesics.tasks.interpolation import Interpolation
 from latent_geodesics.truth.folder import TruthFolder
 
 __all__ = ["Truth"]

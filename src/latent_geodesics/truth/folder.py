@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
 from torch import Tensor
 
+from latent_geodesics.batch_loop import BatchWriter
 from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
@@ -28,7 +28,7 @@ LEAST_WAY = 0.5
 """World units: a motion whose object goes further over the floor is drawn as a track."""
 
 
-class TruthFolder(pl.Callback):
+class TruthFolder(BatchWriter):
     """Measures every frame of a batch and writes what it found.
 
     Args:
@@ -53,17 +53,8 @@ class TruthFolder(pl.Callback):
         self.run, self.store, self.expected, self.metrics = run, store, pairs, metrics
         self.references, self.draws = references, draws
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def write(self, result: BatchResult) -> None:
         """Measures and writes a batch."""
-        result: BatchResult = outputs["result"]
         costs, frames = [], []
         for method in result.methods:
             of_method = self._measure(result, method)
