@@ -195,7 +195,8 @@ def test_videos_of_ones_own_take_the_place_of_the_manifest(tmp_path):
     assert {(video.prompt_a, video.prompt_b, video.control) for video in data.videos} == {
         ("a red square",) * 2 + (False,)
     }
-    shapes = [tuple(batch.frames.shape[:2]) for batch in data.batches(size=SIZE)]
+    batches = [data.read(videos, size=SIZE) for videos in data.batches(size=SIZE)]
+    shapes = [tuple(batch.frames.shape[:2]) for batch in batches]
     assert shapes == [(1, 9), (1, 5)]
     frames = write_folder(tmp_path / "frames", moving_square())
     assert [video.id for video in VideoData(video=frames).videos] == ["frames"]

@@ -5,7 +5,7 @@ video that shows no motion of anything) and `sha256`; paths are relative to the 
 first and the last frame show.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.data.batches import in_batches
 from latent_geodesics.data.manifests import matches_checksum, read_rows
 from latent_geodesics.data.video_files import FRAME_SUFFIXES, read_video
 from latent_geodesics.errors import UserError
@@ -97,27 +98,28 @@ class VideoData:
     def __len__(self) -> int:
         return len(self.videos)
 
-    def check(self, *, size: tuple[int, int]) -> None:
-        """Reads every video once, so that a bad one is known before hours are spent on the others.
+    def batches(self, *, size: tuple[int, int]) -> list[Sequence[Video]]:
+        """What is looked at together: neighbours of equally many frames, at most `batch_size` of them.
+
+        Every video is read once for it, so that a bad one is known before hours are spent on the others.
+
+        Args:
+            size: Height and width of the frames in pixels.
 
         Raises:
             UserError: for the first video that cannot be read; see `read_video`.
         """
-        for video in self.videos:
-            read_video(video.file, size=size, frames=self.frames)
+        counts = {video: len(read_video(video.file, size=size, frames=self.frames)) for video in self.videos}
+        return [
+            tuple(equal)
+            for neighbours in in_batches(self.videos, self.batch_size)
+            for _, equal in groupby(neighbours, key=lambda video: counts[video])
+        ]
 
-    def batches(self, *, size: tuple[int, int]) -> Iterator[VideoBatch]:
-        """Reads the videos, some at a time: neighbours of equally many frames, at most `batch_size` of them.
-
-        Args:
-            size: Height and width of the frames in pixels.
-        """
-        for start in range(0, len(self.videos), self.batch_size):
-            chosen = self.videos[start : start + self.batch_size]
-            read = [(video, read_video(video.file, size=size, frames=self.frames)) for video in chosen]
-            for _, equal in groupby(read, key=lambda item: len(item[1])):
-                videos, frames = zip(*equal, strict=True)
-                yield VideoBatch(videos=videos, frames=torch.stack(frames))
+    def read(self, videos: Sequence[Video], *, size: tuple[int, int]) -> VideoBatch:
+        """The frames of videos that have equally many."""
+        frames = torch.stack([read_video(video.file, size=size, frames=self.frames) for video in videos])
+        return VideoBatch(videos=tuple(videos), frames=frames)
 
 
 def _own_videos(path: Path, prompt: str) -> list[Video]:

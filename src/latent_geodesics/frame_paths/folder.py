@@ -1,12 +1,14 @@
-"""Writing a video analysis into the run's folder: tables after every batch, the figures and the page at the end."""
+"""Lightning callback: writes a video analysis, its tables after every batch, the figures and the page at the end."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.batch_loop import BatchWriter
+from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
 from latent_geodesics.frame_paths.analysis import Analyser, BatchMeasures
@@ -20,61 +22,83 @@ from latent_geodesics.records import Status
 from latent_geodesics.runner import Run
 from latent_geodesics.strips import save_strip
 
-__all__ = ["AnalysisFolder"]
+__all__ = ["AnalysedBatch", "AnalysisFolder"]
 
+TABLES = ("results", "norms", "scales", "alphas")
 COMPARED = ("norm", "turn", "cosine", "detour")
 
 
-class AnalysisFolder:
-    """Gathers what the batches measure and writes it.
+@dataclass(frozen=True, kw_only=True)
+class AnalysedBatch:
+    """What a batch of videos came to.
+
+    Attributes:
+        number: Of the batch, in the run.
+        measures: Of its videos.
+        encoding_seconds: Time to encode a video of it.
+        pictures: Name of a video that is shown -> its paths' names -> their images.
+    """
+
+    number: int
+    measures: BatchMeasures
+    encoding_seconds: float
+    pictures: Mapping[str, Mapping[str, Float[Tensor, "k 3 h w"]]]
+
+
+class AnalysisFolder(BatchWriter):
+    """Writes what the batches measure: tables after each of them, figures and the page at the end.
 
     Args:
         run: The run whose folder and logger are written to.
+        store: Where each batch's numbers are kept, whichever process did it.
         videos: How many videos the run has in all.
-        density: The density that the geometry is made of, in words.
         analyser: What measures the videos.
     """
 
-    def __init__(self, *, run: Run, videos: int, density: str, analyser: Analyser) -> None:
-        self.run, self.expected, self.density, self.analyser = run, videos, density, analyser
-        self._rows: dict[str, list[dict[str, Any]]] = {"results": [], "norms": [], "scales": [], "alphas": []}
-        self._shown_videos: list[str] = []
+    def __init__(self, *, run: Run, store: BatchStore, videos: int, analyser: Analyser) -> None:
+        self.run, self.store, self.expected, self.analyser = run, store, videos, analyser
 
-    def add(
-        self,
-        measures: BatchMeasures,
-        *,
-        encoding_seconds: float,
-        pictures: Mapping[int, Mapping[str, Float[Tensor, "k 3 h w"]]],
-    ) -> None:
-        """Writes what a batch gave: the tables so far, then the pictures of the videos that are shown.
+    def write(self, result: AnalysedBatch) -> None:
+        """Writes what a batch gave: pictures first, then its record; from then on it counts as done."""
+        measures, images = result.measures, self.run.folder / "images"
+        for name, paths in result.pictures.items():
+            save_strip(images / f"{name}.png", dict(paths))
+            save_side_by_side(images / f"{name}.webp", paths)
+        self.store.write(
+            result.number,
+            {
+                "results": path_rows(measures, encoding_seconds=result.encoding_seconds),
+                "norms": frame_rows(measures),
+                "scales": stride_rows(measures),
+                "alphas": sweep_rows(measures, tuple(self.analyser.alphas)),
+                "shown": list(result.pictures),
+                "whole": True,
+            },
+        )
+        if self.run.leads:
+            self._write_tables()
 
-        Args:
-            measures: Of the batch.
-            encoding_seconds: Time to encode a video of it.
-            pictures: Number of a video in the batch -> its paths' names -> their images.
-        """
-        self._rows["results"] += path_rows(measures, encoding_seconds=encoding_seconds)
-        self._rows["norms"] += frame_rows(measures)
-        self._rows["scales"] += stride_rows(measures)
-        self._rows["alphas"] += sweep_rows(measures, tuple(self.analyser.alphas))
-        for name, rows in self._rows.items():
-            write_text(self.run.folder / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False))
-        for index, paths in pictures.items():
-            self._show(measures.encoded.batch.videos[index].id, paths)
-        self._log_curves(measures)
+    def _gathered(self, name: str) -> pd.DataFrame:
+        """A table of what every finished batch gave under a name."""
+        return pd.DataFrame([row for content in self.store.read() for row in content[name]])
+
+    def _write_tables(self) -> None:
+        for name in TABLES:
+            write_text(self.run.folder / f"{name}.csv", self._gathered(name).to_csv(index=False))
 
     def finish(self) -> Mapping[str, float]:
         """Writes figures, tables and the report; returns the summary.
 
         Raises:
-            KeyboardInterrupt: when there is nothing to write.
+            KeyboardInterrupt: when the run was interrupted before its last video (what was finished is written first).
             UserError: when the score of some video was not finite, so that not all of the run worked.
         """
-        table, frames, scales, alphas = (pd.DataFrame(rows) for rows in self._rows.values())
+        table, frames, scales, alphas = (self._gathered(name) for name in TABLES)
         if table.empty:
             raise KeyboardInterrupt
-        folder = self.run.folder
+        self._write_tables()
+        folder, whole = self.run.folder, table["pair"].nunique() == self.expected
+        shown = [name for content in self.store.read() for name in content["shown"]]
         judged = judge(table, frames)
         write_text(folder / "verdicts.csv", judged.to_csv(index=False))
         figures = folder / "figures"
@@ -89,19 +113,19 @@ class AnalysisFolder:
             judged=judged,
             scales=scales,
             summary=summary,
-            pictures=self._shown_videos,
+            pictures=shown,
             shown=self.analyser.shown,
         )
-        write_findings(
-            folder,
-            findings,
-            density=self.density,
-            config=self.run.config,
-            finished=table["pair"].nunique() == self.expected,
-        )
+        density = self.analyser.score.density
+        write_findings(folder, findings, density=density, config=self.run.config, finished=whole)
+        self._log_curves(frames)
+        for name in shown:
+            self.run.logger.picture(f"strips/{name}", folder / "images" / f"{name}.png")
         for file in sorted(figures.glob("*.png")):
             self.run.logger.picture(file.stem, file)
         self.run.logger.table("results", list(table.columns), table.to_numpy().tolist())
+        if not whole:
+            raise KeyboardInterrupt
         self._refuse_broken(table)
         return summary
 
@@ -144,20 +168,15 @@ class AnalysisFolder:
         names = [column for column in judged.columns if column not in ("pair", "kind", "control")]
         return verdicts(judged, names, control=control)
 
-    def _show(self, name: str, paths: Mapping[str, Float[Tensor, "k 3 h w"]]) -> None:
-        images = self.run.folder / "images"
-        save_strip(images / f"{name}.png", dict(paths))
-        save_side_by_side(images / f"{name}.webp", paths)
-        self._shown_videos.append(name)
-        self.run.logger.picture(f"strips/{name}", images / f"{name}.png")
-
-    def _log_curves(self, measures: BatchMeasures) -> None:
-        for name in self.analyser.shown:
-            path = measures.path(name)
-            for index, video in enumerate(measures.encoded.batch.videos):
-                values = path.norm[index].tolist()
-                frames = [float(frame) for frame in range(1, len(values) + 1)]
-                self.run.logger.curve(f"norm/{video.id}/{name}", values, against=frames, axis="frame")
+    def _log_curves(self, frames: pd.DataFrame) -> None:
+        of_shown = frames[frames["method"].isin(self.analyser.shown)]
+        for (video, name), rows in of_shown.groupby(["pair", "method"], sort=False):
+            self.run.logger.curve(
+                f"norm/{video}/{name}",
+                rows["norm"].tolist(),
+                against=rows["frame"].astype(float).tolist(),
+                axis="frame",
+            )
 
     def _refuse_broken(self, table: pd.DataFrame) -> None:
         broken = table[(table["status"] == Status.NON_FINITE_SCORE.value) | table["norm"].isna()]

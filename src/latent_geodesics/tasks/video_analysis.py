@@ -5,13 +5,16 @@ written before the next batch begins, so that an interrupted run keeps what was 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
-from latent_geodesics.data import VideoBatch, VideoData
+from latent_geodesics.batch_loop import BatchModule, run_batches
+from latent_geodesics.batch_store import BatchStore
+from latent_geodesics.data import Batches, NumberedBatch, Video, VideoBatch, VideoData
 from latent_geodesics.errors import UserError
 from latent_geodesics.frame_paths import (
     Again,
@@ -22,11 +25,68 @@ from latent_geodesics.frame_paths import (
     Optimiser,
     VideoEncoder,
 )
-from latent_geodesics.frame_paths.folder import AnalysisFolder
+from latent_geodesics.frame_paths.folder import AnalysedBatch, AnalysisFolder
 from latent_geodesics.models import LatentModel
 from latent_geodesics.runner import Run
 
-__all__ = ["VideoAnalysis"]
+__all__ = ["VideoAnalysis", "VideoModule"]
+
+
+class VideoModule(BatchModule):
+    """Encodes a batch of videos, makes their paths and measures them.
+
+    Args:
+        encoder: What makes points of frames.
+        analyser: What makes paths of them, and measures these.
+        rounding_frames: See `VideoAnalysis`.
+        shown: The ids of the videos that are shown in pictures.
+    """
+
+    def __init__(
+        self, *, encoder: VideoEncoder, analyser: Analyser, rounding_frames: int, shown: Collection[str]
+    ) -> None:
+        super().__init__()
+        self.encoder, self.analyser, self.rounding_frames, self.shown = encoder, analyser, rounding_frames, shown
+
+    def work(self, batch: NumberedBatch[VideoBatch]) -> AnalysedBatch:
+        """One batch of videos."""
+        started = time.perf_counter()
+        encoded = self.encoder.encode(batch.content)
+        seconds = (time.perf_counter() - started) / len(batch.content)
+        measures = self.analyser.analyse(encoded, again=self._again(encoded))
+        return AnalysedBatch(
+            number=batch.number,
+            measures=measures,
+            encoding_seconds=seconds,
+            pictures=self._pictures(encoded, measures),
+        )
+
+    def _again(self, encoded: EncodedVideos) -> Again | None:
+        """The frames in the middle once more."""
+        if not self.rounding_frames:
+            return None
+        count = min(self.rounding_frames, encoded.points.shape[1])
+        start = (encoded.points.shape[1] - count) // 2
+        frames = range(start, start + count)
+        return Again(frames=frames, points=self.encoder.encode_again(encoded, frames))
+
+    def _pictures(self, encoded: EncodedVideos, measures: BatchMeasures) -> dict[str, dict[str, torch.Tensor]]:
+        """Name of a video that is shown -> the frames of its paths as images, every second one."""
+        shown = [index for index, video in enumerate(encoded.batch.videos) if video.id in self.shown]
+        if not shown:
+            return {}
+        count = encoded.points.shape[1]
+        frames = sorted(
+            {round(step) for step in torch.linspace(0, count - 1, -(-count // 2)).tolist()} | {0, count - 1}
+        )
+        part = encoded.restrict(shown)
+        names = [name for name in self.analyser.shown if name != "video"]
+        decoded = {name: part.decode(measures.path(name).points[shown][:, frames], frames) for name in names}
+        return {
+            encoded.batch.videos[index].id: {"video": encoded.batch.frames[index][frames]}
+            | {name: images[row] for name, images in decoded.items()}
+            for row, index in enumerate(shown)
+        }
 
 
 class VideoAnalysis:
@@ -51,6 +111,8 @@ class VideoAnalysis:
             the rounding of pixels makes: at least 3, or 0 for none.
         shown_videos: Of each kind so many are shown in pictures, with their other paths decoded.
     """
+
+    shares_work = True
 
     def __init__(
         self,
@@ -94,58 +156,27 @@ class VideoAnalysis:
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Analyses every video; returns means, on which share of the videos each prediction held, and separations."""
-        self.data.check(size=self.model.image_size)
-        run.record_environment(weights={"model": self.model.fingerprint}, machinery=self.model.machinery)
-        encoder, analyser = self._encoder.seeded(run.seed), self._analyser.seeded(run.seed)
-        folder = AnalysisFolder(run=run, videos=len(self.data), density=analyser.score.density, analyser=analyser)
-        seen: dict[str, int] = {}
-        try:
-            with tqdm(total=len(self.data), desc="videos", unit="video") as progress:
-                for batch in self.data.batches(size=self.model.image_size):
-                    started = time.perf_counter()
-                    encoded = encoder.encode(batch)
-                    seconds = (time.perf_counter() - started) / len(batch)
-                    measures = analyser.analyse(encoded, again=self._again(encoder, encoded))
-                    pictures = self._pictures(encoded, measures, self._shown(batch, seen))
-                    folder.add(measures, encoding_seconds=seconds, pictures=pictures)
-                    progress.update(len(batch))
-        except KeyboardInterrupt:
-            folder.finish()
-            raise
-        return folder.finish()
-
-    def _again(self, encoder: VideoEncoder, encoded: EncodedVideos) -> Again | None:
-        """The frames in the middle once more."""
-        if not self.rounding_frames:
-            return None
-        count = min(self.rounding_frames, encoded.points.shape[1])
-        start = (encoded.points.shape[1] - count) // 2
-        frames = range(start, start + count)
-        return Again(frames=frames, points=encoder.encode_again(encoded, frames))
-
-    def _shown(self, batch: VideoBatch, seen: dict[str, int]) -> list[int]:
-        """Which videos of the batch are shown: the first of each kind."""
-        shown = []
-        for index, video in enumerate(batch.videos):
-            number = seen[video.kind] = seen.get(video.kind, 0) + 1
-            shown += [index] * (number <= self.shown_videos)
-        return shown
-
-    def _pictures(
-        self, encoded: EncodedVideos, measures: BatchMeasures, shown: Sequence[int]
-    ) -> dict[int, dict[str, torch.Tensor]]:
-        """Number of a video in the batch -> the frames of its paths as images, every second one."""
-        if not shown:
-            return {}
-        count = encoded.points.shape[1]
-        frames = sorted(
-            {round(step) for step in torch.linspace(0, count - 1, -(-count // 2)).tolist()} | {0, count - 1}
+        size, weights = self.model.image_size, {"model": self.model.fingerprint}
+        groups = self.data.batches(size=size)
+        run.record_environment(weights=weights, machinery=self.model.machinery)
+        batches: Batches[Video, VideoBatch] = Batches(batches=groups, read=partial(self.data.read, size=size))
+        store = BatchStore(folder=run.folder, made_with=weights, expected=batches.ids)
+        module = VideoModule(
+            encoder=self._encoder.seeded(run.seed),
+            analyser=self._analyser.seeded(run.seed),
+            rounding_frames=self.rounding_frames,
+            shown=self._shown(),
         )
-        part = encoded.restrict(shown)
-        names = [name for name in self._analyser.shown if name != "video"]
-        decoded = {name: part.decode(measures.path(name).points[list(shown)][:, frames], frames) for name in names}
-        return {
-            index: {"video": encoded.batch.frames[index][frames]}
-            | {name: images[row] for name, images in decoded.items()}
-            for row, index in enumerate(shown)
-        }
+        folder = AnalysisFolder(run=run, store=store, videos=len(self.data), analyser=module.analyser)
+        run_batches(run, module, batches, store, folder)
+        return folder.finish() if run.leads else {}
+
+    def _shown(self) -> frozenset[str]:
+        """Which videos are shown in pictures: the first of each kind."""
+        seen: Counter[str] = Counter()
+        shown = set()
+        for video in self.data.videos:
+            seen[video.kind] += 1
+            if seen[video.kind] <= self.shown_videos:
+                shown.add(video.id)
+        return frozenset(shown)
