@@ -1,7 +1,5 @@
 """What the logger is told."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from latent_geodesics.tracking import WandbRun
@@ -13,7 +11,7 @@ class Listener:
     def __init__(self):
         self.rows = []
 
-    def define_metric(self, name, step_metric=None):
+    def define_metric(self, name, step_metric=None, step_sync=None):
         """Is told of the axes first."""
 
     def log(self, row):
@@ -23,7 +21,7 @@ class Listener:
 @pytest.mark.parametrize(("count", "told"), [(0, 0), (1, 1), (2, 2), (100, 100), (101, 100), (491, 100)])
 def test_a_long_curve_is_told_in_part_with_both_its_ends(count, told):
     listener = Listener()
-    run = WandbRun(logger=SimpleNamespace(experiment=listener))
+    run = WandbRun(listener)
     values = [float(index) ** 2 for index in range(count)]
     run.curve("residual", values, against=range(count), axis="iteration")
     positions = [row["iteration"] for row in listener.rows]

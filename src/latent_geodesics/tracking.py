@@ -4,14 +4,16 @@ Facts behind the code: images must reach wandb as uint8 or as files (a float arr
 and a run that failed must be finished with a non-zero code, else it is shown as finished.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from latent_geodesics.errors import UserError
+
+if TYPE_CHECKING:
+    import wandb
 
 __all__ = ["RunLogger", "SilentRun", "WandbRun", "open_wandb"]
 
@@ -67,11 +69,13 @@ class SilentRun:
 
 
 class WandbRun:
-    """A Weights & Biases run, driven through Lightning's logger so that training curves land in the same run."""
+    """A Weights & Biases run; Lightning's logger shares it, so that training curves land in the same run."""
 
-    def __init__(self, *, logger: WandbLogger) -> None:
-        self.lightning: Logger | bool = logger
-        self._run = logger.experiment
+    def __init__(self, run: "wandb.Run") -> None:
+        self.lightning: Logger | bool = WandbLogger(experiment=run)
+        self._run = run
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         self._axes: set[str] = set()
 
     def picture(self, name: str, file: Path, *, caption: str = "") -> None:
@@ -115,7 +119,7 @@ def open_wandb(
     *,
     folder: Path,
     record: Mapping[str, Any],
-    mode: str = "offline",
+    mode: Literal["offline", "online", "disabled"] = "offline",
     project: str = "latent-geodesics",
     group: str | None = None,
     name: str | None = None,
@@ -134,22 +138,19 @@ def open_wandb(
         return SilentRun()
     import wandb
 
-    # Lightning hands over an option that wandb warns of before it has read its settings.
-    os.environ.setdefault("WANDB_SILENT", "true")
-    settings = wandb.Settings(console="off", silent=True, init_timeout=60)
     try:
-        logger = WandbLogger(
+        opened = wandb.init(
             name=name,
             project=project,
             group=group,
             tags=list(tags),
-            save_dir=str(folder),
-            offline=mode == "offline",
+            dir=str(folder),
+            mode=mode,
             config=dict(record),
-            settings=settings,
+            settings=wandb.Settings(console="off", silent=True, init_timeout=60),
         )
-        return WandbRun(logger=logger)
     except (wandb.errors.CommError, wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:
         raise UserError(
             f"Weights & Biases cannot be reached ({error}): log in with `wandb login`, or use logger.mode=offline."
         ) from error
+    return WandbRun(opened)
