@@ -217,6 +217,7 @@ def test_two_processes_give_the_table_of_one(arguments, tmp_path):
     assert start(arguments, tmp_path / "one").wait(timeout=300) == 0
     assert start(arguments, tmp_path / "two", "trainer.devices=2").wait(timeout=300) == 0
     assert_same(tmp_path / "one", tmp_path / "two", rtol=1e-6, atol=1e-9)
+    assert [file.name for file in (tmp_path / "two").glob("*.log")] == ["run.log"]
     assert len(list((tmp_path / "two" / "images").glob("*.png"))) == PAIRS
 
 

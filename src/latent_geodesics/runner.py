@@ -114,6 +114,7 @@ def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str
 
 
 def _quiet_lightning() -> None:
-    """Keeps what Lightning says of devices and products, and a deprecation of its own, out of the user's way."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    """Keeps what Lightning says of devices, processes and products, and a deprecation of its own, out of the way."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
