@@ -105,7 +105,7 @@ def test_identical_images_are_simply_handled(interpolate, pictures):
         (["alpha=.inf"], "alpha"),
         (["frames=1"], "frames"),
         (["guidance=-2"], "guidance"),
-        (["method=[]"], "method"),
+        (["method=[]"], "No method was chosen"),
         (["image_a=nowhere.png"], "nowhere.png"),
         (["model.path_or_name=no/such/folder"], "no/such/folder"),
         (["metrics.perceptual.network=no/such/network"], "no/such/network"),
@@ -115,6 +115,11 @@ def test_what_cannot_be_done_is_said_in_a_sentence(interpolate, arguments, words
     outcome = interpolate("logger.mode=disabled", *arguments)
     assert outcome.code == 2, outcome.stderr
     assert words in outcome.sentence
+
+
+def test_a_run_without_metrics_measures_nothing(interpolate, pictures):
+    assert interpolate("metrics=[]", "logger.mode=disabled").code == 0
+    assert json.loads((pictures / "run" / "metrics.json").read_text()) == {"records": []}
 
 
 def test_an_interrupt_keeps_what_was_finished(interpolate, pictures, monkeypatch):

@@ -92,7 +92,8 @@ def test_fewer_frames_are_held_against_those_at_their_positions(hold_to_truth, t
     [
         (["frames=4"], "true in-between frames"),
         (["task.draws=0"], "draws"),
-        (["metrics=offline"], "metrics=truth"),
+        (["metrics=offline"], "measure no single frames"),
+        (["metrics=[]"], "No metric was chosen"),
         (["metrics.floor.scenes=no/such/scenes.jsonl"], "no/such/scenes.jsonl"),
         (["metrics.attributes.network=no/such/network"], "no/such/network"),
     ],

@@ -51,7 +51,8 @@ class Truth(Interpolation):
             raise UserError(f"task.draws must be at least 1, got {draws}.")
         wrong = [name for name, metric in metrics.items() if not isinstance(metric, FrameMetric)]
         if wrong or not metrics:
-            raise UserError(f"These metrics measure no single frames: {', '.join(wrong)}; take metrics=truth.")
+            named = f"These metrics measure no single frames: {', '.join(wrong)}" if wrong else "No metric was chosen"
+            raise UserError(f"{named}; take metrics=truth.")
         self.pairs = [pair for pair in data.pairs if pair.frames and not (len(pair.frames) - 1) % (self.frames - 1)]
         if not self.pairs:
             raise UserError(
