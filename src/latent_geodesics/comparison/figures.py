@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from latent_geodesics.canvas import canvas, label, method_color
-from latent_geodesics.comparison.statistics import Interval
 from latent_geodesics.comparison.tables import ComparisonTable, Row
+from latent_geodesics.statistics import Interval
 
 __all__ = ["draw_sweep", "sweep_axes"]
 

@@ -14,7 +14,11 @@ import numpy as np
 import pandas as pd
 
 from latent_geodesics.comparison.runs import RunRecord, varied_settings
-from latent_geodesics.comparison.statistics import (
+from latent_geodesics.methods.statuses import FAILED
+from latent_geodesics.pages import number
+from latent_geodesics.records import Status
+from latent_geodesics.results import DESCRIPTIVE, HIGHER_IS_BETTER, LOWER_IS_BETTER
+from latent_geodesics.statistics import (
     Difference,
     Interval,
     holm,
@@ -22,10 +26,6 @@ from latent_geodesics.comparison.statistics import (
     normal_interval,
     paired_difference,
 )
-from latent_geodesics.methods.statuses import FAILED
-from latent_geodesics.pages import number
-from latent_geodesics.records import Status
-from latent_geodesics.results import DESCRIPTIVE, HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 __all__ = ["ComparisonTable", "Row", "compare_runs"]
 

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from latent_geodesics.canvas import canvas, label
-from latent_geodesics.frame_paths.statistics import bootstrap
 from latent_geodesics.frame_paths.tables import with_floors
+from latent_geodesics.statistics import interval
 
 __all__ = ["draw_balance", "draw_kinds", "draw_norms", "draw_scale", "draw_sweeps"]
 
@@ -139,7 +139,7 @@ def _sweep(axes: Axes, table: pd.DataFrame, family: str, column: str) -> None:
         if family == "smoothed":
             rows.append(part[part["method"] == "great_circle"])
             places = list(range(len(rows)))
-        intervals = [bootstrap(row[column].to_numpy(dtype=float)) for row in rows]
+        intervals = [interval(row[column].to_numpy(dtype=float)) for row in rows]
         axes.plot(places, [found.mean for found in intervals], marker="o", markersize=4, color=color, label=words)
         low, high = [found.low for found in intervals], [found.high for found in intervals]
         axes.fill_between(places, low, high, color=color, alpha=0.18, linewidth=0)

@@ -15,11 +15,11 @@ from latent_geodesics.frame_paths.analysis import Analyser, BatchMeasures
 from latent_geodesics.frame_paths.figures import draw_balance, draw_kinds, draw_norms, draw_scale, draw_sweeps
 from latent_geodesics.frame_paths.page import Findings, write_findings
 from latent_geodesics.frame_paths.pictures import save_side_by_side
-from latent_geodesics.frame_paths.statistics import separation
 from latent_geodesics.frame_paths.tables import frame_rows, path_rows, stride_rows, sweep_rows, with_floors
 from latent_geodesics.frame_paths.verdicts import Verdict, judge, verdicts
 from latent_geodesics.records import Status
 from latent_geodesics.runner import Run
+from latent_geodesics.statistics import separation
 from latent_geodesics.strips import save_strip
 
 __all__ = ["AnalysedBatch", "AnalysisFolder"]

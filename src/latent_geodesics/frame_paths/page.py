@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from latent_geodesics.frame_paths.statistics import bootstrap
 from latent_geodesics.frame_paths.tables import with_floors
 from latent_geodesics.frame_paths.verdicts import MARGIN, PER_FRAME, verdicts
 from latent_geodesics.pages import Picture, Section, write_page
+from latent_geodesics.statistics import interval
 
 __all__ = ["Findings", "write_findings"]
 
@@ -108,7 +108,7 @@ def _verdict_section(findings: Findings) -> Section:
         {
             "prediction": ours.sentence,
             "held on motions": f"{ours.held} of {ours.videos}",
-            "95 % interval": f"{ours.share.low:.0%} to {ours.share.high:.0%}" if ours.videos else "-",
+            "95 % interval": f"{ours.share.low:.0%} to {ours.share.high:.0%}" if ours.videos > 1 else "-",
             "on controls": f"{others.held} of {others.videos}",
             "verdict": ours.word,
         }
@@ -164,9 +164,9 @@ def _table_section(findings: Findings) -> Section:
 
 
 def _with_interval(values: "pd.Series[float]") -> str:
-    found = bootstrap(values.to_numpy(dtype=float))
-    if pd.isna(found.mean):
-        return "-"
+    found = interval(values.to_numpy(dtype=float))
+    if found.n < 2:
+        return f"{found.mean:.3g}" if found.n else "-"
     return f"{found.mean:.3g} [{found.low:.3g}, {found.high:.3g}]"
 
 

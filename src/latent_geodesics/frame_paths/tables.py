@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from latent_geodesics.frame_paths.analysis import BatchMeasures, PathMeasures
-from latent_geodesics.frame_paths.statistics import bootstrap
+from latent_geodesics.statistics import interval
 
 __all__ = ["frame_rows", "path_rows", "stride_rows", "sweep_rows", "with_floors"]
 
@@ -14,9 +14,9 @@ def path_rows(measures: BatchMeasures, *, encoding_seconds: float) -> list[dict[
     """A row of `results.csv` for each video and path.
 
     Norms and terms are means over the inner frames, in 1/[x]; `norm_low` and `norm_high` bound the mean's 95 %
-    interval over the frames; `turn` is the norm times the step, the angle in radians by which a path turns at a frame
-    more than a geodesic would; `detour` is the length over that of the great circle; `seconds` of a video's own path
-    are those of its encoding, of any other an equal share of the analysis.
+    interval over the frames, where there are two; `turn` is the norm times the step, the angle in radians by which a
+    path turns at a frame more than a geodesic would; `detour` is the length over that of the great circle; `seconds`
+    of a video's own path are those of its encoding, of any other an equal share of the analysis.
     """
     others = max(len(measures.paths) - 1, 1)
     rows = []
@@ -31,7 +31,7 @@ def path_rows(measures: BatchMeasures, *, encoding_seconds: float) -> list[dict[
 
 def _numbers(path: PathMeasures, index: int, *, seconds: float, straight: float) -> dict[str, Any]:
     norms = path.norm[index].double().cpu().numpy()
-    interval = bootstrap(norms)
+    mean = interval(norms)
     return {
         "status": path.statuses[index],
         "seconds": seconds,
@@ -39,9 +39,9 @@ def _numbers(path: PathMeasures, index: int, *, seconds: float, straight: float)
         "family": path.family,
         "parameter": path.parameter,
         "frames": path.points.shape[1],
-        "norm": interval.mean,
-        "norm_low": interval.low,
-        "norm_high": interval.high,
+        "norm": mean.mean,
+        "norm_low": mean.low,
+        "norm_high": mean.high,
         "norm_max": float(norms.max()),
         "floor": float(path.floor[index].mean()),
         "rounding_floor": float(path.rounding_floor[index]),

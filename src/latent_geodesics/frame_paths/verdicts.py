@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from latent_geodesics.frame_paths.statistics import Interval, bootstrap
 from latent_geodesics.frame_paths.tables import with_floors
+from latent_geodesics.statistics import Interval, interval
 
 __all__ = ["Verdict", "judge", "verdicts"]
 
@@ -87,7 +87,7 @@ def _number(paths: pd.DataFrame, method: str, column: str) -> float:
 
 def _larger(frames: pd.DataFrame, names: Sequence[str]) -> dict[str, bool]:
     norms = frames.pivot_table(index="frame", columns="method", values="norm")
-    return {name: bootstrap((norms[name] - norms["video"]).to_numpy()).low > 0 for name in names}
+    return {name: interval((norms[name] - norms["video"]).to_numpy()).low > 0 for name in names}
 
 
 def verdicts(judged: pd.DataFrame, predictions: Sequence[str], *, control: bool) -> list[Verdict]:
@@ -108,7 +108,7 @@ def verdicts(judged: pd.DataFrame, predictions: Sequence[str], *, control: bool)
                 sentence=_sentence(name),
                 held=int(held.sum()),
                 videos=len(held),
-                share=bootstrap(held),
+                share=interval(held),
             )
         )
     return found
