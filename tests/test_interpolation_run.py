@@ -149,3 +149,31 @@ def test_a_sweep_is_compared_and_held_against_its_expectations(interpolate, pict
     rows = list(csv.DictReader((pictures / "sweep" / "comparison.csv").open()))
     assert {row["alpha"] for row in rows} == {"0.01", "0.02"}
     assert "As the settings vary" in (pictures / "sweep" / "report.html").read_text()
+
+
+def test_a_sweep_that_was_cut_off_goes_on_with_the_jobs_that_it_lacks(interpolate, pictures, monkeypatch):
+    from latent_geodesics.tasks.interpolation import Interpolation
+
+    done, run = [], Interpolation.run
+
+    def counted(self, run_):
+        done.append(run_.folder.name)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return run(self, run_)
+
+    def sweep(values):
+        return interpolate(
+            "hydra.mode=MULTIRUN", f"alpha={values}", "method=[slerp]", "logger.mode=disabled", folder="sweep"
+        )
+
+    monkeypatch.setattr(Interpolation, "run", counted)
+    assert sweep("0.01,0.02").code == 130
+    assert not (pictures / "sweep" / "report.html").exists()
+    assert sweep("0.01,0.02").code == 0
+    assert done == ["0", "1", "1"]
+    rows = list(csv.DictReader((pictures / "sweep" / "comparison.csv").open()))
+    assert {row["alpha"] for row in rows} == {"0.01", "0.02"}
+    refused = sweep("0.01,0.03")
+    assert refused.code == 2
+    assert "already holds a finished run" in refused.sentence

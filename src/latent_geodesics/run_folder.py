@@ -1,10 +1,10 @@
 """The folder of a run: claimed by one run at a time, gone on with by the same one, never mixed with another."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
@@ -14,7 +14,7 @@ from latent_geodesics.config import Settings, flat_settings
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
 
-__all__ = ["claimed"]
+__all__ = ["claimed", "finished"]
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,15 @@ def claimed(settings: Settings) -> Iterator[Path]:
         lock.release()
 
 
+def finished(settings: Settings) -> dict[str, float] | None:
+    """The summary of the folder's finished run, if there is one and its settings were the same."""
+    folder = settings.output_dir
+    if not (folder / SUMMARY).exists() or _changed(folder, settings):
+        return None
+    summary: dict[str, float] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    return summary
+
+
 def _check(folder: Path, settings: Settings) -> None:
     if (folder / SUMMARY).exists():
         raise UserError(
@@ -63,11 +72,7 @@ def _check(folder: Path, settings: Settings) -> None:
                 "delete that folder."
             )
         return
-    try:
-        before = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"'{folder / CONFIG}' cannot be read ({error}): choose another output_dir.") from error
-    changed = _differences(before, OmegaConf.to_container(OmegaConf.create(settings.as_yaml())))
+    changed = _changed(folder, settings)
     if changed:
         named = ", ".join(changed[:SHOWN]) + (" and others" if len(changed) > SHOWN else "")
         raise UserError(
@@ -77,8 +82,13 @@ def _check(folder: Path, settings: Settings) -> None:
     log.info("Going on with the unfinished run in '%s'.", folder)
 
 
-def _differences(before: Any, now: Any) -> list[str]:
-    """The keys in which two configurations differ, what may differ aside."""
+def _changed(folder: Path, settings: Settings) -> list[str]:
+    """The keys in which the settings differ from those of the folder's run, what may differ aside."""
+    try:
+        before = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{folder / CONFIG}' cannot be read ({error}): choose another output_dir.") from error
+    now = OmegaConf.to_container(OmegaConf.create(settings.as_yaml()))
     old, new = flat_settings(before), flat_settings(now)
     keys = [key for key in dict.fromkeys([*old, *new]) if key.partition(".")[0] not in INCIDENTAL]
     return [key for key in keys if old.get(key) != new.get(key)]

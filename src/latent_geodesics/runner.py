@@ -18,7 +18,7 @@ from latent_geodesics.config import Settings, is_part_of_a_sweep, leads, settle
 from latent_geodesics.environment import describe_environment
 from latent_geodesics.expectations import hold
 from latent_geodesics.files import write_json
-from latent_geodesics.run_folder import claimed
+from latent_geodesics.run_folder import claimed, finished
 from latent_geodesics.tracking import RunLogger, SilentRun
 
 __all__ = ["Run", "Task", "execute"]
@@ -69,6 +69,8 @@ class Task(Protocol):
 def execute(config: DictConfig) -> Mapping[str, float]:
     """Runs a composed configuration from beginning to end and returns its summary.
 
+    A job of a sweep that is finished already is not done again, so that a sweep goes on where it was killed.
+
     Raises:
         UserError: when the configuration is wrong, or the output folder already holds a run.
     """
@@ -77,6 +79,9 @@ def execute(config: DictConfig) -> Mapping[str, float]:
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     if not leads():
         return _perform(settings, settings.output_dir, SilentRun())
+    if is_part_of_a_sweep() and (known := finished(settings)) is not None:
+        log.info("The run in '%s' is finished already.", settings.output_dir)
+        return known
     with claimed(settings) as folder:
         logger: RunLogger = instantiate(settings.logger, _partial_=True)(folder=folder, record=settings.resolved)
         succeeded = False
