@@ -1,11 +1,13 @@
 """The thread in which a run's folder is written: only those who must wait for it, and its errors are not lost."""
 
-from threading import Event
+from threading import Event, Thread
+from time import sleep
 from types import SimpleNamespace
 
 import pytest
 
-from latent_geodesics.callbacks import RunFolder
+from latent_geodesics.callbacks import RunFolder, Turns
+from latent_geodesics.report import PairPage
 
 
 class Watched(RunFolder):
@@ -69,3 +71,43 @@ def test_an_interrupt_while_waiting_leaves_the_writing_to_be_waited_for(monkeypa
     folder.let.set()
     folder.settle()
     assert folder.written == ["first"]
+
+
+def test_who_asks_first_comes_first():
+    """One who lets go of the place and asks for it at once again would else keep another waiting for good."""
+    turns, order, asking = Turns(), [], Event()
+
+    def patient():
+        asking.set()
+        with turns:
+            order.append("patient")
+
+    with turns:
+        thread = Thread(target=patient)
+        thread.start()
+        assert asking.wait(timeout=60)
+        while not turns._queue.locked():
+            sleep(0.001)
+    for _ in range(3):
+        with turns:
+            order.append("greedy")
+    thread.join(timeout=60)
+    assert order == ["patient", "greedy", "greedy", "greedy"]
+
+
+def test_nothing_is_written_while_a_method_is_timed(monkeypatch):
+    batch = SimpleNamespace(pairs=SimpleNamespace(batch=["a", "b"]), number=0, methods=(), states={})
+    kept, written = Event(), []
+    store = SimpleNamespace(write=lambda number, content: kept.set())
+    folder = RunFolder(run=SimpleNamespace(leads=False), store=store, pairs=2)
+    page = PairPage(
+        id="a", group="", prompt_a="", prompt_b="", strip="", animations={}, figure=None, rows=[], courses={}
+    )
+    monkeypatch.setattr(folder, "_write_pair", lambda result, place: written.append(place) or page)
+    with folder.desk:
+        folder.write(batch)
+        assert not kept.wait(timeout=0.3)
+        assert written == []
+    folder.settle()
+    assert kept.is_set()
+    assert written == [0, 1]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -29,11 +30,25 @@ __all__ = ["RunFolder"]
 BASELINE = "slerp"
 
 
+class Turns:
+    """A lock that goes to whoever has waited longest: one who lets go of it and asks again does not come first."""
+
+    def __init__(self) -> None:
+        self._queue, self._place = Lock(), Lock()
+
+    def __enter__(self) -> None:
+        with self._queue:
+            self._place.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._place.release()
+
+
 class RunFolder(BatchWriter):
     """Writes strips, animations, figures and a line of `results.csv` for each pair as soon as its batch is done.
 
-    It writes in a thread of its own, while the next batch is encoded; `settle` waits for it, so that no method is timed
-    beside it.
+    It writes in a thread of its own, while the next batch is encoded and measured. Methods are timed, and so they and
+    the writing take turns at the `desk`, pair by pair.
 
     Args:
         run: The run whose folder and logger are written to.
@@ -46,6 +61,7 @@ class RunFolder(BatchWriter):
         self._logged: set[str] = set()
         self._pen = ThreadPoolExecutor(1, thread_name_prefix="run-folder")
         self._writing: Future[None] | None = None
+        self.desk = Turns()
 
     def write(self, result: BatchResult) -> None:
         """Begins to write what a batch gave."""
@@ -66,7 +82,10 @@ class RunFolder(BatchWriter):
 
     def _write(self, result: BatchResult) -> None:
         """Writes what a batch gave, its record last: from then on it counts as done."""
-        pages = [self._write_pair(result, place) for place in range(len(result.pairs.batch))]
+        pages = []
+        for place in range(len(result.pairs.batch)):
+            with self.desk:
+                pages.append(self._write_pair(result, place))
         self.store.write(
             result.number,
             {
@@ -79,7 +98,8 @@ class RunFolder(BatchWriter):
         if self.run.leads:
             write_text(self.run.folder / "results.csv", self.table.to_csv(index=False))
             for page in pages:
-                self._log_pair(page)
+                with self.desk:
+                    self._log_pair(page)
 
     @property
     def table(self) -> pd.DataFrame:

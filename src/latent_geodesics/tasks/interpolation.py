@@ -4,7 +4,8 @@
 interrupted run keeps what was finished.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -39,7 +40,7 @@ class InterpolationModule(BatchModule):
     """Encodes a batch of pairs and hands it to every method, then measures what each made of it.
 
     Attributes:
-        before_methods: Called when a batch is encoded: waits for whatever else is at work, since methods are timed.
+        alone: A context in which methods run and nothing else does, since they are timed.
     """
 
     def __init__(
@@ -55,17 +56,18 @@ class InterpolationModule(BatchModule):
         self.methods = methods
         self.panels = {name: MetricPanel(method=name, metrics=metrics) for name in methods}
         self.u = torch.linspace(0, 1, frames, dtype=torch.float64)
-        self.before_methods: Callable[[], None] = lambda: None
+        self.alone: AbstractContextManager[None] = nullcontext()
 
     def work(self, batch: NumberedBatch[PairBatch]) -> BatchResult:
         """One batch of pairs through every method and metric."""
         for panel in self.panels.values():
             panel.clear()
         pairs = self.encoder.encode(batch.content)
-        self.before_methods()
         results, shared = [], Memory()
         for name, method in self.methods.items():
-            for part in attempt(name, method, pairs, self.u):
+            with self.alone:
+                attempts = attempt(name, method, pairs, self.u)
+            for part in attempts:
                 measured = MeasuredMorph(
                     pairs=part.pairs,
                     morph=part.morph,
@@ -181,7 +183,7 @@ class Interpolation:
         batches = self._batches(self.data.pairs)
         store = BatchStore(folder=run.folder, made_with=weights, expected=batches.ids)
         folder = RunFolder(run=run, store=store, pairs=len(self.data))
-        module.before_methods = folder.settle
+        module.alone = folder.desk
         run_batches(run, module, batches, store, folder)
         folder.settle()  # what an interrupt found in writing belongs to the table and to the metrics alike
         if not run.leads:
