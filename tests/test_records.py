@@ -48,4 +48,9 @@ def test_every_status_says_what_to_do():
     sentences = [status.sentence for status in Status]
     assert len(set(sentences)) == len(Status)
     assert all(sentence.endswith(".") for sentence in sentences)
-    assert [status.value for status in Status if status.ok] == ["converged", "coincident_ends", "integrated"]
+    assert [status.value for status in Status if status.ok] == [
+        "converged",
+        "converged_to_resolution",
+        "coincident_ends",
+        "integrated",
+    ]

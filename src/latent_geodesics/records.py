@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.fields import ScoreField
+from latent_geodesics.fields import Resolution, ScoreField
 from latent_geodesics.manifold import Manifold, Sphere
 from latent_geodesics.path import Path
 
@@ -24,6 +24,7 @@ class Status(Enum):
     """How a pair ended; `value` is a short name for tables, `sentence` says what to do."""
 
     CONVERGED = "converged"
+    RESOLVED = "converged_to_resolution"
     BUDGET_EXHAUSTED = "budget_exhausted"
     STALLED = "stalled"
     NON_FINITE_SCORE = "non_finite_score"
@@ -42,11 +43,13 @@ class Status(Enum):
     @property
     def ok(self) -> bool:
         """Whether the path is what was asked for."""
-        return self in (Status.CONVERGED, Status.COINCIDENT_ENDS, Status.INTEGRATED)
+        return self in (Status.CONVERGED, Status.RESOLVED, Status.COINCIDENT_ENDS, Status.INTEGRATED)
 
 
 _SENTENCES = {
     Status.CONVERGED: "The path is a geodesic to the tolerance asked for; nothing to do.",
+    Status.RESOLVED: "The path is solved to what the precision of its scores resolves, which is coarser than the "
+    "tolerance asked for; nothing to do, unless the last digits matter: then compute the scores in float32.",
     Status.BUDGET_EXHAUSTED: "The evaluations ran out before the residual met the tolerance; "
     "the best path so far is given: raise max_evaluations or the tolerance.",
     Status.STALLED: "The residual stopped falling above the tolerance; the best path so far is given: "
@@ -93,14 +96,27 @@ class Solution:
         path: the paths, over all pairs.
         status: how each pair ended.
         stats: one number a pair under each name: at least `evaluations`, `iterations` and `residual`, the mean over
-            the interior knots of `|P_v (alpha s + g'' / |g'|^2)|`.
+            the interior knots of `|P_v (alpha s + g'' / |g'|^2)|`; of a boundary solver also `tolerance`, the relative
+            residual in force: the one asked for, or what the scores resolve where that is larger.
         trace: the course of the iteration.
+        resolution: how well the scores were resolved that the path was found with; None for full precision.
     """
 
     path: Path
     status: tuple[Status, ...]
     stats: Mapping[str, Float[Tensor, " p"]]
     trace: Trace
+    resolution: Resolution | None = None
+
+    def sentence(self, pair: int) -> str:
+        """How a pair ended and what to do, for a person, with the tolerance in force where it is not the one asked."""
+        status = self.status[pair]
+        if status is not Status.RESOLVED or self.resolution is None:
+            return status.sentence
+        return (
+            f"Solved to what {self.resolution.precision} resolves, a relative residual of "
+            f"{float(self.stats['tolerance'][pair]):.1g}. {status.sentence}"
+        )
 
 
 class BoundaryProblem:

@@ -10,10 +10,13 @@ from latent_geodesics.fields.closed_forms import (
     StereographicSphere,
     UniformDensity,
 )
+from latent_geodesics.fields.guarded import COARSE_ERROR, guarded, well_resolved
 from latent_geodesics.fields.mixture import GaussianMixture
 from latent_geodesics.fields.recorded import RecordedField
+from latent_geodesics.fields.resolution import Resolution, rounded_resolution
 
 __all__ = [
+    "COARSE_ERROR",
     "Banana",
     "Density",
     "Exponential",
@@ -22,7 +25,11 @@ __all__ = [
     "IsotropicGaussian",
     "PoincareBall",
     "RecordedField",
+    "Resolution",
     "ScoreField",
     "StereographicSphere",
     "UniformDensity",
+    "guarded",
+    "well_resolved",
+    "rounded_resolution",
 ]

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_geodesics.fields.resolution import Resolution
+
 __all__ = ["Density", "ScoreField"]
 
 Score = Callable[[Any, Tensor, Tensor], Tensor]
@@ -90,6 +92,23 @@ class ScoreField(ABC):
         """
         del pairs
         return self
+
+    def resolution(self, x: Float[Tensor, "*b d"], u: Float[Tensor, "*b"]) -> Resolution | None:
+        """How well the scores are resolved, measured at the given points unless it is known; None for full precision.
+
+        A field that computes in a lower precision than that of `x` overrides this: no solver then asks for a smaller
+        residual. What is measured here counts as no evaluation.
+        """
+        del x, u
+        return None
+
+    def finer(self) -> "ScoreField | None":
+        """The same score in a higher precision, or None where there is none.
+
+        The evaluations of both are counted together. Solvers finish with it where they are asked for more than this
+        field resolves, and turn to it where this one overflows.
+        """
+        return None
 
     def share_evaluations(self, parent: "ScoreField") -> Self:
         """Count the evaluations of this field together with those of `parent`; returns this field."""

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_geodesics.fields.base import ScoreField
+from latent_geodesics.fields.resolution import Resolution
 
 __all__ = ["Query", "RecordedField"]
 
@@ -48,9 +49,21 @@ class RecordedField(ScoreField):
         self.queries.append(Query(evaluations=so_far, u=u.detach().clone(), x=x.detach().clone()))
         return self.field.score(x, u)
 
+    def resolution(self, x: Float[Tensor, "*b d"], u: Float[Tensor, "*b"]) -> Resolution | None:
+        """That of the recorded field; measuring it is no query."""
+        return self.field.resolution(x, u)
+
+    def finer(self) -> "RecordedField | None":
+        """The recorded field in a higher precision, which keeps its queries in the same list."""
+        finer = self.field.finer()
+        return None if finer is None else self._view(finer)
+
     def restrict(self, pairs: Int[Tensor, " m"]) -> "RecordedField":
         """The view for some of the pairs, which keeps its queries in the same list."""
-        view = RecordedField(self.field.restrict(pairs)).share_evaluations(self)
+        return self._view(self.field.restrict(pairs))
+
+    def _view(self, field: ScoreField) -> "RecordedField":
+        view = RecordedField(field).share_evaluations(self)
         view.queries = self.queries
         return view
 

@@ -86,7 +86,7 @@ class Optimiser:
             alpha: Power of the density.
         """
         problem = BoundaryProblem(field=field, manifold=sphere, x0=points[:, 0], x1=points[:, -1], alpha=alpha)
-        ledger = Ledger(problem, budget=self.max_evaluations)
+        ledger = Ledger(problem, budget=self.max_evaluations, tolerance=self.tolerance)
         base = shortest_path(sphere, problem.x0, problem.x1)
         grid = Collocation(base=base, manifold=sphere, intervals=points.shape[1] - 1)
         offsets = grid.start()
@@ -94,10 +94,11 @@ class Optimiser:
         videos = videos[ledger.affords(videos, grid.intervals + 1)]
         if len(videos):
             begun = KnotPath.through(knots=points, manifold=sphere).offsets[:, 1:-1]
-            offsets[videos] = self._descend(problem, ledger, grid.restrict(videos), videos, begun[videos])
+            there = videos.to(offsets.device)
+            offsets[there] = self._descend(problem, ledger, grid.restrict(there), videos, begun[there])
         solution = ledger.solution(grid.path(offsets))
         return Optimised(
-            points=solution.path.point(grid.nodes), statuses=solution.status, evaluations=ledger.evaluations.clone()
+            points=solution.path.point(grid.nodes), statuses=solution.status, evaluations=solution.stats["evaluations"]
         )
 
     def _descend(
@@ -124,6 +125,7 @@ class Optimiser:
             end_scores=end_scores,
             alpha=torch.full_like(grid.span, problem.alpha),
             rules=self._rules(problem.alpha),
+            resolution=grid.end_resolution(field),
         )
         iteration.run()
         for row, status in iteration.outcome.items():

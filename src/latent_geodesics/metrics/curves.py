@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.fields import ScoreField
-from latent_geodesics.geometry import normal_to, score_along
+from latent_geodesics.fields import ScoreField, well_resolved
+from latent_geodesics.geometry import normal_to
 from latent_geodesics.manifold import Manifold
 from latent_geodesics.path import Path
 
@@ -42,10 +42,14 @@ class PathCurves:
 
 
 def path_curves(path: Path, field: ScoreField, manifold: Manifold, alpha: float, *, positions: int = 65) -> PathCurves:
-    """Follows each path at evenly spaced positions; costs that many evaluations of the score a pair."""
+    """Follows each path at evenly spaced positions; costs that many evaluations of the score a pair.
+
+    Scores as coarse as bfloat16's are measured in float32, where the field has it.
+    """
     u = torch.linspace(0, 1, positions, dtype=torch.float64)
     x, v = path.point(u), path.velocity(u)
-    score = score_along(field, x, u)
+    at = u.to(x).expand(x.shape[:-1])
+    score = well_resolved(field, x[:, [0, -1]], at[:, [0, -1]]).score(x, at)
     speed = v.norm(dim=-1)
     bend = manifold.tangent(x, path.acceleration(u)) / speed.square().clamp_min(1e-30)[..., None]
     gradient = normal_to(v, alpha * manifold.tangent(x, score) + bend)

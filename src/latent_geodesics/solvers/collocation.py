@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latent_geodesics.fields import ScoreField
+from latent_geodesics.fields import Resolution, ScoreField
 from latent_geodesics.geometry import norm, normal_to
 from latent_geodesics.interpolation import Spline, gauss_legendre
 from latent_geodesics.manifold import Manifold, Sphere
@@ -36,6 +36,7 @@ class Linearisation:
         force: `|g'|^2 P_v s`, so that `bend + alpha * force` is the defect of the geodesic equation.
         products: at each knot `|b|^2`, `b . f` and `|f|^2`, of `b = P_v bend / |g'|^2` and `f = P_v s`.
         strength: `|P_x s|` at each knot, in 1/[x].
+        size: `|s|` at each knot, in 1/[x].
         log_density: `log p` relative to the start, at all knots, from the line integral of the score.
         speed: `|g'|` at all knots.
     """
@@ -46,6 +47,7 @@ class Linearisation:
     force: Float[Tensor, "a n d"]
     products: Float[Tensor, "a 3 n"]
     strength: Float[Tensor, "a n"]
+    size: Float[Tensor, "a n"]
     log_density: Float[Tensor, "a k"]
     speed: Float[Tensor, "a k"]
 
@@ -62,13 +64,13 @@ class Linearisation:
         names = [entry.name for entry in fields(self)]
         return Linearisation(**{name: pick(getattr(self, name), getattr(other, name)) for name in names})
 
-    def residual(self, alpha: Float[Tensor, " a"]) -> Float[Tensor, " a"]:
+    def residual(self, alpha: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
         """Mean over the interior knots of `|P_v (alpha s + g'' / |g'|^2)|`, in 1/[x]."""
         bb, bf, ff = self.products.unbind(1)
-        power = alpha[:, None]
+        power = alpha[..., None]
         return (bb + 2 * power * bf + power.square() * ff).clamp(min=0).sqrt().mean(-1)
 
-    def relative_residual(self, alpha: Float[Tensor, " a"]) -> Float[Tensor, " a"]:
+    def relative_residual(self, alpha: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
         """The residual as a share of the mean of `alpha |P_x s|`, the pull that the curvature has to balance."""
         return self.residual(alpha) / (alpha * self.strength.mean(-1)).clamp(min=torch.finfo(self.speed.dtype).tiny)
 
@@ -106,6 +108,7 @@ class Collocation:
         self.span: Float[Tensor, " a"] = manifold.distance(base.x0, base.x1)
         self._operator = self._jacobi_operator()
         self._sample, self._weights, self._integral = (m.to(like) for m in self._quadrature())
+        self._inner_nodes = self.nodes[1:-1].to(like)
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "Collocation":
         """The same grid for the pairs `pairs` alone."""
@@ -160,6 +163,7 @@ class Collocation:
             force=squared * force,
             products=torch.stack(products, 1),
             strength=norm(pull),
+            size=norm(score),
             log_density=(everywhere * v).sum(-1) @ self._integral.T,
             speed=norm(v),
         )
@@ -178,13 +182,22 @@ class Collocation:
             defects: `bend + alpha * force`, of several iterates.
             confinement: what the density adds to the second variation at each knot, at least zero.
         """
-        inverse: Tensor = torch.linalg.inv(self._operator - torch.diag_embed(confinement))
+        # Not `inv`: it would wait for the device to say whether a matrix is singular, and this one is not.
+        inverse: Tensor = torch.linalg.inv_ex(self._operator - torch.diag_embed(confinement)).inverse
         return -(inverse @ defects)
 
     def end_scores(self, field: ScoreField) -> Float[Tensor, "a 2 d"]:
         """The score at both ends of each pair."""
+        return field.score(*self.ends())
+
+    def end_resolution(self, field: ScoreField) -> Resolution | None:
+        """How well the field resolves the score there."""
+        return field.resolution(*self.ends())
+
+    def ends(self) -> tuple[Float[Tensor, "a 2 d"], Float[Tensor, "a 2"]]:
+        """The end points of each pair, and their positions."""
         x = torch.stack([self.base.x0, self.base.x1], 1)
-        return field.score(x, torch.tensor([0.0, 1.0]).to(x).expand(x.shape[:-1]))
+        return x, torch.tensor([0.0, 1.0]).to(x).expand(x.shape[:-1])
 
     def scores(
         self, field: ScoreField, offsets: Float[Tensor, "a n d"], known: Float[Tensor, "a m d"] | None = None
@@ -197,8 +210,8 @@ class Collocation:
             known: the score at every second knot, where a grid of half the intervals had it already.
         """
         every = 1 if known is None else 2
-        knots, nodes = self.knots(offsets)[:, ::every], self.nodes[1:-1:every]
-        found = field.score(knots, nodes.to(knots).expand(knots.shape[:-1]))
+        knots = self.knots(offsets)[:, ::every]
+        found = field.score(knots, self._inner_nodes[::every].expand(knots.shape[:-1]))
         if known is None:
             return found
         joined = torch.empty_like(offsets)

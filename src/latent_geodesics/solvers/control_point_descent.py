@@ -15,11 +15,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latent_geodesics.geometry import norm, normal_to, score_along
+from latent_geodesics.fields import Resolution
+from latent_geodesics.geometry import norm, normal_to, score_along, widest
 from latent_geodesics.path import shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.control_points import ControlPointPath
+from latent_geodesics.solvers.fixed_point import MARGIN
 from latent_geodesics.solvers.ledger import Ledger
 
 __all__ = ["ControlPointDescent"]
@@ -44,7 +46,8 @@ class ControlPointDescent(BoundarySolver):
             the rule ends a level when it is about to converge, and the run at the last level.
         only_new_points: whether a level moves only the control points that it adds.
         tolerance: a pair whose last residual is below this share of the mean of `alpha |s|` is called converged, if
-            it has reached the last level. It does not end the iteration.
+            it has reached the last level. It does not end the iteration; a residual that is below what the scores
+            resolve does, on the last level.
         max_evaluations: score evaluations that a pair may cost; no limit if not given.
 
     Raises:
@@ -80,7 +83,7 @@ class ControlPointDescent(BoundarySolver):
 
     def solve(self, problem: BoundaryProblem) -> Solution:
         """Descend for all pairs; those at the same level share a score call. See `BoundarySolver.solve`."""
-        ledger = Ledger(problem, budget=self.max_evaluations)
+        ledger = Ledger(problem, budget=self.max_evaluations, tolerance=self.tolerance)
         descent = _Descent(self, problem, ledger)
         for iteration in range(self.iterations):
             pairs = ledger.open_pairs()
@@ -99,7 +102,10 @@ class ControlPointDescent(BoundarySolver):
 
 
 class _Descent:
-    """The paths of all pairs, kept on the grid of the last level: a coarser one has points inserted on its curves."""
+    """The paths of all pairs, kept on the grid of the last level: a coarser one has points inserted on its curves.
+
+    Numbers and levels of pairs are on the CPU; an iteration reads from the device once.
+    """
 
     def __init__(self, solver: ControlPointDescent, problem: BoundaryProblem, ledger: Ledger) -> None:
         self._solver, self._problem, self._ledger = solver, problem, ledger
@@ -110,7 +116,9 @@ class _Descent:
         self.path = ControlPointPath(points=points, manifold=problem.manifold, bends=torch.zeros_like(points))
         self._last_finite = self.path.points.clone(), self.path.bends.clone()
         self.level = torch.ones_like(ledger.evaluations)
-        self._pull = torch.zeros_like(ledger.residual)
+        self._relative = torch.full_like(ledger.residual, torch.inf)
+        self._field = problem.field
+        self._measure()
 
     def iterate(self, pairs: Int[Tensor, " a"], level: int, iteration: int) -> None:
         """One iteration of pairs that are all at the same level."""
@@ -120,87 +128,140 @@ class _Descent:
         pairs = pairs[affordable]
         if not len(pairs):
             return
-        seen = self._look(pairs, level)
-        finite = torch.isfinite(seen.score).flatten(1).all(1)
-        self._give_up(pairs[~finite])
-        if not bool(finite.any()):
+        seen, said = self._look(pairs, level)
+        finite = said["finite"] > 0
+        if not bool(finite.all()):
+            self._give_up(pairs[~finite])
+            pairs, seen = pairs[finite], seen.restrict(finite.nonzero().flatten())
+            said = {name: values[finite] for name, values in said.items()}
+        if not len(pairs):
             return
-        pairs, seen = pairs[finite], seen.restrict(finite.nonzero().flatten())
-        skipped = seen.curvature_outweighs() & self._solver.skip_rule
+        skipped = (said["curvature_outweighs"] > 0) & self._solver.skip_rule
         rate = self._solver.rate(iteration, count)
-        self._note(pairs, seen, torch.where(skipped, 0.0, rate))
-        moving = (~skipped).nonzero().flatten()
-        self._move(pairs[moving], seen.restrict(moving), rate)
+        self._note(pairs, said, torch.where(skipped, 0.0, rate))
+        self._move(pairs, seen, skipped, rate)
         due = skipped | (iteration + 1 >= self._solver.level_iterations * level)
         self.level[pairs[due]] += 1
-        self.end(pairs[self.level[pairs] > self._solver.levels])
+        # Below what the scores resolve a step would follow their rounding.
+        resolved = (level == self._solver.levels) & (self._relative[pairs] <= self._ledger.tolerance[pairs])
+        over = self.level[pairs] > self._solver.levels
+        self.end(pairs[over | (resolved & (self._ledger.resolution is not None))])
 
     def end(self, pairs: Int[Tensor, " a"]) -> None:
         """Close pairs with a status that says whether they got there."""
-        converged = self._ledger.residual[pairs] <= self._solver.tolerance * self._pull[pairs]
-        converged = converged & (self.level[pairs] >= self._solver.levels)
+        relative = self._relative[pairs]
+        arrived = self.level[pairs] >= self._solver.levels
+        converged = arrived & (relative <= self._solver.tolerance)
+        resolved = arrived & ~converged & (relative <= self._ledger.tolerance[pairs])
         self._ledger.close(pairs[converged], Status.CONVERGED)
-        self._ledger.close(pairs[~converged], Status.BUDGET_EXHAUSTED)
+        self._ledger.close(pairs[resolved], Status.RESOLVED)
+        self._ledger.close(pairs[~converged & ~resolved], Status.BUDGET_EXHAUSTED)
+
+    def _measure(self) -> None:
+        """Ask the field in force how well it resolves its scores, at the ends of the paths."""
+        x = torch.stack([self._problem.x0, self._problem.x1], 1)
+        self._ledger.resolution = self._field.resolution(x, torch.tensor([0.0, 1.0]).to(x).expand(x.shape[:-1]))
 
     def _give_up(self, pairs: Int[Tensor, " a"]) -> None:
         """Put back the last path on which the score was finite."""
-        self.path.points[pairs], self.path.bends[pairs] = (part[pairs] for part in self._last_finite)
+        there = pairs.to(self.path.points.device)
+        self.path.points[there], self.path.bends[there] = (part[there] for part in self._last_finite)
         self._ledger.close(pairs, Status.NON_FINITE_SCORE)
 
-    def _look(self, pairs: Int[Tensor, " a"], level: int) -> "_Sight":
-        """The control points of a level and the two terms of the gradient there."""
+    def _look(self, pairs: Int[Tensor, " a"], level: int) -> tuple["_Sight", dict[str, Tensor]]:
+        """The two terms of the gradient at the control points of a level, and what the iteration decides by."""
+        seen = self._sight(pairs, level)
+        said = seen.read(self._problem.alpha, self._ledger.resolution)
+        finer = self._field.finer() if bool((said["finite"] == 0).any()) else None
+        if finer is None:
+            return seen, said
+        # A lower precision overflowed: all pairs go on in the higher one.
+        self._field = finer
+        self._measure()
+        return self._look(pairs, level)
+
+    def _sight(self, pairs: Int[Tensor, " a"], level: int) -> "_Sight":
         path = self.path.restrict(pairs)
         u = torch.linspace(0, 1, 2**level + 1, dtype=torch.float64)[1:-1]
         x, v = path.point(u), path.velocity(u)
-        score = score_along(self._problem.field.restrict(pairs), x, u)
+        score = score_along(self._field.restrict(pairs), x, u)
         self._ledger.spend(pairs, len(u))
-        pull = normal_to(v, path.manifold.tangent(x, score))
+        pull = path.manifold.tangent(x, score)
         bend = path.manifold.tangent(x, path.acceleration(u)) / v.square().sum(-1, keepdim=True)
-        return _Sight(u=u, x=x, v=v, score=score, pull=pull, bend=normal_to(v, bend) / self._problem.alpha)
+        return _Sight(
+            u=u,
+            x=x,
+            v=v,
+            score=score,
+            strength=norm(pull).mean(-1),
+            pull=normal_to(v, pull),
+            bend=normal_to(v, bend) / self._problem.alpha,
+        )
 
-    def _move(self, pairs: Int[Tensor, " a"], seen: "_Sight", rate: float) -> None:
+    def _move(self, pairs: Int[Tensor, " a"], seen: "_Sight", skipped: Bool[Tensor, " a"], rate: float) -> None:
         """Step down the gradient and fit the path anew."""
-        if not len(pairs):
+        if bool(skipped.all()):
             return
+        if bool(skipped.any()):
+            moving = (~skipped).nonzero().flatten()
+            pairs, seen = pairs[moving], seen.restrict(moving)
+        there = pairs.to(seen.x.device)
         step = rate * (seen.pull + seen.bend)
         if self._solver.only_new_points:
             step[:, 1::2] = 0
         manifold = self.path.manifold.restrict(pairs)
-        ends = self._problem.x0[pairs][:, None], self._problem.x1[pairs][:, None]
+        ends = self._problem.x0[there][:, None], self._problem.x1[there][:, None]
         points = torch.cat([ends[0], manifold.project(seen.x + step), ends[1]], 1)
         fitted = ControlPointPath(points=points, manifold=manifold).refine(self._intervals)
         for last, own in zip(self._last_finite, (self.path.points, self.path.bends), strict=True):
-            last[pairs] = own[pairs]
-        self.path.points[pairs], self.path.bends[pairs] = fitted.points, fitted.bends
+            last[there] = own[there]
+        self.path.points[there], self.path.bends[there] = fitted.points, fitted.bends
 
-    def _note(self, pairs: Int[Tensor, " a"], seen: "_Sight", rate: Float[Tensor, " a"]) -> None:
-        alpha = self._problem.alpha
-        residual = alpha * norm(seen.pull + seen.bend).mean(-1)
-        manifold = self.path.manifold.restrict(pairs)
-        self._pull[pairs] = alpha * norm(manifold.tangent(seen.x, seen.score)).mean(-1)
-        at = torch.full_like(residual, alpha)
-        self._ledger.note(pairs, residual=residual, length=seen.length(alpha), step=rate, alpha=at)
+    def _note(self, pairs: Int[Tensor, " a"], said: dict[str, Tensor], rate: Float[Tensor, " a"]) -> None:
+        self._relative[pairs] = (said["residual"] / said["pull"]).to(self._relative)
+        self._ledger.note(
+            pairs,
+            residual=said["residual"],
+            length=said["length"],
+            step=rate,
+            alpha=torch.full_like(rate, self._problem.alpha),
+            tolerance=said["floor"].clamp(min=self._solver.tolerance),
+        )
 
 
 @dataclass(frozen=True)
 class _Sight:
-    """The control points of a level with the two terms of the gradient there."""
+    """The control points of a level with the two terms of the gradient there; `strength` is the mean of `|P_x s|`."""
 
     u: Float[Tensor, " n"]
     x: Float[Tensor, "a n d"]
     v: Float[Tensor, "a n d"]
     score: Float[Tensor, "a n d"]
+    strength: Float[Tensor, " a"]
     pull: Float[Tensor, "a n d"]
     bend: Float[Tensor, "a n d"]
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "_Sight":
-        parts = {entry.name: getattr(self, entry.name)[pairs] for entry in fields(self) if entry.name != "u"}
+        """Those of some pairs, by their places on the CPU."""
+        there = pairs.to(self.x.device)
+        parts = {entry.name: getattr(self, entry.name)[there] for entry in fields(self) if entry.name != "u"}
         return _Sight(u=self.u, **parts)
 
-    def curvature_outweighs(self) -> Bool[Tensor, " a"]:
-        return norm(self.pull).mean(-1) < norm(self.bend).mean(-1)
+    def read(self, alpha: float, resolution: Resolution | None) -> dict[str, Tensor]:
+        """A few numbers of each pair, brought to the CPU by one copy."""
+        rounding = 0.0 if resolution is None else MARGIN * resolution.error
+        numbers = {
+            "finite": torch.isfinite(self.score).flatten(1).all(1),
+            "curvature_outweighs": norm(self.pull).mean(-1) < norm(self.bend).mean(-1),
+            "residual": alpha * norm(self.pull + self.bend).mean(-1),
+            "pull": alpha * self.strength,
+            "floor": rounding * norm(self.score).mean(-1) / self.strength,
+            "length": self._length(alpha),
+        }
+        table = torch.stack([values.to(widest(self.x.device)) for values in numbers.values()]).cpu().double()
+        return dict(zip(numbers, table, strict=True))
 
-    def length(self, alpha: float) -> Float[Tensor, " a"]:
+    def _length(self, alpha: float) -> Float[Tensor, " a"]:
         """`int p~^-alpha |g'| du` by the trapezoidal rule, the first and last rates holding up to the ends."""
         rate = torch.nn.functional.pad((self.v * self.score).sum(-1), (1, 1), mode="replicate")
         speed = torch.nn.functional.pad(norm(self.v), (1, 1), mode="replicate")

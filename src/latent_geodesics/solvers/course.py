@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latent_geodesics.fields import Resolution
 from latent_geodesics.geometry import norm, normal_to
 from latent_geodesics.hermite import HermitePath
 from latent_geodesics.records import InitialProblem, Solution, Status, Trace
@@ -46,12 +47,21 @@ class Course:
         self.sequential, self.iterations = self.evaluations.clone(), self.evaluations.clone()
         self._passed = self.evaluations.clone()
         self._entries: list[_Entry] = []
+        self._tolerance: Tensor | None = None
+        self._resolution: Resolution | None = None
         self._status: list[Status | None] = [None if ok else Status.ZERO_VELOCITY for ok in moves.tolist()]
 
     def open_pairs(self) -> Int[Tensor, " a"]:
         """The pairs that have not ended yet."""
         still = [pair for pair, status in enumerate(self._status) if status is None]
         return torch.tensor(still, dtype=torch.long, device=self.evaluations.device)
+
+    def resolve(self, pairs: Int[Tensor, " a"], tolerance: Float[Tensor, " a"], resolution: Resolution | None) -> None:
+        """Keep the tolerance in force for some of the pairs, and the resolution that it follows from."""
+        if self._tolerance is None:
+            self._tolerance = torch.full_like(self.evaluations, torch.nan, dtype=self._problem.x0.dtype)
+        self._tolerance[pairs] = tolerance.to(self._tolerance)
+        self._resolution = resolution
 
     def call(self, pairs: Int[Tensor, " a"], points: int) -> None:
         """Book one call of the score, at `points` points of each of the pairs."""
@@ -94,8 +104,10 @@ class Course:
                 "residual": self._residual(table),
                 "sequential": self.sequential,
                 "reached": self._reached.to(self._problem.x0),
-            },
+            }
+            | ({} if self._tolerance is None else {"tolerance": self._tolerance}),
             trace=self._trace(table),
+            resolution=self._resolution,
         )
 
     def _stand(self) -> None:

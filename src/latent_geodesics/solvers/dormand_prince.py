@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latent_geodesics.fields import guarded
 from latent_geodesics.geometry import norm
 from latent_geodesics.records import InitialProblem, Solution, Status
 from latent_geodesics.solvers.course import Course, Knots
-from latent_geodesics.solvers.initial import InitialSolver, bend, launch, steer
+from latent_geodesics.solvers.initial import InitialSolver, bend, launch, resolved_tolerance, steer
 
 __all__ = ["ERROR_WEIGHTS", "STAGE_POSITIONS", "STAGE_WEIGHTS", "AdaptiveRungeKutta"]
 
@@ -70,7 +71,7 @@ class AdaptiveRungeKutta(InitialSolver):
 
 @dataclass
 class _Front:
-    """Where the open pairs are: position, width of the next step, point, velocity, its length, and acceleration."""
+    """Where the open pairs are, how wide their next step is to be, and the error that it may have."""
 
     pairs: Int[Tensor, " a"]
     u: Float[Tensor, " a"]
@@ -79,6 +80,7 @@ class _Front:
     v: Float[Tensor, "a d"]
     size: Float[Tensor, " a"]
     acceleration: Float[Tensor, "a d"]
+    tolerance: Float[Tensor, " a"]
     rejected: Bool[Tensor, " a"]
 
     def restrict(self, rows: Int[Tensor, " m"]) -> "_Front":
@@ -90,13 +92,22 @@ class _Integration:
 
     def __init__(self, solver: AdaptiveRungeKutta, problem: InitialProblem) -> None:
         self._problem, self._tolerance, self._budget = problem, solver.tolerance, solver.max_evaluations
+        self._all_field = guarded(problem.field)
         velocity, moves = launch(problem)
         self._course = Course(problem, moves)
         pairs = self._course.open_pairs()
         x, v = problem.x0[pairs], velocity[pairs]
         start = torch.zeros(len(pairs), dtype=torch.float64, device=x.device)
         self._front = _Front(
-            pairs=pairs, u=start, h=start, x=x, v=v, size=norm(v), acceleration=v, rejected=start.bool()
+            pairs=pairs,
+            u=start,
+            h=start,
+            x=x,
+            v=v,
+            size=norm(v),
+            acceleration=v,
+            tolerance=torch.full_like(start, self._tolerance),
+            rejected=start.bool(),
         )
         self._restrict(torch.arange(len(pairs), device=x.device))
         if self.open:
@@ -131,7 +142,7 @@ class _Integration:
             velocities.append(v)
             accelerations.append(acceleration)
         errors = [norm(h * _combine(ERROR_WEIGHTS, parts)) for parts in (velocities, accelerations)]
-        error = (torch.maximum(*errors) / front.size / self._tolerance).double()
+        error = (torch.maximum(*errors) / front.size).double() / front.tolerance
         finite = torch.isfinite(error) & torch.isfinite(torch.cat([x, v, acceleration], -1)).all(-1)
         self._judge(x, v, acceleration, score, error=error, finite=finite)
 
@@ -141,8 +152,13 @@ class _Integration:
         acceleration, score = self._slope(front.x, front.v, front.u)
         self._pass(front.u, front.x, front.v, acceleration.nan_to_num(), score.nan_to_num())
         front.acceleration = acceleration
+        resolution = self._field.resolution(front.x, front.u.to(front.x))
+        front.tolerance = resolved_tolerance(
+            self._problem, self._tolerance, size=front.size, score=score, resolution=resolution
+        )
+        self._course.resolve(front.pairs, front.tolerance, resolution)
         turning = (norm(acceleration) / front.size).double()
-        front.h = self._tolerance**0.2 / turning.clamp(min=1.0)
+        front.h = front.tolerance**0.2 / turning.clamp(min=1.0)
         self._drop(~torch.isfinite(acceleration).all(-1), Status.NON_FINITE_SCORE)
 
     def _judge(
@@ -212,7 +228,7 @@ class _Integration:
         """Go on with some of the open pairs."""
         self._front = self._front.restrict(rows)
         self._manifold = self._problem.manifold.restrict(self._front.pairs)
-        self._field = self._problem.field.restrict(self._front.pairs)
+        self._field = self._all_field.restrict(self._front.pairs)
 
 
 def _combine(weights: tuple[float, ...], parts: list[Tensor]) -> Tensor:

@@ -1,4 +1,8 @@
-"""The books of a batch solve: what each pair has cost, where it stands and how it ended."""
+"""The books of a batch solve: what each pair has cost, where it stands and how it ended.
+
+They are kept on the CPU, whatever device the points live on: row numbers of pairs are CPU tensors, and a solver brings
+what it books from the device in one read an iteration.
+"""
 
 import math
 
@@ -6,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latent_geodesics.fields import Resolution
 from latent_geodesics.path import Path
 from latent_geodesics.records import BoundaryProblem, Solution, Status, Trace
 
@@ -20,14 +25,22 @@ class Ledger:
     Args:
         problem: the boundary problem.
         budget: score evaluations that each pair may cost; no limit if not given.
+        tolerance: the relative residual asked for.
+
+    Attributes:
+        evaluations: what each pair has cost.
+        resolution: how well the scores were resolved; None for full precision.
     """
 
-    def __init__(self, problem: BoundaryProblem, *, budget: int | None) -> None:
+    def __init__(self, problem: BoundaryProblem, *, budget: int | None, tolerance: float) -> None:
         self._budget = math.inf if budget is None else budget
-        like = problem.x0[:, 0]
+        self._device = problem.x0.device
+        like = torch.empty(len(problem.x0), dtype=problem.x0.dtype)
+        self.resolution: Resolution | None = None
         self.evaluations = torch.zeros_like(like, dtype=torch.long)
         self.iterations = torch.zeros_like(self.evaluations)
         self.residual = torch.full_like(like, torch.nan)
+        self.tolerance = torch.full_like(like, tolerance)
         self._length = torch.full_like(like, torch.nan)
         self._step = torch.ones_like(like)
         self._alpha = torch.full_like(like, problem.alpha)
@@ -37,8 +50,7 @@ class Ledger:
 
     def open_pairs(self) -> Int[Tensor, " a"]:
         """The pairs that have not ended yet."""
-        still = [pair for pair, status in enumerate(self._status) if status is None]
-        return torch.tensor(still, dtype=torch.long, device=self.residual.device)
+        return torch.tensor([pair for pair, status in enumerate(self._status) if status is None], dtype=torch.long)
 
     def affords(self, pairs: Int[Tensor, " a"], cost: int, share: float = 1.0) -> Bool[Tensor, " a"]:
         """Whether `cost` more evaluations keep each pair within `share` of its budget."""
@@ -56,14 +68,16 @@ class Ledger:
         length: Float[Tensor, " a"],
         step: Float[Tensor, " a"],
         alpha: Float[Tensor, " a"],
+        tolerance: Float[Tensor, " a"],
     ) -> None:
-        """Book an iteration of the pairs and add a row to the trace."""
+        """Book an iteration of the pairs and add a row to the trace; `tolerance` is the one in force."""
         self.iterations[pairs] += 1
         for column, values in (
             (self.residual, residual),
             (self._length, length),
             (self._step, step),
             (self._alpha, alpha),
+            (self.tolerance, tolerance),
         ):
             column[pairs] = values.to(column)
         self._row()
@@ -77,22 +91,25 @@ class Ledger:
         """The solution with the given path; pairs still open have run out of budget."""
         if not self._rows:
             self._row()
-        columns = [torch.stack(column) for column in zip(*self._rows, strict=True)]
+        columns = [torch.stack(column).to(self._device) for column in zip(*self._rows, strict=True)]
         evaluations, residual, length, step, alpha = columns
+        stats = {
+            "evaluations": self.evaluations,
+            "iterations": self.iterations,
+            "residual": self.residual,
+            "tolerance": self.tolerance,
+        }
         return Solution(
             path=path,
             status=tuple(status or Status.BUDGET_EXHAUSTED for status in self._status),
-            stats={
-                "evaluations": self.evaluations.clone(),
-                "iterations": self.iterations.clone(),
-                "residual": self.residual.clone(),
-            },
+            stats={name: column.to(self._device, copy=True) for name, column in stats.items()},
             trace=Trace(evaluations=evaluations, residual=residual, length=length, step=step, alpha=alpha),
+            resolution=self.resolution,
         )
 
     def _close_trivial(self, problem: BoundaryProblem) -> None:
-        coincident = (problem.x0 == problem.x1).all(-1)
-        antipodal = problem.manifold.antipodal(problem.x0, problem.x1)
+        coincident = (problem.x0 == problem.x1).all(-1).cpu()
+        antipodal = problem.manifold.antipodal(problem.x0, problem.x1).cpu()
         if problem.alpha == 0:
             self.residual.zero_()
             self.close(torch.arange(len(self._status)), Status.CONVERGED)

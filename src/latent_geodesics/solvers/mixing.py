@@ -1,22 +1,9 @@
 r"""Steps of an accelerated fixed point, from the memory of its last iterates.
 
-A fixed point `x <- x + r(x)` with `r` the preconditioned residual is accelerated per pair in two ways.
-
-Anderson mixing (type II): with the differences `dX`, `dR` of iterates and residuals to the current ones, take the
-combination that makes the linearised residual least, `c = argmin |r - dR c|`, and step by `-dX c + b (r - dR c)`. It is
-fast, and as willing to find a saddle of the length as a minimum. The damping `b` is one until a pair stops improving:
-where the density bends the path more than the preconditioner knows, a whole step along what the memory cannot explain
-overshoots.
-
-Saddle-free step: the same differences give the second variation of the length on their span,
-`H = dX^T W dF`, with `F` the defect before preconditioning and `W = p^-alpha` the weight of the gradient. Along a
-direction of negative curvature the step is reversed, so that it descends. It replaces the Anderson step where such a
-direction stands out from the error of the differences.
-
-References:
-    Anderson, Iterative procedures for nonlinear integral equations (1965); Walker and Ni, Anderson acceleration for
-    fixed-point iterations (2011); Dauphin et al., Identifying and attacking the saddle point problem in
-    high-dimensional non-convex optimization (2014), arXiv 1406.2572.
+A fixed point `x <- x + r(x)` with `r` the preconditioned residual is accelerated per pair in two ways, both of which
+step along `r` and along the differences `dX`, `dR` of earlier iterates and residuals to the newest ones. The memory
+gives their inner products, from which `mixture` chooses the weights: so a solver reads a few numbers a pair from the
+device, once an iteration, and no large tensor.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,13 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latent_geodesics.geometry import normal_to
+from latent_geodesics.geometry import normal_to, widest
+from latent_geodesics.solvers.mixture import Mixture, Products
 
 __all__ = ["Memory"]
-
-NEGATIVE_CURVATURE = -0.05
-LEAST_CURVATURE = 0.3
-DOUBT = 0.15
 
 
 @dataclass(frozen=True)
@@ -108,54 +92,43 @@ class Memory:
         moved = (dx * dx).sum((0, -1))
         return (-(dx * ds).sum((0, -1)) / torch.where(moved > 0, moved, 1.0)).clamp(min=0).mean(-1)
 
-    def anderson_step(
-        self, residuals: Float[Tensor, "m a n d"], damping: Float[Tensor, " a"]
-    ) -> Float[Tensor, "a n d"]:
-        """The mixed step from the newest iterate.
+    def products(
+        self,
+        residuals: Float[Tensor, "m a n d"],
+        defects: Float[Tensor, "m a n d"],
+        weight: Float[Tensor, "a k"],
+    ) -> "Products":
+        """The inner products that both kinds of step are chosen by; they stay on the device of the iterates.
 
         Args:
             residuals: the preconditioned defect at every iterate.
-            damping: the share of what the memory cannot explain that is stepped along, in (0, 1].
-        """
-        newest, share = residuals[-1], damping[:, None, None]
-        if len(residuals) == 1:
-            return share * newest
-        dx, dr = self._differences(self.knots), self._differences(residuals)
-        gram, target = _inner(dr, dr), _inner(dr, newest[None])
-        whitening = _whiten(gram, 10 * torch.finfo(newest.dtype).eps)
-        c = (whitening @ (whitening.mT @ target))[..., 0].to(newest)
-        return share * newest - torch.einsum("am,mand->and", c, dx + share * dr)
-
-    def saddle_free_step(
-        self,
-        defects: Float[Tensor, "m a n d"],
-        newest: Float[Tensor, "a n d"],
-        weight: Float[Tensor, "a k"],
-    ) -> tuple[Float[Tensor, "a n d"], Bool[Tensor, " a"]]:
-        """The step that descends along negative curvature too, and whether there is any on the span of the memory.
-
-        Args:
             defects: the defect of the geodesic equation at every iterate.
-            newest: the preconditioned defect at the newest.
             weight: `p~^-alpha` at all knots, ends included.
         """
-        if len(defects) == 1:
-            return newest, torch.zeros(newest.shape[0], dtype=torch.bool, device=newest.device)
+        dx, dr, df = (self._differences(part) for part in (self.knots, residuals, -defects))
         inner = weight[:, 1:-1, None]
-        dx, df = self._differences(self.knots), -self._differences(defects)
-        steps, own = _between_knots(dx), _between_knots(newest[None])
+        steps, own = _between_knots(dx), _between_knots(residuals[-1:])
         cells = (weight[:, 1:] * weight[:, :-1]).sqrt()[..., None] * (weight.shape[-1] - 1)
-        basis = _whiten(_inner(steps, cells * steps), 1e-6)
-        curvature = basis.mT @ _inner(dx, inner * df) @ basis
-        # The second variation is symmetric; what is not is the error of the differences.
-        error = (curvature - curvature.mT).square().sum((1, 2)).sqrt() / 2
-        curvature, rotation = torch.linalg.eigh((curvature + curvature.mT) / 2)
-        basis = basis @ rotation
-        slope = basis.mT @ _inner(dx, inner * defects[-1:])
-        shadow = basis.mT @ _inner(steps, cells * own)
-        along = slope / curvature.abs().clamp(min=LEAST_CURVATURE)[..., None] - shadow
-        step = newest + torch.einsum("am,mand->and", (basis @ along)[..., 0].to(newest), dx)
-        return step, curvature[:, 0] < NEGATIVE_CURVATURE - DOUBT * error
+        return Products(
+            rises=_inner(dr, dr),
+            target=_inner(dr, residuals[-1:]),
+            metric=_inner(steps, cells * steps),
+            curvature=_inner(dx, inner * df),
+            slope=_inner(dx, inner * defects[-1:]),
+            shadow=_inner(steps, cells * own),
+        )
+
+    def step(self, residuals: Float[Tensor, "m a n d"], mixture: "Mixture") -> Float[Tensor, "a n d"]:
+        """The step from the newest iterate that a mixture describes; one upload where the iterates are on a device."""
+        newest = residuals[-1]
+        weights = torch.cat([mixture.share[:, None], mixture.moves, mixture.rises], 1).to(newest)
+        count = mixture.moves.shape[1]
+        moves, rises = weights[:, 1 : 1 + count], weights[:, 1 + count :]
+        step: Tensor = weights[:, :1, None] * newest
+        if count:
+            step = step + torch.einsum("am,mand->and", moves, self._differences(self.knots))
+            step = step + torch.einsum("am,mand->and", rises, self._differences(residuals))
+        return step
 
     def _differences(self, part: Float[Tensor, "m a n d"]) -> Float[Tensor, "k a n d"]:
         """From each iterate but the newest to the newest; zero for what stands in for none."""
@@ -166,20 +139,9 @@ class Memory:
 
 
 def _inner(a: Float[Tensor, "m a n d"], b: Float[Tensor, "k a n d"]) -> Float[Tensor, "a m k"]:
-    """Inner products of all pairs of entries, summed in float64."""
-    rows, columns = a.movedim(1, 0).flatten(2).double(), b.movedim(1, 0).flatten(2).double()
+    """Inner products of all pairs of entries, summed in float64 where the device has it."""
+    rows, columns = (part.movedim(1, 0).flatten(2).to(widest(part.device)) for part in (a, b))
     return rows @ columns.mT
-
-
-def _whiten(gram: Float[Tensor, "a m m"], cutoff: float) -> Float[Tensor, "a m m"]:
-    """The `T` whose `T^T gram T` is one, but for zeros in place of eigenvalues that are negligible."""
-    diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
-    values, vectors = torch.linalg.eigh(gram * scale[..., None] * scale[..., None, :])
-    kept = (values > cutoff * values[..., -1:]) & (values > 0)
-    inverse_root = torch.where(kept, values, 1.0).rsqrt() * kept
-    whitening: Tensor = scale[..., None] * vectors * inverse_root[..., None, :]
-    return whitening
 
 
 def _between_knots(knots: Float[Tensor, "m a n d"]) -> Float[Tensor, "m a k d"]:

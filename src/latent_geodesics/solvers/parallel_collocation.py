@@ -24,9 +24,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from latent_geodesics.fields import guarded
 from latent_geodesics.records import InitialProblem, Solution, Status
 from latent_geodesics.solvers.course import Course, Knots
-from latent_geodesics.solvers.initial import InitialSolver, launch
+from latent_geodesics.solvers.initial import InitialSolver, launch, resolved_tolerance
 from latent_geodesics.solvers.local_secants import LocalModel
 from latent_geodesics.solvers.radau import radau_rule
 from latent_geodesics.solvers.windows import Relaxed, WindowEquation, Windows
@@ -106,9 +107,11 @@ class _Integration:
 
     _windows: Windows
     _equation: WindowEquation
+    _tolerance: Float[Tensor, " p"] | None = None
 
     def __init__(self, solver: ParallelCollocation, problem: InitialProblem) -> None:
         self._solver, self._problem, self._rule = solver, problem, radau_rule(solver.nodes)
+        self._all_field = guarded(problem.field)
         velocity, moves = launch(problem)
         self._course = Course(problem, moves)
         pairs = self._course.open_pairs()
@@ -133,6 +136,8 @@ class _Integration:
         windows = self._windows
         score = self._field.score(windows.points, self._equation.positions(windows).to(windows.points))
         self._course.call(windows.pairs, self._solver.nodes)
+        if self._tolerance is None:
+            self._tolerance = self._resolved(windows, score)
         self._course.step(windows.pairs)
         finite = torch.isfinite(score).flatten(1).all(1)
         windows = replace(windows, iterations=windows.iterations + 1)
@@ -158,22 +163,38 @@ class _Integration:
     def _relax(self, windows: Windows, model: LocalModel) -> Relaxed:
         return self._equation.relax(windows, model, self._solver.tolerance / 100)
 
+    def _resolved(self, windows: Windows, score: Float[Tensor, "a q d"]) -> Float[Tensor, " p"]:
+        """The tolerance in force for each pair of the problem."""
+        positions = self._equation.positions(windows).to(windows.points)
+        resolution = self._field.resolution(windows.points, positions)
+        found = resolved_tolerance(
+            self._problem, self._solver.tolerance, size=windows.size, score=score, resolution=resolution
+        )
+        self._course.resolve(windows.pairs, found, resolution)
+        every = torch.full_like(self._course.evaluations, self._solver.tolerance, dtype=found.dtype)
+        every[windows.pairs] = found
+        return every
+
     def _judge(
         self, windows: Windows, relaxed: Relaxed, residual: Float[Tensor, " a"], finite: Bool[Tensor, " a"]
     ) -> _Verdict:
         """What becomes of each window."""
-        rules = self._solver
+        rules, tolerance = self._solver, self._tolerance_of(windows)
         # Convergence is faster than linear: what is left is below the last move times the last ratio of moves.
         ratio = torch.where(windows.iterations == 1, 1.0, (residual / windows.residual).clamp(max=1.0))
         unresolved = self._equation.unresolved(windows, relaxed.acceleration)
         usable = finite & relaxed.settled
-        resolved = unresolved <= rules.tolerance
-        taken = usable & resolved & (residual * ratio <= rules.tolerance)
+        resolved = unresolved <= tolerance
+        taken = usable & resolved & (residual * ratio <= tolerance)
         coarse = usable & ~resolved & (residual < CLOSE)
         growing = (windows.iterations > QUICK) & (residual > windows.residual)
         lost = ~taken & ~coarse & (~usable | growing | (windows.iterations >= rules.patience))
-        room = (rules.tolerance / 2 / unresolved.clamp(min=1e-300)) ** (1 / rules.nodes)
+        room = (tolerance / 2 / unresolved.clamp(min=1e-300)) ** (1 / rules.nodes)
         return _Verdict(taken=taken, coarse=coarse, lost=lost, room=room)
+
+    def _tolerance_of(self, windows: Windows) -> Float[Tensor, " a"]:
+        assert self._tolerance is not None
+        return self._tolerance[windows.pairs]
 
     def _narrowed(self, windows: Windows, verdict: _Verdict) -> Windows:
         """With the windows that will not be solved as they are made narrower."""
@@ -273,7 +294,7 @@ class _Integration:
     def _go_on(self, windows: Windows) -> None:
         """Work on the given windows from here on."""
         self._windows = windows
-        self._field = self._problem.field.restrict(windows.pairs)
+        self._field = self._all_field.restrict(windows.pairs)
         self._equation = WindowEquation(
             manifold=self._problem.manifold.restrict(windows.pairs), alpha=self._problem.alpha, rule=self._rule
         )

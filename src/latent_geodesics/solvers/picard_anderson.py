@@ -23,16 +23,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.fields import ScoreField
+from latent_geodesics.fields import ScoreField, well_resolved
 from latent_geodesics.path import shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.collocation import Collocation
-from latent_geodesics.solvers.fixed_point import FixedPoint, Rules, Trail
+from latent_geodesics.solvers.fixed_point import MOST_FAILURES, FixedPoint, Rules, Trail
 from latent_geodesics.solvers.ledger import Ledger
 
 __all__ = ["PicardAnderson"]
 
+TOLERANCE = 3e-4
 LOOSE = 0.3
 GROWTH = 2.0
 COARSEST = 4
@@ -51,8 +52,10 @@ class PicardAnderson(BoundarySolver):
     Args:
         intervals: `N`, the number of equal intervals between knots, at least 2; an iteration costs `N - 1` evaluations.
         tolerance: a pair has converged when its mean residual is below this share of the mean of `alpha |s|` along the
-            path: what is left of the pull of the score that the curvature does not balance. The length is then off by
-            about its square; a network in float32 cannot go much lower.
+            path: what is left of the pull of the score that the curvature does not balance. None is 3e-4. Where the
+            scores resolve less (`ScoreField.resolution`), that is in force instead, and the pair ends as
+            `Status.RESOLVED`; a number that is given is asked for, and reached with the field's `finer` scores, where
+            it has them. Where scores are as coarse as bfloat16's, the finer ones do it all.
         max_evaluations: score evaluations that a pair may cost.
         memory: how many iterates are mixed; 0 is the plain fixed point.
         trust: the largest move of a knot in one step, as a share of the distance of the ends.
@@ -69,7 +72,7 @@ class PicardAnderson(BoundarySolver):
         self,
         *,
         intervals: int = 16,
-        tolerance: float = 3e-4,
+        tolerance: float | None = None,
         max_evaluations: int = 600,
         memory: int = 6,
         trust: float = 0.1,
@@ -79,7 +82,7 @@ class PicardAnderson(BoundarySolver):
     ) -> None:
         if intervals < 2:
             raise ValueError(f"intervals must be at least 2; received {intervals}.")
-        if not 0 < tolerance < 1:
+        if tolerance is not None and not 0 < tolerance < 1:
             raise ValueError(f"tolerance must lie between 0 and 1; received {tolerance}.")
         if max_evaluations < 1:
             raise ValueError(f"max_evaluations must be at least 1; received {max_evaluations}.")
@@ -97,63 +100,118 @@ class PicardAnderson(BoundarySolver):
         """Solve all pairs together; see `BoundarySolver.solve`."""
         base = shortest_path(problem.manifold, problem.x0, problem.x1)
         grid = Collocation(base=base, manifold=problem.manifold, intervals=self.intervals)
-        ledger = Ledger(problem, budget=self.max_evaluations)
+        ledger = Ledger(problem, budget=self.max_evaluations, tolerance=self._tolerance)
         offsets = grid.start()
-        pairs = ledger.open_pairs()
+        pairs, field = ledger.open_pairs(), problem.field
         pairs = pairs[ledger.affords(pairs, self.intervals + 1)]
-        if len(pairs):
-            offsets[pairs] = self._solve_pairs(problem, ledger, grid.restrict(pairs), pairs)
+        while len(pairs):
+            there, finer = pairs.to(offsets.device), field.finer()
+            reached = self._solve_pairs(problem, ledger, grid.restrict(there), field.restrict(pairs), pairs)
+            offsets[there] = reached.offsets
+            for status in set(reached.outcome):
+                ledger.close(pairs[reached.rows(status)], status)
+            # Where a lower precision overflowed, a higher one starts afresh.
+            pairs = pairs[reached.rows(Status.NON_FINITE_SCORE)]
+            pairs = pairs[ledger.affords(pairs, self.intervals + 1)]
+            if finer is None:
+                break
+            field = finer
         return ledger.solution(grid.path(offsets))
 
+    @property
+    def _tolerance(self) -> float:
+        return TOLERANCE if self.tolerance is None else self.tolerance
+
     def _solve_pairs(
-        self, problem: BoundaryProblem, ledger: Ledger, grid: Collocation, pairs: Int[Tensor, " a"]
-    ) -> Float[Tensor, "a n d"]:
-        """The offsets of the pairs that need solving."""
-        field, stages = problem.field.restrict(pairs), self._stages(grid)
+        self,
+        problem: BoundaryProblem,
+        ledger: Ledger,
+        grid: Collocation,
+        field: ScoreField,
+        pairs: Int[Tensor, " a"],
+    ) -> "_Reached":
+        """Where the pairs that need solving get to with a field of one precision."""
+        stages = self._stages(grid)
+        # Coarse scores do not even serve for the first grids: with bfloat16's the solve took a third more evaluations.
+        field = well_resolved(field, *grid.ends())
+        ledger.resolution = grid.end_resolution(field)
         end_scores = grid.end_scores(field)
         ledger.spend(pairs, 2)
-        party = _Party(
-            pairs=pairs,
+        begun = _Pairs(
+            numbers=pairs,
             field=field,
             end_scores=end_scores,
             offsets=stages[0].start(),
             alpha=torch.full_like(grid.span, torch.nan if self.continuation else problem.alpha),
         )
-        return self._climb(problem, ledger, stages, party)
+        return self._climb(problem, ledger, stages, begun)
 
     def _climb(
-        self, problem: BoundaryProblem, ledger: Ledger, stages: Sequence[Collocation], party: "_Party"
-    ) -> Float[Tensor, "a n d"]:
-        """From the first of some grids to the last, which is the finest; returns the offsets there."""
+        self, problem: BoundaryProblem, ledger: Ledger, stages: Sequence[Collocation], pairs: "_Pairs"
+    ) -> "_Reached":
+        """From the first of some grids to the last, which is the finest."""
         stage, *finer = stages
+        rules = self._rules(problem.alpha, left=len(finer), fresh=pairs.past is None)
+        if pairs.field.finer() is not None:
+            rules = replace(rules, failures=1)
         iteration = FixedPoint(
             grid=stage,
-            field=party.field,
+            field=pairs.field,
             ledger=ledger,
-            pairs=party.pairs,
-            offsets=stage.refine(party.offsets),
-            end_scores=party.end_scores,
-            alpha=party.alpha,
-            rules=self._rules(problem.alpha, left=len(finer), fresh=party.past is None),
-            past=party.past,
+            pairs=pairs.numbers,
+            offsets=stage.refine(pairs.offsets),
+            end_scores=pairs.end_scores,
+            alpha=pairs.alpha,
+            rules=rules,
+            past=pairs.past,
+            resolution=ledger.resolution,
         )
         iteration.run()
+        outcome = [iteration.outcome[row] for row in range(len(pairs.numbers))]
+        risen = replace(pairs, offsets=iteration.offsets, alpha=iteration.alpha, past=iteration.trail)
         if not finer:
-            for row, status in iteration.outcome.items():
-                ledger.close(party.pairs[row : row + 1], status)
-            return iteration.offsets
-        risen = replace(party, offsets=iteration.offsets, alpha=iteration.alpha, past=iteration.trail)
-        if ITERATIONS[len(finer)] is None:
+            return self._polish(stage, risen, ledger, rules, _Reached(offsets=iteration.offsets, outcome=outcome))
+        if rules.iterations is None:
             return self._climb(problem, ledger, finer, risen)
         # A grid on which a path does not settle soon is too coarse for the density: that path would mislead.
-        settled = torch.tensor([iteration.outcome[row] is Status.CONVERGED for row in range(len(party.pairs))])
-        offsets = stages[-1].start()
-        for rows, some in ((settled, risen), (~settled, party)):
-            index = rows.nonzero().flatten().to(offsets.device)
+        settled = torch.tensor([status in (Status.CONVERGED, Status.RESOLVED) for status in outcome])
+        offsets, found = stages[-1].start(), dict[int, Status]()
+        for rows, some in ((settled, risen), (~settled, pairs)):
+            index = rows.nonzero().flatten()
             if len(index):
-                some_stages = [grid.restrict(index) for grid in finer]
-                offsets[index] = self._climb(problem, ledger, some_stages, some.restrict(index))
-        return offsets
+                there = index.to(offsets.device)
+                some_stages = [grid.restrict(there) for grid in finer]
+                reached = self._climb(problem, ledger, some_stages, some.restrict(index))
+                offsets[there] = reached.offsets
+                found.update(zip(index.tolist(), reached.outcome, strict=True))
+        return _Reached(offsets=offsets, outcome=[found[row] for row in range(len(outcome))])
+
+    def _polish(
+        self, grid: Collocation, pairs: "_Pairs", ledger: Ledger, rules: Rules, reached: "_Reached"
+    ) -> "_Reached":
+        """Finish in a higher precision the pairs that met what theirs resolves, where more is asked for."""
+        index = reached.rows(Status.RESOLVED)
+        finer = pairs.field.finer() if self.tolerance is not None and len(index) else None
+        if finer is None:
+            return reached
+        some, there = replace(pairs, field=finer).restrict(index), index.to(reached.offsets.device)
+        iteration = FixedPoint(
+            grid=grid.restrict(there),
+            field=some.field,
+            ledger=ledger,
+            pairs=some.numbers,
+            offsets=some.offsets,
+            end_scores=some.end_scores,
+            alpha=some.alpha,
+            rules=replace(rules, failures=MOST_FAILURES),
+            past=some.past,
+            resolution=grid.restrict(there).end_resolution(some.field),
+        )
+        iteration.run()
+        reached.offsets[there] = iteration.offsets
+        for place, row in enumerate(index.tolist()):
+            reached.outcome[row] = iteration.outcome[place]
+        return reached
 
     def _stages(self, grid: Collocation) -> list[Collocation]:
         """The grids, from the coarsest to the finest."""
@@ -167,7 +225,7 @@ class PicardAnderson(BoundarySolver):
         fall = FRESH_FALL if fresh else FALL
         return Rules(
             target=target,
-            tolerance=self.tolerance,
+            tolerance=self._tolerance,
             loose=LOOSE,
             growth=GROWTH,
             budget_share=COARSE_SHARE**left,
@@ -181,11 +239,11 @@ class PicardAnderson(BoundarySolver):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Party:
+class _Pairs:
     """Some pairs on their way from grid to grid, with what they bring along.
 
     Attributes:
-        pairs: which of the problem's.
+        numbers: which of the problem's, on the CPU.
         field: the score, as they see it.
         end_scores: the score at both ends.
         offsets: where they are, at the interior knots of the grid that they come from.
@@ -193,20 +251,33 @@ class _Party:
         past: what the iteration on that grid left behind; None at the start.
     """
 
-    pairs: Int[Tensor, " a"]
+    numbers: Int[Tensor, " a"]
     field: ScoreField
     end_scores: Float[Tensor, "a 2 d"]
     offsets: Float[Tensor, "a m d"]
     alpha: Float[Tensor, " a"]
     past: Trail | None = None
 
-    def restrict(self, rows: Int[Tensor, " b"]) -> "_Party":
-        """Some of them."""
-        return _Party(
-            pairs=self.pairs[rows],
+    def restrict(self, rows: Int[Tensor, " b"]) -> "_Pairs":
+        """Some of them, by their places on the CPU."""
+        there = rows.to(self.offsets.device)
+        return _Pairs(
+            numbers=self.numbers[rows],
             field=self.field.restrict(rows),
-            end_scores=self.end_scores[rows],
-            offsets=self.offsets[rows],
-            alpha=self.alpha[rows],
-            past=None if self.past is None else self.past.restrict(rows),
+            end_scores=self.end_scores[there],
+            offsets=self.offsets[there],
+            alpha=self.alpha[there],
+            past=None if self.past is None else self.past.restrict(there),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reached:
+    """Where pairs got to on the finest grid, and how each ended."""
+
+    offsets: Float[Tensor, "a n d"]
+    outcome: list[Status]
+
+    def rows(self, status: Status) -> Int[Tensor, " b"]:
+        """The places of the pairs that ended so."""
+        return torch.tensor([row for row, found in enumerate(self.outcome) if found is status], dtype=torch.long)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latent_geodesics.fields import guarded
 from latent_geodesics.geometry import norm
 from latent_geodesics.records import InitialProblem, Solution, Status
 from latent_geodesics.solvers.course import Course, Knots
@@ -56,7 +57,8 @@ class _Integration:
         velocity, moves = launch(problem)
         self._course = Course(problem, moves)
         self._pairs = self._course.open_pairs()
-        self._manifold, self._field = problem.manifold.restrict(self._pairs), problem.field.restrict(self._pairs)
+        self._all_field = guarded(problem.field)
+        self._manifold, self._field = problem.manifold.restrict(self._pairs), self._all_field.restrict(self._pairs)
         self._x, self._v = problem.x0[self._pairs], velocity[self._pairs]
         self._size = norm(self._v)
 
@@ -114,4 +116,4 @@ class _Integration:
         self._pairs, self._size = self._pairs[rows], self._size[rows]
         self._x, self._v, self._acceleration = self._x[rows], self._v[rows], self._acceleration[rows]
         self._manifold = self._problem.manifold.restrict(self._pairs)
-        self._field = self._problem.field.restrict(self._pairs)
+        self._field = self._all_field.restrict(self._pairs)
