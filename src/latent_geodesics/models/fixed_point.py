@@ -44,12 +44,15 @@ def solve_fixed_point(
         history = torch.cat([history[-_MEMORY:], torch.stack([g, g - x])[None]])
         # NaN counts as unsolved and is left for the caller to see.
         unsolved = ~((g - x).norm(dim=-1) < tolerance * g.norm(dim=-1))
-        mixed = _mix(history)
-        result[rows] = torch.where(unsolved[:, None], mixed, g)
-        # Solved rows leave, so that no row depends on how long another takes.
-        rows, x, history = rows[unsolved], mixed[unsolved], history[:, :, unsolved]
-        if len(rows) == 0:
+        x = torch.where(unsolved[:, None], _mix(history), g)
+        result = x if len(rows) == len(result) else result.index_copy(0, rows, x)
+        # Solved rows leave, so that no row depends on how long another takes; nothing else is read from the device.
+        left = [row for row, open_still in enumerate(unsolved.tolist()) if open_still]
+        if not left:
             break
+        if len(left) < len(rows):
+            kept = torch.tensor(left, device=rows.device)
+            rows, x, history = rows[kept], x[kept], history[:, :, kept]
     return result
 
 

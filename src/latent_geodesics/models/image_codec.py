@@ -1,10 +1,13 @@
 """The autoencoder between images and clean flat latents.
 
 A latent is the *mean* of the encoder's distribution, shifted and multiplied by the model's scaling factor, so
-encoding is deterministic. The autoencoder always works in float32: it runs once an image, and in half precision it
-can overflow.
+encoding is deterministic. It is done in float32: it runs once an image. Decoding may be done in half precision, which
+no eye can tell from float32; where it overflows (the decoder of SDXL does), float32 takes over.
 """
 
+import logging
+from copy import deepcopy
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,8 +16,11 @@ from torch import Tensor
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models.chunking import Chunker
+from latent_geodesics.models.precision import products_in
 
 __all__ = ["ImageCodec", "reduction_factor"]
+
+log = logging.getLogger(__name__)
 
 # Images that were resized or blended stray from [0, 1] by rounding; more than this is a wrong scale.
 _RANGE_TOLERANCE = 1e-3
@@ -32,10 +38,14 @@ class ImageCodec:
         vae: an `AutoencoderKL` of diffusers, on its device, float32.
         image_size: `(height, width)` of the images in pixels.
         batch_size: the largest number of images in one call.
+        decoding: the precision to decode in.
     """
 
-    def __init__(self, *, vae: Any, image_size: tuple[int, int], batch_size: int) -> None:
+    def __init__(
+        self, *, vae: Any, image_size: tuple[int, int], batch_size: int, decoding: torch.dtype = torch.float32
+    ) -> None:
         self._vae = vae
+        self._decoding = decoding
         self._chunker = Chunker(size=batch_size)
         self._scale = float(vae.config.scaling_factor)
         self._shift = float(getattr(vae.config, "shift_factor", None) or 0.0)
@@ -47,12 +57,24 @@ class ImageCodec:
     def encode(self, images: Float[Tensor, "p 3 h w"]) -> Float[Tensor, "p d"]:
         """The clean latents of images in [0, 1]."""
         self._check(images)
-        return self._chunker.map(self._encode_chunk, images.to(self._vae.device, torch.float32))
+        with products_in("float32", self._vae.device):
+            return self._chunker.map(self._encode_chunk, images.to(self._vae.device, torch.float32))
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "n d"]) -> Float[Tensor, "n 3 h w"]:
-        """The images in [0, 1] of clean latents; what falls outside is clipped."""
-        return self._chunker.map(self._decode_chunk, latents)
+        """The images in [0, 1] of clean latents; what falls outside is clipped, NaN stays NaN."""
+        images = self._chunker.map(self._decode_chunk, latents)
+        if self._decoding is not torch.float32 and bool(torch.isfinite(latents).all() & ~torch.isfinite(images).all()):
+            # `force_upcast` of diffusers would not tell beforehand: it is true unless a model's file says otherwise.
+            log.warning("The decoder overflowed in half precision: images are decoded in float32 from here on.")
+            self._decoding = torch.float32
+            images = self._chunker.map(self._decode_chunk, latents)
+        return (0.5 * images + 0.5).clamp(0.0, 1.0)
+
+    @cached_property
+    def _half(self) -> Any:
+        """The autoencoder in the precision of decoding."""
+        return torch.nn.Module.to(deepcopy(self._vae), self._decoding)
 
     def _encode_chunk(self, images: Float[Tensor, "p 3 h w"]) -> Float[Tensor, "p d"]:
         mean: Tensor = self._vae.encode(2.0 * images - 1.0).latent_dist.mode()
@@ -60,8 +82,10 @@ class ImageCodec:
 
     def _decode_chunk(self, latents: Float[Tensor, "n d"]) -> Float[Tensor, "n 3 h w"]:
         mean = latents.reshape(-1, *self.latent_shape) / self._scale + self._shift
-        images: Tensor = self._vae.decode(mean).sample
-        return (0.5 * images + 0.5).clamp(0.0, 1.0)
+        vae = self._vae if self._decoding is torch.float32 else self._half
+        with products_in("tf32", mean.device):
+            images: Tensor = vae.decode(mean.to(self._decoding)).sample
+        return images.float()
 
     def _check(self, images: Tensor) -> None:
         height, width = self.image_size

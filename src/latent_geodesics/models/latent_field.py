@@ -4,13 +4,14 @@ The density may change along a path: pair i at position u is conditioned on `(1 
 noisy latents.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.fields.base import ScoreField
+from latent_geodesics.fields import Resolution, ScoreField
 from latent_geodesics.models.conditioning import interpolate_conditions
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.scores import Embed, Query, Score
@@ -18,11 +19,16 @@ from latent_geodesics.models.scores import Embed, Query, Score
 __all__ = ["LatentField"]
 
 
+Resolve = Callable[["LatentField", Tensor, Tensor], Resolution | None]
+
+
 class LatentField(ScoreField):
     """A `Score` of a network at a fixed diffusion time, for p pairs with conditions of their own.
 
     Args:
-        network: the denoising network.
+        networks: give the denoising network, each when it is asked for: the first is the field's own, any other one of
+            a higher precision.
+        resolve: measures how well this field resolves scores at given points; None for full precision.
         embed: turns texts into embeddings.
         score: which density's gradient to compute.
         time: diffusion time of the noise level.
@@ -35,7 +41,7 @@ class LatentField(ScoreField):
     def __init__(
         self,
         *,
-        network: Denoiser,
+        networks: Sequence[Callable[[], Denoiser]],
         embed: Embed,
         score: Score,
         time: int,
@@ -43,12 +49,19 @@ class LatentField(ScoreField):
         condition1: Float[Tensor, "p l c"] | None,
         negative: Float[Tensor, "p l c"] | None,
         pair: Int[Tensor, " p"],
+        resolve: Resolve | None = None,
     ) -> None:
-        self._network, self._embed, self._score, self._time = network, embed, score, time
+        self._networks, self._embed, self._score, self._time = tuple(networks), embed, score, time
+        self._resolve = resolve
         self._condition0, self._condition1, self._negative = condition0, condition1, negative
         self._pair = pair
         self._rows = torch.arange(len(condition0))
         self._calls = torch.zeros(len(condition0), dtype=torch.long)
+
+    @property
+    def setting(self) -> tuple[str, int]:
+        """What its resolution depends on besides the network: the score and the diffusion time."""
+        return repr(self._score), self._time
 
     @property
     def density(self) -> str:
@@ -70,23 +83,40 @@ class LatentField(ScoreField):
             )
         query = self._query(x.reshape(p, -1, x.shape[-1]), u.reshape(p, -1))
         self._calls[self._rows] += 1
-        return self._score.estimate(self._network, self._embed, query).reshape(x.shape).to(x.dtype)
+        return self._score.estimate(self._networks[0](), self._embed, query).reshape(x.shape).to(x.dtype)
+
+    def resolution(self, x: Float[Tensor, "*b d"], u: Float[Tensor, "*b"]) -> Resolution | None:
+        """The relative error of the network's precision in this score, measured at the points unless it is known."""
+        return None if self._resolve is None else self._resolve(self, x, u)
+
+    def finer(self) -> "LatentField | None":
+        """The same score by the network of a higher precision, which is loaded when it is first asked."""
+        if len(self._networks) == 1:
+            return None
+        return self._view(torch.arange(len(self._pair)), networks=self._networks[1:], resolve=None)
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "LatentField":
         """The field of a subset of the pairs; evaluations and calls are counted in common."""
-        chosen = pairs.to(self._condition0.device)
-        view = LatentField(
-            condition0=self._condition0[chosen],
-            condition1=None if self._condition1 is None else self._condition1[chosen],
-            negative=None if self._negative is None else self._negative[chosen],
-            pair=self._pair[pairs.cpu()],
-            **self._setting(),
-        )
-        view._rows, view._calls = self._rows[pairs.cpu()], self._calls
-        return view.share_evaluations(self)
+        return self._view(pairs)
 
-    def _setting(self) -> dict[str, Any]:
-        return {"network": self._network, "embed": self._embed, "score": self._score, "time": self._time}
+    def _view(self, pairs: Int[Tensor, " m"], **changes: Any) -> "LatentField":
+        here, there = pairs.cpu(), pairs.to(self._condition0.device)
+        setting: dict[str, Any] = {
+            "networks": self._networks,
+            "embed": self._embed,
+            "score": self._score,
+            "time": self._time,
+            "resolve": self._resolve,
+        }
+        view = LatentField(
+            condition0=self._condition0[there],
+            condition1=None if self._condition1 is None else self._condition1[there],
+            negative=None if self._negative is None else self._negative[there],
+            pair=self._pair[here],
+            **(setting | changes),
+        )
+        view._rows, view._calls = self._rows[here], self._calls
+        return view.share_evaluations(self)
 
     def _query(self, x: Float[Tensor, "p n d"], u: Float[Tensor, "p n"]) -> Query:
         p, n, _ = x.shape
@@ -98,6 +128,6 @@ class LatentField(ScoreField):
             condition=interpolate_conditions(self._condition0, self._condition1, u).flatten(0, 1),
             negative=None if negative is None else negative.repeat_interleave(n, dim=0),
             pair=self._pair.repeat_interleave(n),
-            u=u.detach().flatten().cpu(),
+            u=u.detach().flatten(),
             call=self._calls[self._rows].repeat_interleave(n),
         )

@@ -11,8 +11,9 @@ References:
     Rombach et al. 2022, arXiv 2112.10752 (latent diffusion); Song, Meng, Ermon 2020, arXiv 2010.02502 (DDIM).
 """
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,35 +24,44 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.fields import COARSE_ERROR
 from latent_geodesics.models.compilation import is_compiled
 from latent_geodesics.models.conditioning import TextConditioner, match_rows
 from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import Guidance, denoise, invert
+from latent_geodesics.models.ladder import Ladder
 from latent_geodesics.models.latent_field import LatentField
 from latent_geodesics.models.layout import fastest_layout
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.noise_schedule import NoiseSchedule
-from latent_geodesics.models.precision import Precision
+from latent_geodesics.models.precision import NOMINAL_ERROR, Precision
 from latent_geodesics.models.scores import Conditional, Score, check_guidance
 from latent_geodesics.models.tensor_cache import TensorCache, content_key
 from latent_geodesics.models.textual_inversion import Subject, TextInversion
 
 __all__ = ["Components", "LatentModel"]
 
-# Relative change at which an inversion step is solved: what the network's precision can resolve.
-_INVERSION_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-5}
-_HALF_TOLERANCE = 2e-4
+log = logging.getLogger(__name__)
+
+# Relative change at which an inversion step is solved; in half precision less is not resolved.
+_INVERSION_TOLERANCE = 1e-5
+_HALF_TOLERANCE = 5e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """The parts of a Stable-Diffusion-like model, as diffusers names them."""
+    """The parts of a Stable-Diffusion-like model, as diffusers names them.
+
+    Attributes:
+        reload: gives the U-Net anew, in float32 and on its device; None where its weights are all that there is.
+    """
 
     vae: Any
     unet: Any
     text_encoder: Any
     tokenizer: Any
     scheduler: Any
+    reload: Callable[[], Any] | None = None
 
 
 class LatentModel:
@@ -64,7 +74,7 @@ class LatentModel:
         batch_size: the largest number of images in one network call; halved when memory runs out.
         refinements: the most fixed-point refinements of an inversion step, at least 0; 0 is the published inversion.
         inversion_tolerance: relative change below which an inversion step is solved; None is 1e-5, in half precision
-            2e-4.
+            5e-4. A network in bfloat16 leaves inversion to its float32.
         cache_dir: folder of inversions, embeddings and what was measured of this device, or None for none.
         cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
         precision: what the U-Net's precision was chosen by, for `machinery`.
@@ -85,23 +95,38 @@ class LatentModel:
     ) -> None:
         if refinements < 0:
             raise UserError(f"refinements must be at least 0 (0 is the published inversion); received {refinements}")
-        if inversion_tolerance is None:
-            inversion_tolerance = _INVERSION_TOLERANCE.get(components.unet.dtype, _HALF_TOLERANCE)
-        if not 0 < inversion_tolerance < 1:
+        if inversion_tolerance is not None and not 0 < inversion_tolerance < 1:
             raise UserError(f"inversion_tolerance must lie between 0 and 1; received {inversion_tolerance}")
         self._components = components
         self._precision = precision or Precision(dtype=str(components.unet.dtype).removeprefix("torch."))
         self._inversion_tolerance = inversion_tolerance
         self._refinements = refinements
         self._cache = TensorCache(folder=cache_dir, limit_mb=cache_limit_mb)
-        self._codec = ImageCodec(vae=components.vae, image_size=image_size, batch_size=batch_size)
+        half = components.unet.dtype is not torch.float32 and torch.device(components.unet.device).type != "cpu"
+        self._codec = ImageCodec(
+            vae=components.vae,
+            image_size=image_size,
+            batch_size=batch_size,
+            decoding=torch.float16 if half else torch.float32,
+        )
         self._embed = TextConditioner(tokenizer=components.tokenizer, text_encoder=components.text_encoder)
         self.schedule = NoiseSchedule.from_scheduler(components.scheduler, steps)
         self.network = Denoiser(
-            unet=components.unet, schedule=self.schedule, shape=self.latent_shape, batch_size=batch_size
+            unet=components.unet,
+            schedule=self.schedule,
+            shape=self.latent_shape,
+            batch_size=batch_size,
+            precision=self._precision.dtype,
         )
         self._layout = fastest_layout(
             self.network, width=int(components.unet.config.cross_attention_dim), folder=cache_dir
+        )
+        self._ladder = Ladder(
+            self.network,
+            reload=components.reload,
+            layout=self._layout,
+            fingerprint=lambda: self.fingerprint,
+            folder=cache_dir,
         )
 
     @property
@@ -151,7 +176,8 @@ class LatentModel:
             for key, value in sorted(getattr(parts, name).state_dict().items())
             for item in (f"{name}.{key}", str(value.dtype), value)
         ]
-        return content_key(*weights, self.schedule.signal, self.schedule.clean_signal, self.schedule.prediction)
+        schedule = self.schedule.signal, self.schedule.clean_signal, self.schedule.prediction
+        return content_key(*weights, *schedule, self.network.precision)
 
     def time(self, tau: float) -> int:
         """The diffusion time t of the noise level tau."""
@@ -217,14 +243,30 @@ class LatentModel:
 
     @torch.no_grad()
     def _inverted(self, images: Float[Tensor, "p 3 h w"], level: int, setting: Guidance) -> Float[Tensor, "p d"]:
-        return invert(
-            self.network,
-            self._codec.encode(images),
-            level=level,
-            guidance=setting,
-            refinements=self._refinements,
-            tolerance=self._inversion_tolerance,
-        )
+        clean = self._codec.encode(images)
+        # With a network in bfloat16 latents would be off by three hundredths.
+        network = self._ladder.finer if self._ladder.error > COARSE_ERROR else self.network
+
+        def inverted(network: Denoiser) -> Float[Tensor, "p d"]:
+            usual = _HALF_TOLERANCE if NOMINAL_ERROR.get(network.precision) else _INVERSION_TOLERANCE
+            return invert(
+                network,
+                clean,
+                level=level,
+                guidance=setting,
+                refinements=self._refinements,
+                tolerance=self._inversion_tolerance or usual,
+            )
+
+        return self._unless_overflown(inverted, network)
+
+    def _unless_overflown(self, work: Callable[[Denoiser], Tensor], network: Denoiser) -> Tensor:
+        """What comes of a network, or of its float32 where a lower precision overflowed."""
+        found = work(network)
+        if NOMINAL_ERROR.get(network.precision) and not bool(torch.isfinite(found).all()):
+            log.warning("The network overflowed in %s: this is done again in float32.", network.precision)
+            return work(self._ladder.finer)
+        return found
 
     def decode(
         self,
@@ -248,8 +290,11 @@ class LatentModel:
             raise UserError(f"latents must have the shape [n, {self.dimension}]; received {list(x.shape)}")
         level = self.schedule.level(tau)
         setting = self._guidance(len(x), condition, guidance, negative)
+        start = x.to(self.device, torch.float32)
         with torch.no_grad():
-            clean = denoise(self.network, x.to(self.device, torch.float32), level=level, guidance=setting)
+            clean = self._unless_overflown(
+                lambda network: denoise(network, start, level=level, guidance=setting), self.network
+            )
         return self._codec.decode(clean)
 
     def field(
@@ -277,7 +322,8 @@ class LatentModel:
         if pair_ids is not None and len(pair_ids) != p:
             raise UserError(f"pair_ids must name each of the {p} pairs; received {len(pair_ids)}")
         return LatentField(
-            network=self.network,
+            networks=self._ladder.networks,
+            resolve=self._ladder.resolve if self._ladder.error else None,
             embed=self._embed,
             score=score or Conditional(),
             time=self.time(tau),

@@ -66,14 +66,14 @@ def _key(network: Denoiser) -> str:
 
 def _measured(network: Denoiser, width: int) -> Layout:
     """Both layouts in turn, several times, the best of each: what else the machine does only ever slows a call."""
-    evaluations, calls = network.evaluations, network.calls
+    spent = network.spent
     rows = max(1, min(network.batch_size, int(_SECONDS * _rate(network, width, 1))))
     best = {"channels_first": 0.0, "channels_last": 0.0}
     for _ in range(_ROUNDS):
         for name in best:
             Layout(channels_last=name == "channels_last").apply(network.unet)
             best[name] = max(best[name], _rate(network, width, rows))
-    network.evaluations, network.calls = evaluations, calls  # not part of any run's cost
+    network.spent = spent  # not part of any run's cost
     return Layout(channels_last=best["channels_last"] > best["channels_first"], rates=best)
 
 

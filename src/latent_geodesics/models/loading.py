@@ -1,14 +1,16 @@
 """Loading a model: a folder in diffusers' format, or the name of one on the Hugging Face hub.
 
 The folder must hold `model_index.json` and the components `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`.
-Nothing about its sizes is assumed: the image size follows from the U-Net and the autoencoder. Half precision is used
-for the U-Net alone.
+Nothing about its sizes is assumed: the image size follows from the U-Net and the autoencoder. What is loaded in half
+precision is the U-Net alone.
 """
 
 import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ import torch
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models.compilation import compile_network
+from latent_geodesics.models.conditioning import TextConditioner
 from latent_geodesics.models.image_codec import reduction_factor
 from latent_geodesics.models.latent_model import Components, LatentModel
-from latent_geodesics.models.precision import Precision, fitting_precision
+from latent_geodesics.models.precision import PRECISIONS, Precision, fitting_precision
 
-__all__ = ["choose_device", "choose_dtype", "load_model"]
+__all__ = ["choose_device", "choose_precision", "load_model", "place"]
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 
 # Of each component: its settings, and one of these patterns of files that hold the rest of it.
@@ -56,14 +58,15 @@ def load_model(
         path_or_name: a folder in diffusers' format, a hub id, or several of them, of which the first that can be had
             is taken.
         device: a torch device, or `auto` for a GPU where there is one.
-        dtype: `float32`, `float16` or `bfloat16` of the U-Net, or `auto`: float16 on a GPU; on a CPU float32, or
-            bfloat16 where that is measured to be faster and near enough (`models.precision`).
+        dtype: `float32`, `tf32`, `float16` or `bfloat16` of the U-Net, or `auto`: the fastest of those that the device
+            has in hardware whose error is measured to be small enough (`models.precision`); without a cache folder
+            nothing is measured: float16 on an accelerator, float32 on a CPU.
         steps: DDIM steps from pure noise to a clean latent; the noise level tau stands for `round(tau * steps)` of
             them.
         image_size: side or `(height, width)` of the images in pixels; None is the size that the model was trained on.
         batch_size: the largest number of images in one network call; halved when memory runs out.
         refinements: the most fixed-point refinements of a DDIM inversion step; 0 is the published inversion.
-        inversion_tolerance: relative change below which a step is solved; None is 1e-5, in half precision 2e-4.
+        inversion_tolerance: relative change below which a step is solved; None is 1e-5, in half precision 5e-4.
         cache_dir: folder that keeps inversions, embeddings and what was measured of the device between runs, or None.
         cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
         compile: whether to compile the U-Net (`models.compilation`); it then keeps its memory layout.
@@ -72,16 +75,13 @@ def load_model(
         UserError: when no model can be had, a component is missing or unreadable, or an option is out of range.
     """
     target = choose_device(device)
-    precision = choose_dtype(dtype, target)
+    precision = choose_precision(dtype, target)
     folder = _find([path_or_name] if isinstance(path_or_name, str | Path) else list(path_or_name))
-    components = _load_components(folder, precision)
+    cache = None if cache_dir is None else Path(cache_dir)
+    components = _load_components(folder, PRECISIONS[precision or "float32"])
     _check_architecture(folder, components)
-    for part in (components.vae, components.text_encoder, components.unet):
-        part.requires_grad_(False).eval().to(target)
-    measured: Precision | None = None
-    if dtype == "auto" and target.type == "cpu":
-        measured = fitting_precision(components.unet, folder=None if cache_dir is None else Path(cache_dir))
-        torch.nn.Module.to(components.unet, _DTYPES[measured.dtype])
+    components = replace(components, reload=partial(_reload_unet, folder, target))
+    measured = place(components, target, precision, folder=cache)
     if compile:
         compile_network(components.unet, target)
     return LatentModel(
@@ -91,7 +91,7 @@ def load_model(
         batch_size=batch_size,
         refinements=refinements,
         inversion_tolerance=inversion_tolerance,
-        cache_dir=None if cache_dir is None else Path(cache_dir),
+        cache_dir=cache,
         cache_limit_mb=cache_limit_mb,
         precision=measured,
     )
@@ -110,13 +110,40 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision of a name; `auto` is float16 on a GPU and float32 elsewhere."""
+def choose_precision(name: str, device: torch.device) -> str | None:
+    """The precision of a name, None for `auto`: the one that is measured to be fastest and near enough."""
     if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if name not in _DTYPES:
-        raise UserError(f"dtype must be auto or one of {', '.join(_DTYPES)}; received {name!r}")
-    return _DTYPES[name]
+        return None
+    if name not in PRECISIONS:
+        raise UserError(f"dtype must be auto or one of {', '.join(PRECISIONS)}; received {name!r}")
+    if name == "tf32" and device.type != "cuda":
+        raise UserError(f"dtype=tf32 is a precision of NVIDIA's GPUs, and the device is {device}; use dtype=float32")
+    return name
+
+
+def place(components: Components, device: torch.device, precision: str | None, *, folder: Path | None) -> Precision:
+    """Brings networks to their device, without gradients, and the U-Net to a precision; None measures which.
+
+    Args:
+        components: the parts of a model, whose U-Net is in float32 where the precision is None.
+        device: where to.
+        precision: one of `PRECISIONS`, or None.
+        folder: where measurements are remembered; see `fitting_precision`.
+    """
+    for part in (components.vae, components.text_encoder, components.unet):
+        part.requires_grad_(False).eval().to(device)
+    found = Precision(dtype=precision or "float32")
+    if precision is None:
+        embed = TextConditioner(tokenizer=components.tokenizer, text_encoder=components.text_encoder)
+        found = fitting_precision(components.unet, condition=embed(["a photograph"]), folder=folder)
+    # Torch's own `to`: that of diffusers warns of what was weighed here.
+    torch.nn.Module.to(components.unet, PRECISIONS[found.dtype])
+    return found
+
+
+def _reload_unet(folder: Path, device: torch.device) -> Any:
+    with _without_progress_bars():
+        return _load_component(folder, "unet", torch.float32).to(device)
 
 
 def _find(candidates: Sequence[str | Path]) -> Path:

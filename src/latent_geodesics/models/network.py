@@ -5,6 +5,7 @@ inside, float32 outside and half precision inside, and many rows are evaluated i
 *network evaluation* is one latent sent once through the U-Net.
 """
 
+import logging
 import math
 from threading import Lock
 from typing import Any
@@ -15,8 +16,18 @@ from torch import Tensor
 
 from latent_geodesics.models.chunking import Chunker
 from latent_geodesics.models.noise_schedule import NoiseSchedule
+from latent_geodesics.models.precision import products_in
 
 __all__ = ["Denoiser"]
+
+log = logging.getLogger(__name__)
+
+
+class _Costs:
+    """What networks were asked; chunks run in several threads."""
+
+    def __init__(self) -> None:
+        self.evaluations, self.calls, self.counting = 0, 0, Lock()
 
 
 class Denoiser:
@@ -27,20 +38,54 @@ class Denoiser:
         schedule: the noise schedule it was trained with.
         shape: `(c, h, w)` of a latent.
         batch_size: the largest number of latents in one call.
+        precision: one of `precision.PRECISIONS`; by default that of the weights.
 
     Attributes:
-        evaluations: the number of latents sent through the network so far.
-        calls: the number of times that it was asked so far, for however many latents at once.
+        spent: what it cost so far, in common with the networks made `beside` it.
     """
 
-    def __init__(self, *, unet: Any, schedule: NoiseSchedule, shape: tuple[int, int, int], batch_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        unet: Any,
+        schedule: NoiseSchedule,
+        shape: tuple[int, int, int],
+        batch_size: int,
+        precision: str | None = None,
+    ) -> None:
         self.unet = unet
+        self.precision = precision or str(unet.dtype).removeprefix("torch.")
         self.schedule = schedule
         self.shape = shape
-        self.evaluations = 0
-        self.calls = 0
-        self._counting = Lock()  # chunks run in several threads
+        self._costs = _Costs()
         self._chunker = Chunker(size=batch_size)
+
+    @property
+    def evaluations(self) -> int:
+        """The number of latents sent through the network so far."""
+        return self._costs.evaluations
+
+    @property
+    def calls(self) -> int:
+        """The number of times that it was asked so far, for however many latents at once."""
+        return self._costs.calls
+
+    @property
+    def spent(self) -> tuple[int, int]:
+        """Evaluations and calls so far; what is no part of a run's cost is undone by setting them back."""
+        return self._costs.evaluations, self._costs.calls
+
+    @spent.setter
+    def spent(self, costs: tuple[int, int]) -> None:
+        self._costs.evaluations, self._costs.calls = costs
+
+    def beside(self, unet: Any, precision: str) -> "Denoiser":
+        """The same with another U-Net, in another precision; their costs are counted together."""
+        other = Denoiser(
+            unet=unet, schedule=self.schedule, shape=self.shape, batch_size=self.batch_size, precision=precision
+        )
+        other._costs = self._costs
+        return other
 
     @property
     def dimension(self) -> int:
@@ -55,9 +100,22 @@ class Denoiser:
     def output(
         self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
     ) -> Float[Tensor, "n d"]:
-        """The raw network output of one call for all rows at once, float32, differentiable in `condition`."""
-        self.calls += 1
-        return self._chunk(x, t, condition)
+        """The raw network output of one call for all rows at once, float32, differentiable in `condition`.
+
+        Where float16 overflows the network turns to float32, for good, and says so.
+        """
+        self._costs.calls += 1
+        output = self._chunk(x, t, condition)
+        if self.unet.dtype is torch.float16 and not bool(torch.isfinite(output).all()):
+            self.widen()
+            output = self._chunk(x, t, condition)
+        return output
+
+    def widen(self) -> None:
+        """Turns the network to float32, weights and all, and warns: its float16 overflowed."""
+        log.warning("The network overflowed in float16: it goes on in float32. Choose dtype=bfloat16 or float32.")
+        torch.nn.Module.to(self.unet, torch.float32)
+        self.precision = "float32"
 
     @torch.no_grad()
     def noise(
@@ -94,7 +152,7 @@ class Denoiser:
     def _outputs(
         self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
     ) -> Float[Tensor, "n d"]:
-        self.calls += 1
+        self._costs.calls += 1
         return self._chunker.map(self._chunk, x, t, condition)
 
     def _chunk(
@@ -102,7 +160,8 @@ class Denoiser:
     ) -> Float[Tensor, "n d"]:
         dtype = self.unet.dtype
         images = x.to(dtype).reshape(-1, *self.shape)
-        output = self.unet(images, t, encoder_hidden_states=condition.to(dtype)).sample
-        with self._counting:
-            self.evaluations += len(x)
+        with products_in(self.precision, x.device):
+            output = self.unet(images, t, encoder_hidden_states=condition.to(dtype)).sample
+        with self._costs.counting:
+            self._costs.evaluations += len(x)
         return torch.as_tensor(output).flatten(1).float()

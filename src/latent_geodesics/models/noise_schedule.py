@@ -11,9 +11,10 @@ sigma_t x_0`.
 Deviation: the published code truncates `int(50 tau)`, which turns tau = 0.58 into level 28; here the level is rounded.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -46,6 +47,9 @@ class NoiseSchedule:
     clean_signal: float
     times: tuple[int, ...]
     prediction: str = "epsilon"
+    _tables: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -99,11 +103,18 @@ class NoiseSchedule:
 
     def abar(self, t: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """`abar_t` of diffusion times, float32."""
-        return self.signal.to(t.device)[t].float()
+        return self._table(t.device)[0][t]
 
     def sigma(self, t: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """`sigma_t = sqrt(1 - abar_t)`, float32; taken in float64, where the difference keeps its digits."""
-        return (1.0 - self.signal.to(t.device)[t]).sqrt().float()
+        return self._table(t.device)[1][t]
+
+    def _table(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Both for all times, brought to each device once: a copy there would be waited for at every call."""
+        if device not in self._tables:
+            columns = (self.signal, (1.0 - self.signal).sqrt())
+            self._tables[device] = tuple(column.float().to(device) for column in columns)  # type: ignore[assignment]
+        return self._tables[device]
 
     def noise(
         self, x: Float[Tensor, "n d"], output: Float[Tensor, "n d"], t: Int[Tensor, " n"]

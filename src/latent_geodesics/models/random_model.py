@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from latent_geodesics.models.latent_model import Components, LatentModel
-from latent_geodesics.models.loading import choose_device, choose_dtype
+from latent_geodesics.models.loading import choose_device, choose_precision, place
 
 __all__ = ["random_model"]
 
@@ -44,23 +44,30 @@ def random_model(
 
     target = choose_device(device)
     tokenizer = CLIPTokenizer.from_pretrained(Path(parts) / "tokenizer")
+
+    def network() -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return UNet2DConditionModel(**unet)
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         components = Components(
-            unet=UNet2DConditionModel(**unet).to(choose_dtype(dtype, target)),
+            unet=network(),
             vae=AutoencoderKL(**vae),
             text_encoder=_text_encoder(tokenizer, width=int(unet["cross_attention_dim"])),
             tokenizer=tokenizer,
             scheduler=DDIMScheduler.from_pretrained(Path(parts) / "scheduler"),
+            reload=lambda: network().to(target),
         )
-    for part in (components.vae, components.text_encoder, components.unet):
-        part.requires_grad_(False).eval().to(target)
+    folder = None if cache_dir is None else Path(cache_dir)
     return LatentModel(
         components=components,
         image_size=(image_size, image_size),
         steps=steps,
         batch_size=batch_size,
-        cache_dir=None if cache_dir is None else Path(cache_dir),
+        cache_dir=folder,
+        precision=place(components, target, choose_precision(dtype, target), folder=folder),
     )
 
 

@@ -78,7 +78,7 @@ class Renoised(Score):
 
     def _draw(self, query: Query, draw: int) -> tuple[Int[Tensor, " n"], Float[Tensor, "n d"]]:
         calls = torch.zeros_like(query.call) if self.common_random_numbers else query.call
-        positions = (query.u.double() * _POSITIONS).round().long()
+        positions = (query.u.cpu().double() * _POSITIONS).round().long()
         keys = torch.stack([query.pair, positions, calls], dim=-1).tolist()
         shifts, noises = [], []
         for key in keys:
