@@ -82,6 +82,7 @@ def test_a_method_gives_sequences_of_images_and_their_cost(made, name):
     assert len(morph.statuses) == len(morph.evaluations) == 2
     assert all(status_sentence(status).endswith(".") for status in morph.statuses)
     assert morph.seconds > 0
+    assert min(morph.seconds_solving, morph.seconds_decoding) >= 0
     if morph.unet_calls == morph.unet_calls:
         assert morph.unet_calls * 2 == spent
         assert morph.peak_memory_mb > 0

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from latent_geodesics.report import STAGE_TITLES
+
 METHODS = ["geodesic", "geodesic_paper", "slerp", "lerp"]
 
 
@@ -82,7 +84,7 @@ def test_the_same_seed_gives_the_same_table(interpolate, pictures):
     for folder in ("first", "second"):
         assert interpolate("logger.mode=disabled", "method=[geodesic,slerp]", folder=folder).code == 0
         rows = list(csv.DictReader((pictures / folder / "results.csv").open()))
-        measured = ("seconds", "peak_memory_mb")
+        measured = ("seconds", "peak_memory_mb", *STAGE_TITLES)
         tables.append([{name: value for name, value in row.items() if name not in measured} for row in rows])
         assert not (pictures / folder / "wandb").exists()
     assert tables[0] == tables[1]

@@ -19,9 +19,10 @@ from PIL import Image, ImageDraw
 from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.data import Batches, ImagePair, PairSelection, in_batches, read_shard
 from latent_geodesics.errors import UserError
+from latent_geodesics.report import STAGE_TITLES
 
 ROOT = Path(__file__).parents[1]
-COSTS = ["seconds", "peak_memory_mb"]
+COSTS = ["seconds", "peak_memory_mb", *STAGE_TITLES]
 PAIRS = 5
 
 

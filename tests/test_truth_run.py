@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
+from latent_geodesics.report import STAGE_TITLES
+
 METHODS = ["geodesic", "slerp", "lerp", "crossfade", "inverted_truth", "autoencoded_truth", "true_frames"]
 HEADER = "id,group,image_a,image_b,prompt_a,prompt_b,frames"
 
@@ -56,6 +58,9 @@ def test_a_run_leaves_a_whole_folder(hold_to_truth, tmp_path):
     assert [row["method"] for row in rows] == METHODS
     assert {"pair", "method", "status", "seconds", "evaluations"} <= set(rows[0])
     assert {row["pair"] for row in rows} == {"moved"}
+    for row in rows:
+        assert all(float(row[name]) >= 0 for name in STAGE_TITLES)
+        assert float(row["seconds_solving"]) + float(row["seconds_decoding"]) == pytest.approx(float(row["seconds"]))
 
     frames = pd.read_csv(folder / "frames.csv")
     assert len(frames) == 5 * len(METHODS)

@@ -11,21 +11,20 @@ from latent_geodesics.files import write_text
 from latent_geodesics.methods.statuses import status_sentence
 from latent_geodesics.metrics import MetricRecord, known_columns
 from latent_geodesics.pages import number, render_template
-from latent_geodesics.results import HIGHER_IS_BETTER, LOWER_IS_BETTER
+from latent_geodesics.results import COSTS, HIGHER_IS_BETTER, LOWER_IS_BETTER, STAGE_COLUMNS
 
-__all__ = ["COLUMNS", "PairPage", "write_report"]
+__all__ = ["COLUMNS", "STAGE_TITLES", "PairPage", "write_report"]
 
 PROTOCOL_MARK = "@"
 
 COLUMNS = {
-    name: column.title for name, column in known_columns().items() if column.shown and PROTOCOL_MARK not in name
-} | {
-    "evaluations": "score evaluations",
-    "unet_calls": "U-Net calls",
-    "peak_memory_mb": "peak memory, MB",
-    "seconds": "seconds",
+    name: column.title
+    for name, column in (known_columns() | COSTS).items()
+    if column.shown and PROTOCOL_MARK not in name
 }
 """The columns that pages show, with their headings; those of published protocols have a table of their own."""
+STAGE_TITLES = {name: column.title for name, column in STAGE_COLUMNS.items()}
+"""Those of the seconds of each stage, which have a table of their own too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +90,7 @@ def write_report(
         columns=columns,
         methods=methods,
         means={method: _row(means.loc[method], means, columns) for method in methods},
+        stages=_stages(table),
         pairs=len(pages),
         protocols=_protocol_rows(records, methods),
         notes=_protocol_notes(records),
@@ -100,6 +100,16 @@ def write_report(
         pages=[(page, _page_rows(page, columns)) for page in pages],
     )
     write_text(folder / "report.html", page)
+
+
+def _stages(table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Seconds a pair by stage, method by method; empty for a table from before they were told apart."""
+    columns = [name for name in STAGE_TITLES if name in table.columns]
+    means = table.groupby("method", sort=False)[columns].mean()
+    return {
+        str(method): {STAGE_TITLES[name].partition(",")[0]: number(means.loc[method, name]) for name in columns}
+        for method in (means.index if columns else ())
+    }
 
 
 def _protocol_rows(records: Sequence[MetricRecord], methods: Sequence[str]) -> list[ProtocolRow]:

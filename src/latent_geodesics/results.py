@@ -11,19 +11,36 @@ from torch import Tensor
 
 from latent_geodesics.methods import EncodedPairs, Morph
 from latent_geodesics.methods.statuses import FAILED
-from latent_geodesics.metrics import PathCurves, known_columns
+from latent_geodesics.metrics import Column, PathCurves, known_columns
+from latent_geodesics.models.stopwatch import DECODING, METRICS, SOLVING, STAGES
 from latent_geodesics.records import Status
 
-__all__ = ["BatchResult", "MethodResult", "PairResult", "broken_pairs", "summarise", "wins"]
+__all__ = ["COSTS", "STAGE_COLUMNS", "BatchResult", "MethodResult", "PairResult", "broken_pairs", "summarise", "wins"]
 
 DESCRIPTIVE = ("pair", "group", "method", "status", "failure")
-LOWER_IS_BETTER = (*(name for name, column in known_columns().items() if column.better == "lower"), "seconds")
+COSTS = {
+    "evaluations": Column(title="score evaluations"),
+    "unet_calls": Column(title="U-Net calls"),
+    "peak_memory_mb": Column(title="peak memory, MB"),
+    "seconds": Column(title="seconds", better="lower"),
+}
+"""What a sequence costs; `seconds` are to find it and to decode it."""
+STAGE_COLUMNS = {f"seconds_{stage}": Column(title=f"{stage}, seconds", shown=False) for stage in STAGES}
+"""Seconds of a pair by stage. Encoding and inversion serve all methods, so each row of a pair has the same share of its
+batch's; an inversion from the cache is what it took to read. Solving and decoding add up to `seconds`. Of metrics, what
+they can share between methods is in the row of the first."""
+LOWER_IS_BETTER = tuple(name for name, column in (known_columns() | COSTS).items() if column.better == "lower")
 HIGHER_IS_BETTER = tuple(name for name, column in known_columns().items() if column.better == "higher")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodResult:
-    """What one method made of some pairs, and how it measured; `failure` says what it raised instead."""
+    """What one method made of some pairs, and how it measured.
+
+    Attributes:
+        failure: What it raised instead.
+        seconds_metrics: Time to measure it, per pair.
+    """
 
     method: str
     pairs: EncodedPairs
@@ -31,6 +48,17 @@ class MethodResult:
     curves: PathCurves | None
     scores: Mapping[str, Float[Tensor, " p"]]
     failure: str | None = None
+    seconds_metrics: float = float("nan")
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds of a pair by stage: the columns `STAGE_COLUMNS`."""
+        found = dict(self.pairs.seconds) | {
+            SOLVING: self.morph.seconds_solving,
+            DECODING: self.morph.seconds_decoding,
+            METRICS: self.seconds_metrics,
+        }
+        return {f"seconds_{stage}": found[stage] for stage in STAGES}
 
     def row(self, index: int) -> dict[str, Any]:
         """The line of `results.csv` for one of the pairs; only a failed one has the column `failure`."""
@@ -46,7 +74,7 @@ class MethodResult:
             "evaluations": int(self.morph.evaluations[index]),
             "unet_calls": self.morph.unet_calls,
             "peak_memory_mb": self.morph.peak_memory_mb,
-        } | numbers | failure  # fmt: skip
+        } | self.stages | numbers | failure  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

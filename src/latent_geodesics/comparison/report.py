@@ -13,7 +13,7 @@ from latent_geodesics.comparison.runs import RunRecord
 from latent_geodesics.comparison.tables import ComparisonTable, compare_runs
 from latent_geodesics.files import write_json, write_text
 from latent_geodesics.pages import Picture, Section, write_page
-from latent_geodesics.report import COLUMNS, PROTOCOL_MARK
+from latent_geodesics.report import COLUMNS, PROTOCOL_MARK, STAGE_TITLES
 
 __all__ = ["write_comparison", "write_protocols", "write_tables"]
 
@@ -52,7 +52,7 @@ def write_tables(
 ) -> ComparisonTable:
     """Writes `comparison.{csv,md,tex}` of the known columns, or of those named, and returns the table."""
     present = {name for run in runs for name in (*run.table.columns, *run.measured["column"])}
-    known = [name for name in COLUMNS if name in present]
+    known = [name for name in (*COLUMNS, *STAGE_TITLES) if name in present]
     return _write_table(folder, "comparison", compare_runs(runs, baseline=baseline, columns=columns or known))
 
 
@@ -137,7 +137,8 @@ def _differences(table: ComparisonTable) -> pd.DataFrame:
                 lines.append(
                     {"method": row.method}
                     | {name: str(row.settings[name]) for name in table.varied}
-                    | {"column": COLUMNS.get(column, column), "difference": found.mean, "from": found.low,
+                    | {"column": (COLUMNS | STAGE_TITLES).get(column, column),
+                       "difference": found.mean, "from": found.low,
                        "to": found.high, "pairs": found.n, "p": difference.p_value}
                 )  # fmt: skip
     return pd.DataFrame(lines)

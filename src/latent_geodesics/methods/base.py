@@ -31,6 +31,8 @@ class Morph:
         evaluations: Points at which the score was evaluated to find the sequence, per pair; 0 for a method that asks
             for no score.
         seconds: Time to find the sequence and to decode it, per pair (the batch's time over its size).
+        seconds_solving: The part of it before the frames were drawn; see `latent_geodesics.methods.cost`. NaN if the
+            method does not tell.
         solution: The path in the latent space, for the methods that have one.
         manifold: What that path lies on.
         unet_calls: Latents sent through the U-Net to find the sequence and to decode it, per pair; NaN if not counted.
@@ -45,6 +47,12 @@ class Morph:
     manifold: Manifold | None = None
     unet_calls: float = float("nan")
     peak_memory_mb: float = float("nan")
+    seconds_solving: float = float("nan")
+
+    @property
+    def seconds_decoding(self) -> float:
+        """The rest of the time: drawing the frames."""
+        return self.seconds - self.seconds_solving
 
 
 class Method(ABC):
@@ -86,16 +94,19 @@ class CurveMethod(TimedMethod):
         """Solves and decodes."""
         meter = Meter(pairs.model)
         solution = self.solution(pairs)
+        meter.solved()
         if timing is None:
             frames = pairs.decode(solution.path, u)
         else:
-            frames = torch.stack([_timed(pairs, solution, row, u, timing) for row in range(len(pairs.batch))])
+            rows = range(len(pairs.batch))
+            frames = torch.stack([_timed(pairs, solution, row, u, timing, meter) for row in rows])
         cost = meter.cost(len(pairs.batch))
         return Morph(
             frames=frames,
             statuses=self.statuses(solution),
             evaluations=solution.stats["evaluations"],
             seconds=cost.seconds,
+            seconds_solving=cost.seconds_solving,
             solution=solution,
             manifold=self.manifold(pairs.problem),
             unet_calls=cost.unet_calls,
@@ -136,13 +147,17 @@ class PairMethod(TimedMethod):
         frames = []
         for row in tqdm(range(count), desc=type(self).__name__, unit="pair", disable=None, leave=False):
             with self.sequence(pairs.restrict([row])) as draw:
-                frames.append(draw(u if timing is None else timing.positions(draw, u)))
+                positions = u if timing is None else timing.positions(draw, u)
+                meter.solved()
+                frames.append(draw(positions))
+                meter.decoded()
         cost = meter.cost(count)
         return Morph(
             frames=torch.stack(frames),
             statuses=(self.status,) * count,
             evaluations=torch.zeros(count),
             seconds=cost.seconds,
+            seconds_solving=cost.seconds_solving,
             unet_calls=cost.unet_calls,
             peak_memory_mb=cost.peak_memory_mb,
         )
@@ -154,11 +169,15 @@ def pair_seed(pair: EncodedPairs, seed: int) -> int:
 
 
 def _timed(
-    pairs: EncodedPairs, solution: Solution, row: int, u: Float[Tensor, " n"], timing: Timing
+    pairs: EncodedPairs, solution: Solution, row: int, u: Float[Tensor, " n"], timing: Timing, meter: Meter
 ) -> Float[Tensor, "n 3 h w"]:
     pair, path = pairs.restrict([row]), solution.path.restrict(torch.tensor([row]))
 
     def draw(positions: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
         return pair.decode(path, positions)[0]
 
-    return draw(timing.positions(draw, u))
+    positions = timing.positions(draw, u)
+    meter.solved()
+    frames = draw(positions)
+    meter.decoded()
+    return frames

@@ -22,6 +22,7 @@ from latent_geodesics.fields import ScoreField
 from latent_geodesics.manifold import Sphere
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
+from latent_geodesics.models.stopwatch import ENCODING, INVERSION, Stopwatch
 from latent_geodesics.path import Path
 from latent_geodesics.records import BoundaryProblem
 
@@ -39,6 +40,8 @@ class EncodedPairs:
         condition_a: The first images' embeddings.
         condition_b: The second images' embeddings.
         density: The density that the geometry is made of, in words.
+        seconds: Each pair's share of the time for `encoding` (autoencoder and text encoder) and for `inversion` (DDIM
+            up, and of texts where that is asked for), which serve every method; NaN where nobody took it.
     """
 
     model: LatentModel
@@ -51,6 +54,7 @@ class EncodedPairs:
     tau: float
     guidance: float
     density: str
+    seconds: Mapping[str, float] = field(default_factory=lambda: {ENCODING: float("nan"), INVERSION: float("nan")})
 
     @property
     def latents_a(self) -> Float[Tensor, "p d"]:
@@ -118,6 +122,7 @@ class PairEncoder:
             density, instead of on (1-u) c_A + u c_B as published. Decoding always uses the latter.
         textual_inversion: Options of `LatentModel.invert_text`; empty: a prompt's embedding is the text encoder's.
         seed: Where the random numbers of textual inversion start.
+        remember: Whether inversions are kept in the model's cache, and taken from there.
     """
 
     model: LatentModel
@@ -128,20 +133,25 @@ class PairEncoder:
     fixed_condition: bool = False
     textual_inversion: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    remember: bool = True
 
     def __post_init__(self) -> None:
         check_levels(tau=self.tau, alpha=self.alpha, guidance=self.guidance)
 
     def encode(self, batch: PairBatch) -> EncodedPairs:
         """Poses the boundary value problem between the two images of each pair."""
+        watch = Stopwatch(self.model.device)
         condition_a = self._condition(batch.images_a, [pair.prompt_a for pair in batch.pairs])
         condition_b = self._condition(batch.images_b, [pair.prompt_b for pair in batch.pairs])
+        watch.lap(INVERSION if self.textual_inversion else ENCODING)
         x_a, x_b = self.model.encode(
             torch.cat([batch.images_a, batch.images_b]),
             condition=torch.cat([condition_a, condition_b]),
             tau=self.tau,
-            remember=True,
+            remember=self.remember,
+            watch=watch,
         ).chunk(2)
+        watch.lap(INVERSION)
         norms_a, norms_b = x_a.norm(dim=-1), x_b.norm(dim=-1)
         radius = (norms_a + norms_b) / 2
         problem = BoundaryProblem(
@@ -162,6 +172,7 @@ class PairEncoder:
             tau=self.tau,
             guidance=self.guidance,
             density=self.score.density,
+            seconds={stage: watch.seconds.get(stage, 0.0) / len(batch) for stage in (ENCODING, INVERSION)},
         )
 
     def _condition(self, images: Float[Tensor, "p 3 h w"], prompts: list[str]) -> Float[Tensor, "p l c"]:

@@ -4,7 +4,6 @@
 path goes through: what is left of the truth then is the least error that a method can have.
 """
 
-import time
 from abc import abstractmethod
 
 import torch
@@ -15,6 +14,7 @@ from latent_geodesics.errors import UserError
 from latent_geodesics.methods.base import Method, Morph
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.statuses import CLOSED_FORM
+from latent_geodesics.models.stopwatch import DECODING, SOLVING, Stopwatch
 
 __all__ = ["AutoencodedTruth", "CrossFade", "InvertedTruth", "TrueFrames"]
 
@@ -23,25 +23,27 @@ class _Reference(Method):
     """A method that makes its frames without a path."""
 
     @abstractmethod
-    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
-        """The frames at the positions u."""
+    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"], watch: Stopwatch) -> Float[Tensor, "p n 3 h w"]:
+        """The frames at the positions u; the watch is told when there is no more to do than to draw them."""
 
     def morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Morph:
         """The frames, with what they took."""
-        started = time.perf_counter()
-        frames = self.frames(pairs, u)
+        watch = Stopwatch(pairs.model.device)
+        frames = self.frames(pairs, u, watch)
+        watch.lap(DECODING)
         return Morph(
             frames=frames,
             statuses=(CLOSED_FORM,) * len(frames),
             evaluations=torch.zeros(len(frames)),
-            seconds=(time.perf_counter() - started) / len(frames),
+            seconds=sum(watch.seconds.values()) / len(frames),
+            seconds_solving=watch.seconds.get(SOLVING, 0.0) / len(frames),
         )
 
 
 class CrossFade(_Reference):
     """`(1 - u) A + u B` in pixels: both ends fade into one another and nothing moves."""
 
-    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"], watch: Stopwatch) -> Float[Tensor, "p n 3 h w"]:
         """The mixed images."""
         first, second = pairs.batch.images_a[:, None], pairs.batch.images_b[:, None]
         return torch.lerp(first, second, u.to(first)[:, None, None, None])
@@ -50,7 +52,7 @@ class CrossFade(_Reference):
 class TrueFrames(_Reference):
     """The true frames themselves: what is left is the error of the measurement."""
 
-    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"], watch: Stopwatch) -> Float[Tensor, "p n 3 h w"]:
         """The true frames at the positions u."""
         return torch.stack([_truth(pairs, row, len(u)) for row in range(len(pairs.batch))])
 
@@ -58,24 +60,26 @@ class TrueFrames(_Reference):
 class AutoencodedTruth(TrueFrames):
     """The true frames through the model's autoencoder and back."""
 
-    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"], watch: Stopwatch) -> Float[Tensor, "p n 3 h w"]:
         """The true frames as the autoencoder makes them again."""
-        truth = super().frames(pairs, u)
-        images = truth.flatten(0, 1)
-        return pairs.model.decode(pairs.model.encode(images, tau=0.0), tau=0.0).view(truth.shape)
+        truth = super().frames(pairs, u, watch)
+        clean = pairs.model.encode(truth.flatten(0, 1), tau=0.0)
+        watch.lap(SOLVING)
+        return pairs.model.decode(clean, tau=0.0).view(truth.shape)
 
 
 class InvertedTruth(TrueFrames):
     """The true frames, inverted to the noise level of the paths and decoded from there under the same condition."""
 
-    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+    def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"], watch: Stopwatch) -> Float[Tensor, "p n 3 h w"]:
         """The true frames as inversion and decoding make them again."""
-        truth = super().frames(pairs, u)
+        truth = super().frames(pairs, u, watch)
         mixed = torch.lerp(
             pairs.condition_a[:, None], pairs.condition_b[:, None], u.to(pairs.condition_a)[:, None, None]
         )
         condition = mixed.flatten(0, 1)
         x = pairs.model.encode(truth.flatten(0, 1), condition=condition, tau=pairs.tau)
+        watch.lap(SOLVING)
         images = pairs.model.decode(x, condition=condition, tau=pairs.tau, guidance=pairs.guidance)
         return images.view(truth.shape)
 

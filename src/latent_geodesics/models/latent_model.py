@@ -36,6 +36,7 @@ from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 from latent_geodesics.models.precision import NOMINAL_ERROR, Precision
 from latent_geodesics.models.scores import Conditional, Score, check_guidance
+from latent_geodesics.models.stopwatch import ENCODING, Stopwatch
 from latent_geodesics.models.tensor_cache import TensorCache, content_key
 from latent_geodesics.models.textual_inversion import Subject, TextInversion
 
@@ -204,6 +205,7 @@ class LatentModel:
         guidance: float = 1.0,
         negative: Float[Tensor, "p l c"] | None = None,
         remember: bool = False,
+        watch: Stopwatch | None = None,
     ) -> Float[Tensor, "p d"]:
         """The latents of images at a noise level.
 
@@ -215,11 +217,12 @@ class LatentModel:
             negative: embedding that guidance moves away from; None is the empty prompt.
             remember: whether to keep the latents in the cache folder, and to take them from there; not while the
                 network is changed.
+            watch: told when the autoencoder is done; what comes after is for the caller to end.
         """
         level = self.schedule.level(tau)
         setting = self._guidance(len(images), condition, guidance, negative)
         if not remember or not self._cache.keeps:
-            return self._inverted(images, level, setting)
+            return self._inverted(images, level, setting, watch)
         settings = (
             self.fingerprint,
             len(self.schedule.times),
@@ -237,13 +240,17 @@ class LatentModel:
         if len(found) == len(keys):
             return torch.stack(found).to(self.device)
         # All of them, even if one alone is missing: by rounding, a row's latents depend on the rows beside it.
-        latents = self._inverted(images, level, setting)
+        latents = self._inverted(images, level, setting, watch)
         self._cache.store(dict(zip(keys, latents, strict=True)))
         return latents
 
     @torch.no_grad()
-    def _inverted(self, images: Float[Tensor, "p 3 h w"], level: int, setting: Guidance) -> Float[Tensor, "p d"]:
+    def _inverted(
+        self, images: Float[Tensor, "p 3 h w"], level: int, setting: Guidance, watch: Stopwatch | None
+    ) -> Float[Tensor, "p d"]:
         clean = self._codec.encode(images)
+        if watch is not None:
+            watch.lap(ENCODING)
         # With a network in bfloat16 latents would be off by three hundredths.
         network = self._ladder.finer if self._ladder.error > COARSE_ERROR else self.network
 

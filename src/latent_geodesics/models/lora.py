@@ -4,12 +4,14 @@ An adapter adds `w (alpha/r) B A x` to a linear layer's output `W x`, with A and
 differ from row to row of a batch, so that every frame of a sequence has a blend of its own. Several adapters add up:
 with weights 1-w and w the change of the layer moves linearly from the one to the other.
 
-peft does the work; on leaving the context the layers are the model's own again, the very same objects.
+peft does the work; on leaving the context the layers are the model's own again, the very same objects. The factors are
+float32 on a network of any precision, so that they can be fitted; the sum is rounded to the precision of `W x`.
 
 References:
     Hu et al. 2021, arXiv 2106.09685.
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +27,25 @@ from latent_geodesics.errors import UserError
 __all__ = ["Loras"]
 
 _PROJECTIONS = ("to_q", "to_k", "to_v")
+
+
+class _RowWeights:
+    """A weight of every row, for outputs of however many axes: of attention, of convolutions, of the time's embedding.
+
+    peft multiplies a scale by alpha, divides it by r, and multiplies a layer's output by what comes of it.
+    """
+
+    def __init__(self, weights: Float[Tensor, " n"]) -> None:
+        self._weights = weights
+
+    def __mul__(self, number: float) -> "_RowWeights":
+        return _RowWeights(self._weights * number)
+
+    def __truediv__(self, number: float) -> "_RowWeights":
+        return _RowWeights(self._weights / number)
+
+    def __rmul__(self, output: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        return output * self._weights.to(output).view(-1, *[1] * (output.ndim - 1))
 
 
 class Loras:
@@ -65,8 +86,9 @@ class Loras:
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=self._targets())
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
-            torch.manual_seed(seed)
             inject_adapter_in_model(config, self._unet, adapter_name=name)
+            torch.manual_seed(seed)
+            self._start(name, rank)
 
     def load(self, name: str, source: str | Path) -> None:
         """Adds the adapter of a file, or of a folder that holds one, in any of the formats that diffusers reads.
@@ -82,10 +104,11 @@ class Loras:
             if not any(key.startswith("unet.") for key in state):
                 state = {f"unet.{key}": value for key, value in state.items()}
             StableDiffusionPipeline.load_lora_into_unet(state, alphas, self._unet, adapter_name=name)
+            self._fill(name, state)
         except (ValueError, RuntimeError, KeyError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"the adapter {source} does not fit the model ({first}); take one made for it") from error
-        if not any(name in layer.lora_A for layer in self._layers().values()):
+        if not self._having(name):
             raise UserError(f"the adapter {source} has no weights for the U-Net; take another file")
 
     def weigh(self, weights: Mapping[str, float | Float[Tensor, " n"]], *, train: bool = False) -> None:
@@ -100,12 +123,39 @@ class Loras:
             layer.set_adapter(present, inference_mode=not train)
             for name in present:
                 weight = weights[name]
-                layer.set_scale(name, weight[:, None, None] if isinstance(weight, Tensor) else weight)
+                layer.set_scale(name, _RowWeights(weight) if isinstance(weight, Tensor) else weight)
 
     def parameters(self, name: str) -> Sequence[torch.nn.Parameter]:
         """The factors of an adapter, in the order of the layers."""
         factors = ((layer.lora_A[name], layer.lora_B[name]) for layer in self._layers().values())
         return [parameter for pair in factors for factor in pair for parameter in factor.parameters()]
+
+    def _start(self, name: str, rank: int) -> None:
+        """Draws an adapter's factors in float32, as peft does before it rounds them to the network's precision."""
+        for layer in self._having(name):
+            down = torch.nn.Linear(layer.in_features, rank, bias=False)
+            up = torch.nn.Linear(rank, layer.out_features, bias=False)  # draws too
+            torch.nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
+            torch.nn.init.zeros_(up.weight)
+            layer.lora_A[name] = down.to(layer.weight.device)
+            layer.lora_B[name] = up.to(layer.weight.device)
+
+    def _fill(self, name: str, state: Mapping[str, Tensor]) -> None:
+        """Gives an adapter the numbers of its file in float32; loading rounded them to the network's precision."""
+        from diffusers.utils import convert_unet_state_dict_to_peft
+        from peft import set_peft_model_state_dict
+
+        for layer in self._having(name):
+            layer.lora_A[name].float()
+            layer.lora_B[name].float()
+        own = {key.removeprefix("unet."): value for key, value in state.items() if key.startswith("unet.")}
+        if not any("lora_A" in key for key in own):
+            own = convert_unet_state_dict_to_peft(own)
+        set_peft_model_state_dict(self._unet, own, name)
+
+    def _having(self, name: str) -> list[Any]:
+        """The layers that have an adapter of that name."""
+        return [layer for layer in self._layers().values() if name in layer.lora_A]
 
     def _layers(self) -> dict[str, Any]:
         from peft.tuners.tuners_utils import BaseTunerLayer

@@ -4,7 +4,7 @@ Minimise over an adapter's factors, for images with clean latents z and embeddin
 
     E_{image, t ~ U{0..T-1}, eps ~ N(0, I)}  mean (out(x_t, t, c) - target)^2,      x_t = sqrt(abar_t) z + sigma_t eps,
 
-with AdamW.
+with AdamW, the factors being float32 whatever the network computes in (`fitting`).
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.models.fitting import Fit, NoisyDraws
 from latent_geodesics.models.lora import Loras
 from latent_geodesics.models.network import Denoiser
 
@@ -64,35 +64,27 @@ class LoraTraining:
             latents: clean latents of the images; every draw takes one of them at random.
             conditions: embedding of each.
             seed: seed of the factors and of the draws.
+
+        Raises:
+            UserError: when the fit does not stay finite; the sentence tells a learning rate from a precision.
         """
         loras.add(name, rank=self.rank, seed=seed)
         loras.weigh({name: 1.0}, train=True)
         rng = torch.Generator().manual_seed(seed)
-        parameters = list(loras.parameters(name))
         with torch.inference_mode(False), torch.enable_grad():
             latents, conditions = latents.clone(), conditions.clone()
-            optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate)
-            for _ in tqdm(range(self.steps), desc=f"LoRA {name}", disable=None, leave=False):
-                loss = self._loss(network, latents, conditions, rng)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-        if not all(bool(parameter.isfinite().all()) for parameter in parameters):
-            raise UserError("fitting a LoRA diverged; lower its learning_rate, or load the model with dtype=float32")
-        loras.weigh({name: 1.0})
 
-    def _loss(
-        self,
-        network: Denoiser,
-        latents: Float[Tensor, "m d"],
-        conditions: Float[Tensor, "m l c"],
-        rng: torch.Generator,
-    ) -> Float[Tensor, ""]:
-        """The error of one batch, summed: AdamW does not mind the scale, and half precision would lose the mean's."""
-        schedule, size = network.schedule, (self.batch_size,)
-        which = torch.randint(len(latents), size, generator=rng).to(latents.device)
-        t = torch.randint(schedule.training_times, size, generator=rng).to(latents.device)
-        x0 = latents[which]
-        noise = torch.randn(*x0.shape, generator=rng).to(x0)
-        output = network.output(schedule.diffuse(x0, noise, t), t, conditions[which])
-        return (output - schedule.target(x0, noise, t)).square().sum()
+            def draw() -> NoisyDraws:
+                return NoisyDraws.sample(latents, self.batch_size, times=network.schedule.training_times, rng=rng)
+
+            def losses(draws: NoisyDraws) -> Float[Tensor, " 1"]:
+                return draws.errors(network, conditions[draws.which]).sum()[None]
+
+            def without(draws: NoisyDraws) -> Float[Tensor, " 1"]:
+                loras.weigh({})
+                return losses(draws)
+
+            Fit(name=f"fitting the LoRA '{name}'", steps=self.steps, learning_rate=self.learning_rate).run(
+                [loras.parameters(name)], network=network, draw=draw, losses=losses, without=without
+            )
+        loras.weigh({name: 1.0})

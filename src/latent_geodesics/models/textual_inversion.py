@@ -4,9 +4,9 @@ For an image with clean latent `z` minimise over the whole embedding c (not a ne
 
     E_{t ~ U{0..T-1}, eps ~ N(0, I)}  mean (out(x_t, t, c) - target)^2,      x_t = sqrt(abar_t) z + sigma_t eps,
 
-starting from the embedding of the image's prompt, with AdamW. Images do not interact: AdamW works element by element,
-the loss is a sum over images, and each image draws from its own generator, so its result does not depend on its
-batch. Several images may share one embedding; every draw then picks one of them at random.
+starting from the embedding of the image's prompt, with AdamW in float32 whatever the network computes in (`fitting`).
+Images do not interact: each has a loss and an embedding of its own and draws from its own generator, so its result
+does not depend on its batch. Several images may share one embedding; every draw then picks one of them at random.
 
 References:
     Gal et al. 2022, arXiv 2208.01618; Yu et al. 2025, arXiv 2504.06675 (the whole embedding, 500 steps of 0.005,
@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models.chunking import Chunker
+from latent_geodesics.models.fitting import Fit, NoisyDraws
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.tensor_cache import TensorCache, content_key
 
@@ -91,7 +91,8 @@ class TextInversion:
         for index, embedding in zip(missing, self._invert(network, [subjects[i] for i in missing], seed), strict=True):
             cache.store({keys[index]: embedding})
             results[index] = embedding.cpu()
-        return torch.stack([result for result in results if result is not None]).to(subjects[0].initial)
+        found = torch.stack([result for result in results if result is not None])
+        return found.to(subjects[0].initial.device, torch.float32)
 
     def _invert(self, network: Denoiser, subjects: Sequence[Subject], seed: int) -> Sequence[Float[Tensor, "l c"]]:
         """The embeddings of subjects with equally many images, as many at once as fit."""
@@ -115,39 +116,35 @@ class TextInversion:
         initial: Float[Tensor, "g l c"],
         seeds: Sequence[int],
     ) -> Float[Tensor, "g l c"]:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         with torch.inference_mode(False), torch.enable_grad():
-            embedding = torch.nn.Parameter(initial.detach().clone())
-            optimizer = torch.optim.AdamW([embedding], lr=self.learning_rate, weight_decay=self.weight_decay)
-            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-            hide = None if self.progress is None else not self.progress
-            for _ in tqdm(range(self.steps), desc="text inversion", disable=hide, leave=False):
-                embedding.grad = self._gradient(network, groups, embedding, generators)
-                optimizer.step()
-        return embedding.detach()
+            initial = initial.detach().float().clone()
+            embeddings = [torch.nn.Parameter(start.clone()) for start in initial]
 
-    def _gradient(
-        self,
-        network: Denoiser,
-        groups: Float[Tensor, "g m d"],
-        embedding: Float[Tensor, "g l c"],
-        generators: Sequence[torch.Generator],
-    ) -> Float[Tensor, "g l c"]:
-        schedule = network.schedule
-        draws = [self._draw(group, schedule.training_times, rng) for group, rng in zip(groups, generators, strict=True)]
-        x0, t, noise = (torch.cat(parts) for parts in zip(*draws, strict=True))
-        condition = embedding.repeat_interleave(self.batch_size, dim=0)
-        error = network.output(schedule.diffuse(x0, noise, t), t, condition) - schedule.target(x0, noise, t)
-        # The sum, not the mean, goes backwards: in half precision the mean's gradients would underflow.
-        (gradient,) = torch.autograd.grad(error.square().sum(), embedding)
-        if not gradient.isfinite().all():
-            raise UserError("text inversion met a gradient that is not finite; load the model with dtype=float32")
-        return gradient / (self.batch_size * x0.shape[-1])
+            def draw() -> NoisyDraws:
+                times = network.schedule.training_times
+                drawn = [
+                    NoisyDraws.sample(group, self.batch_size, times=times, rng=rng)
+                    for group, rng in zip(groups, generators, strict=True)
+                ]
+                return NoisyDraws.join(drawn)
 
-    def _draw(
-        self, group: Float[Tensor, "m d"], times: int, rng: torch.Generator
-    ) -> tuple[Float[Tensor, "b d"], Int[Tensor, " b"], Float[Tensor, "b d"]]:
-        size = (self.batch_size,)
-        which = torch.randint(len(group), size, generator=rng)
-        t = torch.randint(times, size, generator=rng)
-        noise = torch.randn(*size, group.shape[-1], generator=rng)
-        return group[which.to(group.device)], t.to(group.device), noise.to(group)
+            def errors(draws: NoisyDraws, embedding: Float[Tensor, "g l c"]) -> Float[Tensor, " g"]:
+                condition = embedding.repeat_interleave(self.batch_size, dim=0)
+                return draws.errors(network, condition).view(len(groups), -1).sum(-1)
+
+            Fit(
+                name="textual inversion",
+                steps=self.steps,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                progress=self.progress,
+            ).run(
+                [[embedding] for embedding in embeddings],
+                network=network,
+                draw=draw,
+                losses=lambda draws: errors(draws, torch.stack(embeddings)),
+                without=lambda draws: errors(draws, initial),
+                divisor=self.batch_size * groups.shape[-1],
+            )
+        return torch.stack(embeddings).detach()

@@ -17,7 +17,7 @@ from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.callbacks import RunFolder
 from latent_geodesics.data import Batches, ImagePair, NumberedBatch, PairBatch, PairData, in_batches, read_batch
 from latent_geodesics.errors import UserError
-from latent_geodesics.methods import EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
+from latent_geodesics.methods import Attempt, EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
 from latent_geodesics.metrics import (
     MeasuredMorph,
     Memory,
@@ -30,6 +30,7 @@ from latent_geodesics.metrics import (
     path_curves,
 )
 from latent_geodesics.models import LatentModel
+from latent_geodesics.models.stopwatch import METRICS, Stopwatch
 from latent_geodesics.results import BatchResult, MethodResult
 from latent_geodesics.runner import Run
 
@@ -68,26 +69,31 @@ class InterpolationModule(BatchModule):
             with self.alone:
                 attempts = attempt(name, method, pairs, self.u)
             for part in attempts:
-                measured = MeasuredMorph(
-                    pairs=part.pairs,
-                    morph=part.morph,
-                    u=self.u,
-                    curves=self._curves(part.pairs, part.morph),
-                    shared=shared if part.pairs is pairs else Memory(),
-                )
-                scores = self.panels[name].score(measured)
-                results.append(
-                    MethodResult(
-                        method=name,
-                        pairs=part.pairs,
-                        morph=part.morph,
-                        curves=measured.curves,
-                        scores=scores,
-                        failure=part.failure,
-                    )
-                )
+                results.append(self._measure(name, part, shared if part.pairs is pairs else Memory()))
         states = {name: panel.states for name, panel in self.panels.items()}
         return BatchResult(number=batch.number, pairs=pairs, u=self.u, methods=tuple(results), states=states)
+
+    def _measure(self, name: str, part: Attempt, shared: Memory) -> MethodResult:
+        """What a method made of some pairs, with its scores; `shared` is what metrics need not compute again."""
+        watch = Stopwatch(part.pairs.model.device)
+        measured = MeasuredMorph(
+            pairs=part.pairs,
+            morph=part.morph,
+            u=self.u,
+            curves=self._curves(part.pairs, part.morph),
+            shared=shared,
+        )
+        scores = self.panels[name].score(measured)
+        watch.lap(METRICS)
+        return MethodResult(
+            method=name,
+            pairs=part.pairs,
+            morph=part.morph,
+            curves=measured.curves,
+            scores=scores,
+            failure=part.failure,
+            seconds_metrics=watch.seconds[METRICS] / len(part.pairs.batch),
+        )
 
     def records(
         self, states: Iterable[Mapping[str, Mapping[str, Mapping[str, Any]]]], facts: RunFacts, *, seed: int

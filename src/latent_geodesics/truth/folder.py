@@ -1,7 +1,7 @@
 """Lightning callback: writes a run against the truth, pair by pair, while the run goes on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
 from latent_geodesics.metrics import FrameMetric, MeasuredMorph
 from latent_geodesics.metrics.measured import true_frames
+from latent_geodesics.models.stopwatch import METRICS, Stopwatch
 from latent_geodesics.results import BatchResult, MethodResult, broken_pairs
 from latent_geodesics.runner import Run
 from latent_geodesics.strips import save_animation, save_strip
@@ -136,15 +137,20 @@ class TruthFolder(BatchWriter):
 
     def _measure(self, result: BatchResult, method: MethodResult) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """A row for each pair, and one for each of its frames."""
+        watch = Stopwatch(method.pairs.model.device)
         measured = MeasuredMorph(pairs=method.pairs, morph=method.morph, u=result.u, curves=method.curves)
         found: dict[str, Tensor] = {}
         for metric in self.metrics.values():
             found |= metric.per_frame(measured)
+        watch.lap(METRICS)
+        spent = method.seconds_metrics + watch.seconds[METRICS] / len(method.pairs.batch)
+        method = replace(method, seconds_metrics=spent)
         costs: list[dict[str, Any]] = []
         frames: list[dict[str, Any]] = []
         for row, pair in enumerate(method.pairs.batch.pairs):
             named = {"pair": pair.id, "group": pair.group, "method": method.method}
             cost = {"status": method.morph.statuses[row], "seconds": method.morph.seconds}
+            cost |= method.stages
             cost |= {} if method.failure is None else {"failure": method.failure}
             costs.append(named | cost | {"evaluations": int(method.morph.evaluations[row])})
             frames += [
