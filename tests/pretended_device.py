@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 __all__ = ["Counts", "OnDevice", "counting", "pretended_device"]
@@ -219,7 +218,8 @@ def _perform(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if not BACKEND.available:
         raise RuntimeError("the pretended device is used outside of pretended_device()")
     name = func.overloadpacket.__name__
-    tensors = [item for item in pytree.tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
+    tensors: list[torch.Tensor] = []
+    values, named = _values(args, tensors), _values(kwargs, tensors)
     ours = {id(item.held): item for item in tensors if isinstance(item, OnDevice)}
     theirs = [item for item in tensors if not isinstance(item, OnDevice)]
     asked = kwargs.get("device")
@@ -235,19 +235,27 @@ def _perform(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         raise RuntimeError(f"cannot pin '{NAME}' memory")
     _count(name, args, ours, theirs, to_device)
     if asked is not None:
-        kwargs = kwargs | {"device": torch.device("cpu")}
-    result = func(*pytree.tree_map(_values, args), **pytree.tree_map(_values, kwargs))
+        named["device"] = torch.device("cpu")
+    result = func(*values, **named)
     if name == "_local_scalar_dense" or not to_device:
         return result
-    untouched = {id(item) for item in theirs}
-    return pytree.tree_map(lambda item: _wrapped(item, ours, untouched), result)
+    return _wrapped(result, ours, {id(item) for item in theirs})
 
 
-def _values(item: Any) -> Any:
-    return item.held if isinstance(item, OnDevice) else item
+def _values(item: Any, tensors: list[torch.Tensor]) -> Any:
+    """Arguments with the values in place of the wrappers; the tensors among them are added to the list."""
+    if isinstance(item, torch.Tensor):
+        tensors.append(item)
+        return item.held if isinstance(item, OnDevice) else item
+    if isinstance(item, dict):
+        return {name: _values(value, tensors) for name, value in item.items()}
+    return [_values(value, tensors) for value in item] if isinstance(item, list | tuple) else item
 
 
 def _wrapped(item: Any, ours: dict[int, OnDevice], untouched: set[int]) -> Any:
+    """A result with wrappers in place of the values; an operation in place gives the wrapper that it was given."""
+    if isinstance(item, list | tuple):
+        return type(item)(_wrapped(value, ours, untouched) for value in item)
     if not isinstance(item, torch.Tensor) or isinstance(item, OnDevice) or id(item) in untouched:
         return item
     if id(item) not in ours:
