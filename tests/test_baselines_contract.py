@@ -28,16 +28,19 @@ def pairs(gentle):
     return encoded_pairs(gentle)
 
 
-@pytest.fixture(scope="module")
-def configured(gentle, tmp_path_factory):
+def configured_methods(adapter):
     """The settings of every method, as a run composes them, with short trainings."""
-    adapter = save_adapter(gentle, tmp_path_factory.mktemp("adapter"))
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose("config", overrides=[f"method=[{','.join(NAMES)}]"])
     config.methods.smooth_diffusion.weights = str(adapter)
     settings = OmegaConf.to_container(config.methods, resolve=True)
     _shorten(settings)
     return settings
+
+
+@pytest.fixture(scope="module")
+def configured(gentle, tmp_path_factory):
+    return configured_methods(save_adapter(gentle, tmp_path_factory.mktemp("adapter")))
 
 
 def _shorten(node):
