@@ -63,7 +63,7 @@ class _Backend:
         return True
 
     def device_count(self) -> int:
-        return 1
+        return int(self.available)
 
     def current_device(self) -> int:
         return 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from baselines import TAU, encoded_pairs, positions, save_adapter
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -15,8 +16,12 @@ from tiny_model import pictures
 
 from latent_geodesics.data.starts import Start
 from latent_geodesics.methods.departure import Departure, Setting, encode_images
-from latent_geodesics.metrics import MetricPanel, RunFacts
+from latent_geodesics.metrics import MetricPanel, RunFacts, topiq
+from latent_geodesics.metrics import networks as networks_module
+from latent_geodesics.metrics.features import Inception
+from latent_geodesics.metrics.networks import Lpips, build_lpips
 from latent_geodesics.models import Conditional, load_model
+from latent_geodesics.models.weights import WeightsRegistry
 
 CONF = Path(__file__).parents[1] / "conf"
 FACTS = RunFacts(pairs=12, with_truth=6, frames=5, image_size=(SIDE, SIDE))
@@ -74,7 +79,9 @@ def close(there, here):
 def test_every_score(models, name):
     answers = []
     for model in models:
-        score = instantiate(OmegaConf.create({"seed": 0, "score": OmegaConf.load(CONF / "score" / f"{name}.yaml")}).score)
+        score = instantiate(
+            OmegaConf.create({"seed": 0, "score": OmegaConf.load(CONF / "score" / f"{name}.yaml")}).score
+        )
         ends = [model.condition(words) for words in (["a red cube", "a"], ["a sphere", "blue"])]
         field = model.field(condition0=ends[0], condition1=ends[1], tau=TAU, score=score)
         x = torch.randn(2, 3, model.dimension, generator=torch.Generator().manual_seed(0)).to(model.device)
@@ -122,21 +129,43 @@ def wide_models(tiny_model_folder, device):
     ]
 
 
-@pytest.mark.parametrize("option", options("metrics"))
-def test_every_metric(wide_models, option, monkeypatch):
+@pytest.fixture(scope="module")
+def stand_ins():
+    """Networks of the right shape with random weights, for the metrics whose weight files are not here."""
+
+    class Features(torch.nn.Module):
+        def forward(self, *images):
+            return (torch.stack([image.float().std((-1, -2)) for image in images]).sum(0),)
+
+    class Quality(Features):
+        def forward(self, *images):
+            return super().forward(*images)[0].mean(-1)
+
+    state = torchvision.models.squeezenet1_1(weights=None).state_dict()
+    return build_lpips("squeeze", state), Features(), Quality()
+
+
+@pytest.fixture
+def networks(stand_ins, monkeypatch, tmp_path):
+    perceptual, features, quality = stand_ins
+    (tmp_path / "weights").write_bytes(b"none")
     monkeypatch.chdir(CONF.parent)
+    monkeypatch.setattr(Lpips, "network", perceptual)
+    monkeypatch.setattr(Inception, "network", features)
+    monkeypatch.setattr(topiq, "_loaded", lambda name, file: quality)
+    monkeypatch.setattr(WeightsRegistry, "take", lambda self, name: tmp_path / "weights")
+    monkeypatch.setattr(networks_module, "_heads", lambda variant: tmp_path / "weights")
+
+
+@pytest.mark.parametrize("option", options("metrics"))
+def test_every_metric(wide_models, option, networks):
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose("config", overrides=[f"metrics={option}"])
-    metrics = {
-        name: metric
-        for name, metric in instantiate(config.metrics, _convert_="all").items()
-        if all(needed.registry.problem(needed.file) is None for needed in metric.requirements)
-    }
-    if not metrics:
-        pytest.skip("its weight files are not here")
     panels = []
     for model in wide_models:
-        panel = MetricPanel(method="some", metrics=metrics)
-        panel.score(measured(sequences(2).to(model.device), images=sequences(2)[:, [0, -1]], model=model))
+        panel = MetricPanel(method="some", metrics=instantiate(config.metrics, _convert_="all"))
+        frames = sequences(2).to(model.device)
+        panel.score(measured(frames, images=sequences(2)[:, [0, -1]], model=model))
         panels.append({record.column: record.value for record in panel.records(FACTS, seed=0)})
     assert panels[0] == pytest.approx(panels[1], rel=1e-3, abs=1e-5, nan_ok=True)
+    assert any(value == value for value in panels[0].values())
