@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import AcceleratorRegistry
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from latent_geodesics.config import Settings, is_part_of_a_sweep, leads, settle
 from latent_geodesics.environment import describe_environment
