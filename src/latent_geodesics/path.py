@@ -9,7 +9,7 @@ Where things live, here and everywhere:
 - what has a row for a pair or a point (points, velocities, scores, masks, numbers of pairs, weights, the state of a
   solver and its statistics) lives where the points of the problem do;
 - what is known without a pair (positions `u`, nodes, quadrature rules, matrices of splines) is float64 on the CPU, and
-  is brought to the points where the two meet, as in `u.to(x)`. Positions and numbers of pairs are taken from any device;
+  is brought to the points where the two meet, as in `u.to(x)`; positions and numbers of pairs are taken from anywhere;
 - random numbers are drawn on the CPU, from a seed, and then moved, so that they are the same on every device;
 - what is written to files goes to the CPU when it is written.
 """

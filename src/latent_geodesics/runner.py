@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from latent_geodesics.config import Settings, is_part_of_a_sweep, leads, settle
