@@ -86,9 +86,10 @@ class ControlPointDescent(BoundarySolver):
             pairs = ledger.open_pairs()
             if not len(pairs):
                 break
-            levels = descent.level[pairs]
-            for level in sorted(set(levels.tolist())):
-                descent.iterate(pairs[levels == level], level, iteration)
+            levels = descent.level[pairs].tolist()
+            for level in sorted(set(levels)):
+                rows = [row for row, of_row in enumerate(levels) if of_row == level]
+                descent.iterate(pairs if len(rows) == len(pairs) else pairs[rows], level, iteration)
         descent.end(ledger.open_pairs())
         return ledger.solution(descent.path)
 
@@ -115,28 +116,32 @@ class _Descent:
     def iterate(self, pairs: Int[Tensor, " a"], level: int, iteration: int) -> None:
         """One iteration of pairs that are all at the same level."""
         count = 2**level - 1
-        affordable = self._ledger.affords(pairs, count)
-        self.end(pairs[~affordable])
-        pairs = pairs[affordable]
+        affordable = self._ledger.affords(pairs, count).nonzero().flatten()
+        if len(affordable) < len(pairs):
+            self.end(_others(pairs, affordable))
+            pairs = pairs[affordable]
         if not len(pairs):
             return
         seen = self._look(pairs, level)
-        finite = torch.isfinite(seen.score).flatten(1).all(1)
-        self._give_up(pairs[~finite])
-        if not bool(finite.any()):
+        finite = torch.isfinite(seen.score).flatten(1).all(1).nonzero().flatten()
+        if len(finite) < len(pairs):
+            self._give_up(_others(pairs, finite))
+            pairs, seen = pairs[finite], seen.restrict(finite)
+        if not len(pairs):
             return
-        pairs, seen = pairs[finite], seen.restrict(finite.nonzero().flatten())
         skipped = seen.curvature_outweighs() & self._solver.skip_rule
         rate = self._solver.rate(iteration, count)
         self._note(pairs, seen, torch.where(skipped, 0.0, rate))
         moving = (~skipped).nonzero().flatten()
         self._move(pairs[moving], seen.restrict(moving), rate)
         due = skipped | (iteration + 1 >= self._solver.level_iterations * level)
-        self.level[pairs[due]] += 1
+        self.level[pairs] += due.to(self.level)
         self.end(pairs[self.level[pairs] > self._solver.levels])
 
     def end(self, pairs: Int[Tensor, " a"]) -> None:
         """Close pairs with a status that says whether they got there."""
+        if not len(pairs):
+            return
         converged = self._ledger.residual[pairs] <= self._solver.tolerance * self._pull[pairs]
         converged = converged & (self.level[pairs] >= self._solver.levels)
         self._ledger.close(pairs[converged], Status.CONVERGED)
@@ -208,3 +213,10 @@ class _Sight:
         steps = (rate[:, 1:] + rate[:, :-1]) / 2 * width
         log_density = torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
         return torch.trapezoid((-alpha * log_density.double()).exp() * speed, dx=width, dim=-1).to(speed)
+
+
+def _others(pairs: Int[Tensor, " a"], rows: Int[Tensor, " m"]) -> Int[Tensor, " b"]:
+    """The pairs that do not stand in these rows."""
+    left = torch.ones_like(pairs, dtype=torch.bool)
+    left[rows] = False
+    return pairs[left]
