@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from tiny_model import SIDE, pictures
 
 from latent_geodesics.data import PairBatch
@@ -11,6 +13,9 @@ from latent_geodesics.methods import EncodedPairs, PairEncoder
 from latent_geodesics.models import Conditional, LatentModel, load_model
 from latent_geodesics.models.lora import Loras
 
+CONF = Path(__file__).parents[1] / "conf"
+NAMES = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
+QUICK = {"_target_": "latent_geodesics.models.lora_training.LoraTraining", "rank": 2, "steps": 3}
 TAU = 0.6
 FRAMES = 5
 
@@ -65,3 +70,25 @@ def save_adapter(model: LatentModel, folder: Path) -> Path:
         state = get_peft_model_state_dict(model.network.unet, adapter_name="a")
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=state)
     return folder
+
+
+def configured_methods(adapter):
+    """The settings of every method, as a run composes them, with short trainings."""
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose("config", overrides=[f"method=[{','.join(NAMES)}]"])
+    config.methods.smooth_diffusion.weights = str(adapter)
+    settings = OmegaConf.to_container(config.methods, resolve=True)
+    _shorten(settings)
+    return settings
+
+
+def _shorten(node):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            _shorten(value)
+        elif key in ("steps", "embedding_steps", "max_iterations"):
+            node[key] = min(value, 3)
+    if str(node.get("_target_")).endswith(("DiffMorpher", "Impus")):
+        node.setdefault("lora", QUICK)
+    if str(node.get("_target_")).endswith("Impus"):
+        node["embedding_steps"] = 3

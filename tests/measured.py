@@ -46,14 +46,14 @@ def measured(
     along = torch.linspace(0, 1, 7)
     curves = PathCurves(
         u=along,
-        log_density=(frames.flatten(1).mean(-1, keepdim=True) * along).double(),
-        speed=torch.ones(p, 7),
-        residual=torch.ones(p, 7) * along,
+        log_density=(frames.flatten(1).mean(-1, keepdim=True) * along.to(frames)).double(),
+        speed=frames.new_ones(p, 7),
+        residual=frames.new_ones(p, 7) * along.to(frames),
         length=frames.flatten(1).std(-1),
     )
     return MeasuredMorph(
         pairs=SimpleNamespace(batch=batch, model=model),
-        morph=Morph(frames=frames, statuses=("converged",) * p, evaluations=torch.zeros(p), seconds=0.0),
+        morph=Morph(frames=frames, statuses=("converged",) * p, evaluations=frames.new_zeros(p), seconds=0.0),
         u=torch.linspace(0, 1, n, dtype=torch.float64),
         curves=curves,
     )

@@ -1,21 +1,14 @@
 """Every method of `conf/method`, found by its yaml: what all must keep to."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from baselines import FRAMES, encoded_pairs, gentle_model, positions, probe, save_adapter
-from hydra import compose, initialize_config_dir
+from baselines import FRAMES, NAMES, configured_methods, encoded_pairs, gentle_model, positions, probe, save_adapter
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from latent_geodesics.methods import status_sentence
 
-CONF = Path(__file__).parents[1] / "conf"
-NAMES = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
 # The published settings make the same objects with greater numbers.
 METHODS = [pytest.param(name, marks=pytest.mark.slow) if name.endswith("_published") else name for name in NAMES]
-QUICK = {"_target_": "latent_geodesics.models.lora_training.LoraTraining", "rank": 2, "steps": 3}
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +23,7 @@ def pairs(gentle):
 
 @pytest.fixture(scope="module")
 def configured(gentle, tmp_path_factory):
-    """The settings of every method, as a run composes them, with short trainings."""
-    adapter = save_adapter(gentle, tmp_path_factory.mktemp("adapter"))
-    with initialize_config_dir(str(CONF), version_base=None):
-        config = compose("config", overrides=[f"method=[{','.join(NAMES)}]"])
-    config.methods.smooth_diffusion.weights = str(adapter)
-    settings = OmegaConf.to_container(config.methods, resolve=True)
-    _shorten(settings)
-    return settings
-
-
-def _shorten(node):
-    for key, value in node.items():
-        if isinstance(value, dict):
-            _shorten(value)
-        elif key in ("steps", "embedding_steps", "max_iterations"):
-            node[key] = min(value, 3)
-    if str(node.get("_target_")).endswith(("DiffMorpher", "Impus")):
-        node.setdefault("lora", QUICK)
-    if str(node.get("_target_")).endswith("Impus"):
-        node["embedding_steps"] = 3
+    return configured_methods(save_adapter(gentle, tmp_path_factory.mktemp("adapter")))
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,7 @@ def test_options_out_of_range_are_named(shipped, option):
 
 def test_a_missing_gpu_is_an_error_and_not_a_slow_run(shipped, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="no GPU is available"):
+    with pytest.raises(UserError, match="'cuda:0' was asked for and there is none"):
         load_model(shipped, device="cuda:0")
 
 

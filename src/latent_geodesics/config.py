@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.models.accelerator import accelerators
 from latent_geodesics.models.machine import machine_cores
 
 __all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "leads", "processes", "settle"]
@@ -38,11 +38,11 @@ class Settings:
 
 
 def processes() -> int:
-    """How many processes share the pairs of a run fastest: one a GPU, or one a core up to four, whose memory adds up.
+    """How many processes share a run's pairs fastest: one an accelerator, or one a core up to four; memory adds up.
 
     `${processes:}` in a configuration.
     """
-    return torch.cuda.device_count() or min(machine_cores(), MOST_PROCESSES)
+    return accelerators() or min(machine_cores(), MOST_PROCESSES)
 
 
 OmegaConf.register_new_resolver("processes", processes, replace=True)

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from latent_geodesics.models.accelerator import choose_device, device_name
 from latent_geodesics.models.machine import machine_cores, processor
 
 __all__ = ["describe_environment"]
@@ -66,6 +67,5 @@ def _git(*arguments: str) -> str | None:
 
 
 def _accelerator() -> str | None:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    device = choose_device("auto")
+    return None if device.type == "cpu" else device_name(device)

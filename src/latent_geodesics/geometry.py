@@ -37,7 +37,6 @@ __all__ = [
     "residual",
     "score_along",
     "unit",
-    "widest",
 ]
 
 
@@ -231,11 +230,6 @@ def normal_to(v: Float[Tensor, "*b d"], a: Float[Tensor, "*b d"]) -> Float[Tenso
     """`P_v a`, the part of `a` orthogonal to `v`."""
     direction = unit(v)
     return a - direction * (direction * a).sum(-1, keepdim=True)
-
-
-def widest(device: torch.device) -> torch.dtype:
-    """The most precise floating format of a device, to sum in: float64 but where there is none."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _power_along(path: Path, field: ScoreField, u: Float[Tensor, " n"]) -> Float[Tensor, "p n"]:

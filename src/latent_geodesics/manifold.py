@@ -193,12 +193,13 @@ class Sphere(Manifold):
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "Sphere":
         """The spheres of the pairs `pairs`."""
-        return Sphere(self.radius[pairs]) if isinstance(self.radius, Tensor) else self
+        return Sphere(self.radius[pairs.to(self.radius.device)]) if isinstance(self.radius, Tensor) else self
 
     def _radius(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "..."]:
-        """The radius in the dtype of `x`, shaped to broadcast against it."""
-        radius = torch.as_tensor(self.radius, dtype=x.dtype, device=x.device)
-        return radius.reshape(-1, *[1] * (x.ndim - 1)) if radius.ndim else radius.reshape([1] * x.ndim)
+        """The radius where `x` is and in its dtype, shaped to broadcast against it."""
+        if isinstance(self.radius, Tensor):
+            return self.radius.to(x).reshape(-1, *[1] * (x.ndim - 1))
+        return x.new_full([1] * x.ndim, self.radius)
 
     def __repr__(self) -> str:
         return f"Sphere(radius={self.radius})"

@@ -3,6 +3,15 @@ r"""Paths: curves `g(u)`, `u` in [0, 1], one for each of `p` pairs, with their f
 Every path answers for all its pairs at once: `point(u)`, `velocity(u)` and `acceleration(u)` map positions `[n]` to
 `[p n d]`; a batch of one stays a batch. `u = 0` and `u = 1` give the end points exactly. Velocities are `dg/du`, in
 the unit of x, since `u` has none.
+
+Where things live, here and everywhere:
+
+- what has a row for a pair or a point (points, velocities, scores, masks, numbers of pairs, weights, the state of a
+  solver and its statistics) lives where the points of the problem do;
+- what is known without a pair (positions `u`, nodes, quadrature rules, matrices of splines) is float64 on the CPU, and
+  is brought to the points where the two meet, as in `u.to(x)`; positions and numbers of pairs are taken from anywhere;
+- random numbers are drawn on the CPU, from a seed, and then moved, so that they are the same on every device;
+- what is written to files goes to the CPU when it is written.
 """
 
 from abc import ABC, abstractmethod

@@ -12,10 +12,13 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
+from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from latent_geodesics.config import Settings, is_part_of_a_sweep, leads, settle
 from latent_geodesics.environment import describe_environment
+from latent_geodesics.errors import UserError
 from latent_geodesics.expectations import hold
 from latent_geodesics.files import write_json
 from latent_geodesics.run_folder import claimed, finished
@@ -43,7 +46,10 @@ class Run:
     def trainer(self, **options: Any) -> pl.Trainer:
         """Lightning's Trainer by the configuration's trainer group; `options` win over it."""
         chosen = {"default_root_dir": str(self.folder), "logger": self.logger.lightning} | dict(self.trainer_options)
-        return pl.Trainer(**(chosen | options))
+        try:
+            return pl.Trainer(**(chosen | options))
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"Lightning refuses the trainer's settings: {' '.join(str(error).split())}") from error
 
     def record_environment(self, *, weights: Mapping[str, str], machinery: Mapping[str, Any] | None = None) -> None:
         """Writes `environment.json`: versions, commit, seed, hashes of the weights, what the network runs on."""
@@ -76,6 +82,7 @@ def execute(config: DictConfig) -> Mapping[str, float]:
     """
     settings = settle(config)
     _quiet_lightning()
+    _check_accelerator(settings.trainer.get("accelerator", "auto"))
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     if not leads():
         return _perform(settings, settings.output_dir, SilentRun())
@@ -116,6 +123,20 @@ def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str
         hold(settings.expected, summary)
     log.info("The results are in %s", folder)
     return summary
+
+
+def _check_accelerator(name: Any) -> None:
+    """Refuses an accelerator that Lightning does not know or this machine does not have, before anything is loaded."""
+    known = {
+        str(kind): AcceleratorRegistry[kind]["accelerator"] for kind in AcceleratorRegistry.available_accelerators()
+    }
+    groups = {"auto": list(known), "gpu": ["cuda", "mps"]} | {kind: [kind] for kind in known}
+    if not isinstance(name, str) or name not in groups:
+        raise UserError(f"trainer.accelerator must be one of {', '.join(sorted(groups))}; got {name!r}.")
+    if not any(known[kind].is_available() for kind in groups[name]):
+        raise UserError(
+            f"trainer.accelerator={name} was asked for and this machine has none: use trainer.accelerator=auto or cpu."
+        )
 
 
 def _quiet_lightning() -> None:

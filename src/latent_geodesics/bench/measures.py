@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latent_geodesics.bench.clock import NetworkClock
 from latent_geodesics.geometry import residual
+from latent_geodesics.models.accelerator import peak_memory_mb, wait
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.path import GreatCircle
 from latent_geodesics.records import BoundaryProblem, Solution
@@ -30,7 +31,7 @@ def raw_rates(model: LatentModel, *, batches: Sequence[int], seconds: float) -> 
     condition = model.condition(["a red cube"]).to(unet.dtype)
     rates = {}
     for batch in batches:
-        x = torch.randn(batch, *network.shape, device=unet.device, dtype=unet.dtype)
+        x = torch.randn(batch, *network.shape, generator=torch.Generator().manual_seed(0)).to(unet.device, unet.dtype)
         t = torch.full((batch,), int(model.time(0.6)), device=unet.device)
         states = condition.expand(batch, -1, -1)
 
@@ -39,11 +40,11 @@ def raw_rates(model: LatentModel, *, batches: Sequence[int], seconds: float) -> 
                 unet(x, t, encoder_hidden_states=states)
 
         call()
-        _wait(model)
+        wait(model.device)
         started, calls = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
             call()
-            _wait(model)
+            wait(model.device)
             calls += 1
         rates[f"raw/batch_{batch}"] = calls * batch / (time.perf_counter() - started)
     return rates
@@ -120,8 +121,8 @@ def overhead(whole: Callable[[], object]) -> dict[str, float]:
 
 def peak_memory(model: LatentModel) -> dict[str, float]:
     """The most memory that this process held so far, in MB (10^6 bytes)."""
-    if model.device.type == "cuda":
-        return {"memory/peak_mb": torch.cuda.max_memory_allocated(model.device) / 1e6}
+    if model.device.type != "cpu":
+        return {"memory/peak_mb": peak_memory_mb(model.device)}
     import resource
 
     return {"memory/peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6}
@@ -139,16 +140,11 @@ def evaluations_to(solution: Solution, target: Tensor) -> Tensor:
 
 
 def _timed(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver) -> tuple[float, Solution]:
-    _wait(model)
+    wait(model.device)
     started = time.perf_counter()
     solution = solver.solve(problem)
-    _wait(model)
+    wait(model.device)
     return time.perf_counter() - started, solution
-
-
-def _wait(model: LatentModel) -> None:
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
 
 
 def _some(problem: BoundaryProblem, rows: list[int]) -> BoundaryProblem:

@@ -13,8 +13,7 @@ The encoding that all methods share is not in it, what a method encodes for itse
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from latent_geodesics.models.accelerator import peak_memory_mb, reset_peak
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.stopwatch import DECODING, SOLVING, Stopwatch
 
@@ -71,9 +70,8 @@ class Meter:
         )
 
     def _reset_peak(self) -> bool:
-        if self._model.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._model.device)
-            return True
+        if self._model.device.type != "cpu":
+            return reset_peak(self._model.device)
         try:
             _CLEAR.write_text(_RESET_PEAK)
         except OSError:
@@ -81,7 +79,7 @@ class Meter:
         return True
 
     def _peak(self) -> float:
-        if self._model.device.type == "cuda":
-            return float(torch.cuda.max_memory_allocated(self._model.device)) / 1e6
+        if self._model.device.type != "cpu":
+            return peak_memory_mb(self._model.device)
         lines = [line.split() for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:")]
         return float(lines[0][1]) * 1024 / 1e6 if lines else float("nan")

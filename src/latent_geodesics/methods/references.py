@@ -45,7 +45,8 @@ class CrossFade(_Reference):
 
     def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"], watch: Stopwatch) -> Float[Tensor, "p n 3 h w"]:
         """The mixed images."""
-        first, second = pairs.batch.images_a[:, None], pairs.batch.images_b[:, None]
+        images = (pairs.batch.images_a, pairs.batch.images_b)
+        first, second = (image[:, None].to(pairs.model.device) for image in images)
         return torch.lerp(first, second, u.to(first)[:, None, None, None])
 
 
@@ -92,4 +93,4 @@ def _truth(pairs: EncodedPairs, row: int, count: int) -> Float[Tensor, "n 3 h w"
             f"The pair '{pairs.batch.ids[row]}' has {held} of the true frames that this method shows at {count} "
             "positions: leave the method out, or set frames to one more than a divisor of their number less one."
         )
-    return truth[:: (len(truth) - 1) // (count - 1)]
+    return truth[:: (len(truth) - 1) // (count - 1)].to(pairs.model.device)

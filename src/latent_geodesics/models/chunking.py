@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.models.accelerator import give_back_memory
 from latent_geodesics.models.machine import machine_cores
 
 __all__ = ["Chunker", "one_thread"]
@@ -56,7 +57,7 @@ class Chunker:
             parts = _deal(rows, start, stop, cores)
             found = self._attempt(partial(map, function) if alone else partial(_side_by_side, function, cores), parts)
             if found is None:
-                self._halve()
+                self._halve(rows[0].device)
                 continue
             results.extend(found)
             start = stop
@@ -70,15 +71,14 @@ class Chunker:
         except torch.OutOfMemoryError:
             return None
 
-    def _halve(self) -> None:
+    def _halve(self, device: torch.device) -> None:
         if self.size == 1:
             raise UserError(
                 "the device ran out of memory with a single image at a time; "
                 "use dtype=float16, a smaller image size or a larger device"
             )
         self.size //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_memory(device)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from latent_geodesics.models.latent_field import LatentField
 from latent_geodesics.models.layout import Layout
 from latent_geodesics.models.machine import measured_once
 from latent_geodesics.models.network import Denoiser
-from latent_geodesics.models.precision import NOMINAL_ERROR, device_name
+from latent_geodesics.models.precision import NOMINAL_ERROR, machine_name
 from latent_geodesics.models.tensor_cache import content_key
 
 __all__ = ["Ladder"]
@@ -96,7 +96,7 @@ class Ladder:
     def _remembered(self, name: str, field: LatentField, x: Tensor, u: Tensor) -> Resolution:
         if self._folder is None:
             return self._measured(field, x, u)
-        key = content_key(self._fingerprint(), device_name(x.device), torch.__version__, name)
+        key = content_key(self._fingerprint(), machine_name(x.device), torch.__version__, name)
         file = self._folder / f"resolution-{key[:24]}.json"
         return measured_once(file, Resolution, lambda: self._measured(field, x, u))
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from latent_geodesics.models.accelerator import wait
 from latent_geodesics.models.compilation import is_compiled
-from latent_geodesics.models.machine import machine_cores, measured_once, processor
+from latent_geodesics.models.machine import measured_once
 from latent_geodesics.models.network import Denoiser
+from latent_geodesics.models.precision import machine_name
 from latent_geodesics.models.tensor_cache import content_key
 
 __all__ = ["Layout", "fastest_layout"]
@@ -59,9 +61,9 @@ def fastest_layout(network: Denoiser, *, width: int, folder: Path | None) -> Lay
 
 def _key(network: Denoiser) -> str:
     unet = network.unet
-    device = torch.cuda.get_device_name(unet.device) if unet.device.type == "cuda" else processor()
+    device = machine_name(unet.device)
     sizes = sorted((name, tuple(value.shape)) for name, value in unet.state_dict().items())
-    return content_key(device, machine_cores(), torch.__version__, str(unet.dtype), network.shape, sizes)
+    return content_key(device, torch.__version__, str(unet.dtype), network.shape, sizes)
 
 
 def _measured(network: Denoiser, width: int) -> Layout:
@@ -83,13 +85,8 @@ def _rate(network: Denoiser, width: int, rows: int) -> float:
     t = torch.full((rows,), int(network.schedule.times[-1]), dtype=torch.long, device=device)
     condition = torch.zeros(rows, 1, width, device=device)
     network.noise(x, t, condition)  # the first call of a kind is slow
-    _wait(device)
+    wait(device)
     started = time.perf_counter()
     network.noise(x, t, condition)
-    _wait(device)
+    wait(device)
     return rows / (time.perf_counter() - started)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.compilation import compile_network
 from latent_geodesics.models.conditioning import TextConditioner
 from latent_geodesics.models.image_codec import reduction_factor
 from latent_geodesics.models.latent_model import Components, LatentModel
 from latent_geodesics.models.precision import PRECISIONS, Precision, fitting_precision
 
-__all__ = ["choose_device", "choose_precision", "load_model", "place"]
+__all__ = ["choose_precision", "load_model", "place"]
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 
@@ -57,7 +58,7 @@ def load_model(
     Args:
         path_or_name: a folder in diffusers' format, a hub id, or several of them, of which the first that can be had
             is taken.
-        device: a torch device, or `auto` for a GPU where there is one.
+        device: a torch device, or `auto` for an accelerator where there is one.
         dtype: `float32`, `tf32`, `float16` or `bfloat16` of the U-Net, or `auto`: the fastest of those that the device
             has in hardware whose error is measured to be small enough (`models.precision`); without a cache folder
             nothing is measured: float16 on an accelerator, float32 on a CPU.
@@ -95,19 +96,6 @@ def load_model(
         cache_limit_mb=cache_limit_mb,
         precision=measured,
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device of a name; `auto` is a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device must be auto, cpu or a device such as cuda:0; received {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"the device {name!r} was asked for and no GPU is available; use device=auto or device=cpu")
-    return device
 
 
 def choose_precision(name: str, device: torch.device) -> str | None:

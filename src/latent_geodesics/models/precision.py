@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.models.accelerator import device_name, wait
 from latent_geodesics.models.machine import machine_cores, measured_once, processor
 from latent_geodesics.models.tensor_cache import content_key
 
@@ -79,11 +80,9 @@ def products_in(precision: str, device: torch.device) -> Iterator[None]:
             backend.allow_tf32 = allowed
 
 
-def device_name(device: torch.device) -> str:
-    """What a measurement of a device is kept under: the accelerator's name, or the processor's and its cores."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{processor()}, {machine_cores()} cores" if device.type == "cpu" else device.type
+def machine_name(device: torch.device) -> str:
+    """What a measurement on a device is kept under: the accelerator's name, or the processor's and its cores."""
+    return f"{processor()}, {machine_cores()} cores" if device.type == "cpu" else device_name(device)
 
 
 def fitting_precision(unet: Any, *, condition: Float[Tensor, "1 l c"], folder: Path | None) -> Precision:
@@ -100,7 +99,7 @@ def fitting_precision(unet: Any, *, condition: Float[Tensor, "1 l c"], folder: P
         return Precision(dtype="float32" if device.type == "cpu" else "float16")
     sizes = sorted((name, tuple(value.shape)) for name, value in unet.state_dict().items())
     first = next(unet.parameters())
-    key = content_key(device_name(device), torch.__version__, candidates, sizes, first.detach())
+    key = content_key(machine_name(device), torch.__version__, candidates, sizes, first.detach())
     file = folder / f"precision-{key[:24]}.json"
     return measured_once(file, Precision, lambda: _measured(unet, condition, candidates))
 
@@ -145,6 +144,7 @@ def _rate(network: Any, x: Tensor, t: Tensor, states: Tensor) -> float:
     fastest = float("inf")
     for _ in range(_ROUNDS):
         started = time.perf_counter()
-        float(network(x, t, encoder_hidden_states=states).sample.flatten()[0])  # waits for the device
+        network(x, t, encoder_hidden_states=states)
+        wait(x.device)
         fastest = min(fastest, time.perf_counter() - started)
     return len(x) / fastest

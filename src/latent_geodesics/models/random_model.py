@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.latent_model import Components, LatentModel
-from latent_geodesics.models.loading import choose_device, choose_precision, place
+from latent_geodesics.models.loading import choose_precision, place
 
 __all__ = ["random_model"]
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.fields import Resolution
-from latent_geodesics.geometry import norm, normal_to, score_along, widest
+from latent_geodesics.geometry import norm, normal_to, score_along
 from latent_geodesics.path import shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status
 from latent_geodesics.solvers.base import BoundarySolver
@@ -258,7 +258,7 @@ class _Sight:
             "floor": rounding * norm(self.score).mean(-1) / self.strength,
             "length": self._length(alpha),
         }
-        table = torch.stack([values.to(widest(self.x.device)) for values in numbers.values()]).cpu().double()
+        table = torch.stack([values.double() for values in numbers.values()]).cpu()
         return dict(zip(numbers, table, strict=True))
 
     def _length(self, alpha: float) -> Float[Tensor, " a"]:

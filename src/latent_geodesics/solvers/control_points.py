@@ -57,7 +57,7 @@ class ControlPointPath(Path):
         """The piecewise great circle."""
         piece, inside = self._locate(u)
         near, far = self.points[:, piece], self.points[:, piece + 1]
-        angle, inside = self._angle(near, far), inside.to(near)[:, None]
+        angle, inside = self._angle(near, far), inside[:, None]
         scale = torch.sinc(angle / math.pi)
         rest = 1 - inside
         arc = rest * torch.sinc(rest * angle / math.pi) * near + inside * torch.sinc(inside * angle / math.pi) * far
@@ -68,13 +68,13 @@ class ControlPointPath(Path):
         piece, inside = self._locate(u)
         here = self._derivative(piece, inside)
         left = self._derivative((piece - 1).clamp(min=0), torch.ones_like(inside))
-        at_knot = ((inside == 0) & (piece > 0)).to(here.device)[:, None]
+        at_knot = ((inside == 0) & (piece > 0))[:, None]
         return torch.where(at_knot, (here + left) / 2, here)
 
     def acceleration(self, u: Float[Tensor, " n"]) -> Float[Tensor, "p n d"]:
         """The second derivative of the natural cubic spline, linear between the control points."""
         piece, inside = self._locate(u)
-        return torch.lerp(self.bends[:, piece], self.bends[:, piece + 1], inside.to(self.bends)[:, None])
+        return torch.lerp(self.bends[:, piece], self.bends[:, piece + 1], inside[:, None])
 
     def refine(self, intervals: int) -> "ControlPointPath":
         """The same curves with control points inserted on them, `intervals` being a multiple of the present number."""
@@ -93,7 +93,7 @@ class ControlPointPath(Path):
 
     def _derivative(self, piece: Int[Tensor, " n"], inside: Float[Tensor, " n"]) -> Float[Tensor, "p n d"]:
         near, far = self.points[:, piece], self.points[:, piece + 1]
-        angle, inside = self._angle(near, far), inside.to(near)[:, None]
+        angle, inside = self._angle(near, far), inside[:, None]
         turned = (inside * angle).cos() * far - ((1 - inside) * angle).cos() * near
         return turned / torch.sinc(angle / math.pi) * (self.points.shape[1] - 1)
 
@@ -103,7 +103,7 @@ class ControlPointPath(Path):
         return torch.zeros_like(near[..., :1])
 
     def _locate(self, u: Float[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
-        """The piece that each position falls in, and how far along it, in [0, 1]."""
+        """The piece that each position falls in, and how far along it, in [0, 1]; both where the points are."""
         scaled = u.detach().to("cpu", torch.float64) * (self.points.shape[1] - 1)
         piece = scaled.floor().long().clamp(0, self.points.shape[1] - 2)
-        return piece.to(self.points.device), scaled - piece
+        return piece.to(self.points.device), (scaled - piece).to(self.points)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.fields import Resolution, ScoreField, rounded_resolution
-from latent_geodesics.geometry import norm, widest
+from latent_geodesics.geometry import norm
 from latent_geodesics.records import Status
 from latent_geodesics.solvers.collocation import Collocation, Linearisation
 from latent_geodesics.solvers.ledger import Ledger
@@ -402,9 +402,8 @@ def _read(
 ) -> tuple[dict[str, Tensor], Products]:
     """What an iteration decides by, brought to the CPU by one copy, in float64."""
     numbers: dict[str, Any] = said | {"halvings": halvings} | vars(products)
-    wide = widest(halvings.device)
     columns = [value.flatten(1) if value.ndim > 1 else value[:, None] for value in numbers.values()]
-    table = torch.cat([column.to(wide) for column in columns], 1).cpu().double()
+    table = torch.cat([column.double() for column in columns], 1).cpu()
     parts = torch.split(table, [column.shape[1] for column in columns], 1)
     read = {name: part.reshape(value.shape) for (name, value), part in zip(numbers.items(), parts, strict=True)}
     names = [entry.name for entry in fields(Products)]

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latent_geodesics.geometry import normal_to, widest
+from latent_geodesics.geometry import normal_to
 from latent_geodesics.solvers.mixture import Mixture, Products
 
 __all__ = ["Memory"]
@@ -139,8 +139,8 @@ class Memory:
 
 
 def _inner(a: Float[Tensor, "m a n d"], b: Float[Tensor, "k a n d"]) -> Float[Tensor, "a m k"]:
-    """Inner products of all pairs of entries, summed in float64 where the device has it."""
-    rows, columns = (part.movedim(1, 0).flatten(2).to(widest(part.device)) for part in (a, b))
+    """Inner products of all pairs of entries, summed in float64."""
+    rows, columns = (part.movedim(1, 0).flatten(2).double() for part in (a, b))
     return rows @ columns.mT
 
 

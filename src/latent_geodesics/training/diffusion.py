@@ -232,7 +232,9 @@ class DiffusionTraining(BudgetedModule):
     def show(self) -> None:
         """Publish samples of the averaged weights."""
         unet, text_encoder = self.averaged["unet"], self.averaged["text_encoder"]
-        pipeline = assemble(self.decoder[0], unet, text_encoder, self.tokenizer, build_scheduler())
+        # Being no part of the module, the autoencoder was not moved with it.
+        decoder = self.decoder[0].to(self.device)
+        pipeline = assemble(decoder, unet, text_encoder, self.tokenizer, build_scheduler())
         images = sample(pipeline, self.prompts, seed=self.seed, steps=_SHOWN_STEPS, guidance=self.settings.guidance)
         publish_grid(
             image_grid(images, columns=8),
