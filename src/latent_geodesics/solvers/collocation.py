@@ -109,6 +109,7 @@ class Collocation:
         self._operator = self._jacobi_operator()
         self._sample, self._weights, self._integral = (m.to(like) for m in self._quadrature())
         self._inner_nodes = self.nodes[1:-1].to(like)
+        self._prolongations: dict[int, Tensor] = {}
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "Collocation":
         """The same grid for the pairs `pairs` alone."""
@@ -129,7 +130,10 @@ class Collocation:
 
     def refine(self, offsets: Float[Tensor, "a m d"]) -> Float[Tensor, "a n d"]:
         """The offsets on this grid of the path with the given offsets at the interior knots of a coarser one."""
-        return _prolongation(offsets.shape[1] + 1, self.intervals).to(offsets) @ offsets
+        coarse = offsets.shape[1] + 1
+        if coarse not in self._prolongations:
+            self._prolongations[coarse] = _prolongation(coarse, self.intervals).to(offsets)
+        return self._prolongations[coarse] @ offsets
 
     def knots(self, offsets: Float[Tensor, "a n d"]) -> Float[Tensor, "a n d"]:
         """The interior knots."""
