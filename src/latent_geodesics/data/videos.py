@@ -2,7 +2,7 @@
 
 A manifest is a CSV file with a line a video: `id, kind, file, prompt_a, prompt_b`, and optionally `control` (1 for a
 video that shows no motion of anything) and `sha256`; paths are relative to the manifest. The two prompts say what the
-first and the last frame show.
+first and the last frame show. See `data.manifests` for how a manifest is written.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.data.batches import in_batches
-from latent_geodesics.data.manifests import matches_checksum, read_rows
-from latent_geodesics.data.video_files import FRAME_SUFFIXES, read_video
+from latent_geodesics.data.file_order import image_files, visible_files
+from latent_geodesics.data.manifests import Row, read_rows
+from latent_geodesics.data.video_files import read_video
 from latent_geodesics.errors import UserError
 
 __all__ = ["Video", "VideoBatch", "VideoData"]
 
 REQUIRED_COLUMNS = ("id", "kind", "file", "prompt_a", "prompt_b")
+# The last three are what `task=render_videos` notes for its readers.
+OPTIONAL_COLUMNS = ("control", "sha256", "frames", "sources", "seed")
 OWN = "own"
 
 
@@ -125,8 +128,8 @@ class VideoData:
 def _own_videos(path: Path, prompt: str) -> list[Video]:
     """One video, or those of a folder that holds no pictures but video files."""
     files: Sequence[Path] = [path]
-    if path.is_dir() and not any(file.suffix.lower() in FRAME_SUFFIXES for file in path.iterdir()):
-        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    if path.is_dir() and not image_files(path):
+        files = visible_files(path)
         if not files:
             raise UserError(f"The folder '{path}' is empty: give a video file, a folder of frames, or one of videos.")
     stems = [file.stem for file in files]
@@ -140,27 +143,26 @@ def _read_manifest(manifest: Path, *, verify: bool) -> list[Video]:
     """Reads and checks a manifest (see the module's text for its columns).
 
     Raises:
-        UserError: when the manifest, one of its columns or one of its files is missing, when an id stands twice, or
-            when a file does not match its checksum.
+        UserError: when the manifest is none (see `read_rows`), one of its files is missing or does not match its
+            checksum, or a control is neither 0 nor 1.
     """
-    rows = read_rows(manifest, required=REQUIRED_COLUMNS, thing="video")
-    return [_manifest_video(row, manifest, verify=verify) for row in rows]
+    rows = read_rows(manifest, required=REQUIRED_COLUMNS, optional=OPTIONAL_COLUMNS, thing="video")
+    return [_manifest_video(row, verify=verify) for row in rows]
 
 
-def _manifest_video(row: dict[str, str], manifest: Path, *, verify: bool) -> Video:
-    file = manifest.parent / row["file"]
-    if not file.exists():
-        raise UserError(f"The video '{row['id']}' of '{manifest}' names '{file}', which does not exist.")
-    if verify and not matches_checksum(file, row.get("sha256")):
-        raise UserError(
-            f"The file '{file}' of the video '{row['id']}' does not match its checksum in '{manifest}': restore the "
-            "file, correct the manifest, or set data.verify=false."
-        )
+def _manifest_video(row: Row, *, verify: bool) -> Video:
+    file = row.path("file")
+    if verify and row["sha256"] and file.is_dir():
+        raise UserError(f"'{file}' in {row.place} is a folder, which has no checksum: empty the cell sha256.")
+    if verify:
+        row.check("sha256", file)
+    if row["control"] not in ("", "0", "1"):
+        raise UserError(f"The control of '{row['id']}' in {row.place} must be 0 or 1, got {row['control']!r}.")
     return Video(
         id=row["id"],
         file=file,
         prompt_a=row["prompt_a"],
         prompt_b=row["prompt_b"],
         kind=row["kind"],
-        control=row.get("control") == "1",
+        control=row["control"] == "1",
     )
