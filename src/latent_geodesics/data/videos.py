@@ -5,6 +5,7 @@ video that shows no motion of anything) and `sha256`; paths are relative to the 
 first and the last frame show. See `data.manifests` for how a manifest is written.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,7 +18,7 @@ from torch import Tensor
 from latent_geodesics.data.batches import in_batches
 from latent_geodesics.data.file_order import image_files, visible_files
 from latent_geodesics.data.manifests import Row, read_rows
-from latent_geodesics.data.video_files import read_video
+from latent_geodesics.data.video_files import read_film
 from latent_geodesics.errors import UserError
 
 __all__ = ["Video", "VideoBatch", "VideoData"]
@@ -26,6 +27,8 @@ REQUIRED_COLUMNS = ("id", "kind", "file", "prompt_a", "prompt_b")
 # The last three are what `task=render_videos` notes for its readers.
 OPTIONAL_COLUMNS = ("control", "sha256", "frames", "sources", "seed")
 OWN = "own"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +53,16 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoBatch:
-    """Videos of equally many frames, read from disk: images in [0, 1]."""
+    """Videos of equally many frames, read from disk.
+
+    Attributes:
+        frames: In [0, 1].
+        remarks: Of each video, what a person would not expect in its frames, in words; nothing for most.
+    """
 
     videos: tuple[Video, ...]
     frames: Float[Tensor, "v n 3 h w"]
+    remarks: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -66,7 +75,8 @@ class VideoData:
         manifest: The CSV file that lists the videos.
         video: A file of the user's own, a folder of frames, or a folder of video files; it replaces the manifest.
         prompt: What the user's own video shows.
-        frames: Frames of each video that are looked at, evenly spaced, at least 3; all of them if not given.
+        frames: Frames of each video that are looked at, evenly spaced in time, at least 3; all of them if not
+            given.
         limit: Take only the first so many videos.
         batch_size: How many videos are encoded together.
         verify: Compare the files with the checksums of the manifest.
@@ -110,9 +120,14 @@ class VideoData:
             size: Height and width of the frames in pixels.
 
         Raises:
-            UserError: for the first video that cannot be read; see `read_video`.
+            UserError: for the first video that cannot be read; see `read_film`.
         """
-        counts = {video: len(read_video(video.file, size=size, frames=self.frames)) for video in self.videos}
+        counts = {}
+        for video in self.videos:
+            film = read_film(video.file, size=size, frames=self.frames)
+            counts[video] = len(film.frames)
+            if film.remark:
+                log.warning("Of the video '%s', %s.", video.file, film.remark)
         return [
             tuple(equal)
             for neighbours in in_batches(self.videos, self.batch_size)
@@ -121,8 +136,12 @@ class VideoData:
 
     def read(self, videos: Sequence[Video], *, size: tuple[int, int]) -> VideoBatch:
         """The frames of videos that have equally many."""
-        frames = torch.stack([read_video(video.file, size=size, frames=self.frames) for video in videos])
-        return VideoBatch(videos=tuple(videos), frames=frames)
+        films = [read_film(video.file, size=size, frames=self.frames) for video in videos]
+        return VideoBatch(
+            videos=tuple(videos),
+            frames=torch.stack([film.frames for film in films]),
+            remarks=tuple(film.remark for film in films),
+        )
 
 
 def _own_videos(path: Path, prompt: str) -> list[Video]:
