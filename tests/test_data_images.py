@@ -15,11 +15,12 @@ def gradient(mode, size=(40, 30)):
     return Image.fromarray(ramp).convert(mode)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I", "F"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "F"])
 @pytest.mark.parametrize("size", [(40, 30), (16, 64), (8, 8)])
 def test_any_mode_and_size_becomes_rgb_in_the_unit_interval(tmp_path, mode, size):
-    file = tmp_path / ("image.tiff" if mode in ("F", "CMYK", "I", "LA") else "image.png")
-    gradient(mode if mode not in ("LA", "I", "F") else "L", size).convert(mode).save(file)
+    file = tmp_path / ("image.tiff" if mode in ("F", "CMYK", "YCbCr", "LA") else "image.png")
+    picture = gradient("L" if mode in ("LA", "F") else mode, size).convert(mode)
+    (picture.point(lambda grey: grey * (1 / 255) + 0) if mode == "F" else picture).save(file)
     image = read_image(file, size=(16, 24))
     assert image.shape == (3, 16, 24)
     assert image.dtype == torch.float32

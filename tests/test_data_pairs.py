@@ -58,7 +58,8 @@ def test_limit_takes_the_first(folder):
     [
         ({"image_b": "gone.png"}, "gone.png"),
         ({"sha256_a": "0" * 64}, "checksum"),
-        ({"frames": "nowhere"}, "true frames"),
+        ({"frames": "nowhere"}, "nowhere"),
+        ({"frames": "a.png"}, "true frames"),
     ],
 )
 def test_a_wrong_row_is_refused_by_name(folder, changes, words):

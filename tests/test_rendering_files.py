@@ -143,6 +143,18 @@ def test_shards_of_another_seed_or_length_are_not_mixed(tmp_path):
         shards(tmp_path, FakeRenderer(), count=12)
 
 
+@pytest.mark.parametrize(
+    "frames",
+    [np.zeros((4, 4, 4, 3), np.float32), np.zeros((4, 3, 4, 4), np.uint8), np.zeros((3, 4, 4, 3), np.uint8)],
+    ids=["floats", "channels_first", "fewer_than_records"],
+)
+def test_a_shard_of_another_layout_is_refused(tmp_path, frames):
+    shards(tmp_path, FakeRenderer(), count=4)
+    np.save(tmp_path / "shard-00000.npy", frames)
+    with pytest.raises(UserError, match=r"shard-00000\.npy.*render it again"):
+        list(load_shards(tmp_path))
+
+
 def test_an_empty_folder_has_no_shards(tmp_path):
     with pytest.raises(UserError, match="render the frames first"):
         list(load_shards(tmp_path))

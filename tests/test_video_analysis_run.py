@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+from fractions import Fraction
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -115,11 +117,23 @@ def test_a_video_does_not_depend_on_its_batch_and_a_run_can_be_made_again(analys
     pd.testing.assert_frame_equal(*tables, rtol=2e-3, atol=2e-4)
 
 
-def test_ones_own_video_needs_no_control(analyse, clips):
-    outcome = analyse(f"data.video={clips / 'one.mp4'}", "data.prompt='a red cube'", "data.frames=5")
+def test_ones_own_video_needs_no_control_and_its_dropped_frames_are_said_everywhere(analyse, clips):
+    with av.open(str(clips / "own.avi"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "bgr0"
+        for picture, time in zip(sliding_square(), (0, 1, 2, 4, 5, 6, 8), strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    outcome = analyse(f"data.video={clips / 'own.avi'}", "data.prompt='a red cube'", "data.frames=5")
     assert outcome.code == 0, outcome.stderr
     rows = list(csv.DictReader((clips / "run" / "results.csv").open()))
-    assert {(row["pair"], row["kind"], row["frames"]) for row in rows} == {("one", "own", "5")}
+    assert {(row["pair"], row["kind"], row["frames"]) for row in rows} == {("own", "own", "5")}
+    said = "its frames are 0.1 to 0.2 s apart"
+    assert {row["remark"][: len(said)] for row in rows} == {said}
+    assert said in (clips / "run" / "report.html").read_text()
+    assert said in outcome.stderr + outcome.stdout
     summary = json.loads((clips / "run" / "summary.json").read_text())
     assert summary["controls"] == 0
     assert not any(name.startswith(("controls/", "separation/")) for name in summary)

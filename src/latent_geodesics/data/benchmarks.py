@@ -4,19 +4,19 @@
 CSV file with the columns `id, prompt_a, prompt_b`.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from latent_geodesics.data.file_order import image_files
+from latent_geodesics.data.manifests import read_rows
 from latent_geodesics.data.pairs import ImagePair, PairSelection
 from latent_geodesics.errors import UserError
 
 __all__ = ["Afhq", "CelebAHq", "MorphBench"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
 WORDS = {True: "a photo of a man", False: "a photo of a woman"}
 
@@ -45,20 +45,26 @@ class MorphBench(PairSelection):
         known = {} if prompts is None else _read_prompts(Path(prompts))
         pairs = []
         for part in parts:
-            for first in _images(_folder(Path(root) / part, "MorphBench")):
+            for first in image_files(_folder(Path(root) / part, "MorphBench")):
                 second = first.with_name(f"{first.stem.removesuffix('_0')}_1{first.suffix}")
                 if not first.stem.endswith("_0"):
                     continue
                 if not second.is_file():
                     raise UserError(f"MorphBench's pair '{first}' lacks its second image '{second.name}': restore it.")
                 name = f"{part}/{first.stem.removesuffix('_0')}"
-                prompt_a, prompt_b = known.get(name, ("", ""))
+                prompt_a, prompt_b = known.pop(name, ("", ""))
                 pairs.append(
                     ImagePair(
                         id=name.replace("/", "-"), group=part.lower(), image_a=first, image_b=second,
                         prompt_a=prompt_a, prompt_b=prompt_b,
                     )
                 )  # fmt: skip
+        unused = [name for name in known if name.split("/")[0] in parts or "/" not in name]
+        if unused:
+            raise UserError(
+                f"The prompts '{prompts}' name the pair '{unused[0]}', which '{root}' does not hold: an id is "
+                "<part>/<name>, such as Metamorphosis/lion."
+            )
         super().__init__(pairs=_some(pairs, root, "MorphBench"), **selection)
 
 
@@ -152,7 +158,8 @@ def _folder(folder: Path, name: str) -> Path:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    """The images of a folder as they are drawn from: in the order of their text, so that a seed's draw stays."""
+    return sorted(image_files(folder))
 
 
 def _some(pairs: list[ImagePair], root: str | Path, name: str) -> list[ImagePair]:
@@ -161,23 +168,27 @@ def _some(pairs: list[ImagePair], root: str | Path, name: str) -> list[ImagePair
     return pairs
 
 
-def _read_prompts(file: Path) -> Mapping[str, tuple[str, str]]:
-    if not file.is_file():
-        raise UserError(f"The prompts '{file}' do not exist: give a CSV file with the columns id, prompt_a, prompt_b.")
-    with file.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        missing = {"id", "prompt_a", "prompt_b"} - set(reader.fieldnames or ())
-        if missing:
-            raise UserError(f"The prompts '{file}' lack the column(s) {', '.join(sorted(missing))}.")
-        return {row["id"]: (row["prompt_a"], row["prompt_b"]) for row in reader}
+def _read_prompts(file: Path) -> dict[str, tuple[str, str]]:
+    rows = read_rows(file, required=("id", "prompt_a", "prompt_b"), thing="prompt", option="data.prompts")
+    return {row["id"]: (row["prompt_a"], row["prompt_b"]) for row in rows}
 
 
 def _male(table: Path) -> Mapping[str, bool]:
     """File name -> whether the attribute `Male` is 1: the second line names the attributes, a line an image follows."""
     if not table.is_file():
         raise UserError(f"CelebA-HQ's attribute table '{table}' is missing: it comes with CelebAMask-HQ.")
-    _, names, *lines = table.read_text(encoding="utf-8").splitlines()
+    _, names, *lines = [*table.read_text(encoding="utf-8").splitlines(), "", ""]
     if "Male" not in names.split():
         raise UserError(f"The second line of '{table}' does not name the attribute Male: restore the file.")
-    column = 1 + names.split().index("Male")
-    return {line.split()[0]: line.split()[column] == "1" for line in lines if line.strip()}
+    column, male = names.split().index("Male"), {}
+    for number, line in enumerate(lines, start=3):
+        if not line.strip():
+            continue
+        name, *values = line.split()
+        if len(values) != len(names.split()) or values[column] not in ("1", "-1"):
+            raise UserError(
+                f"Line {number} of '{table}' must give 1 or -1 for each of the {len(names.split())} attributes that "
+                "its second line names: restore the file."
+            )
+        male[name] = values[column] == "1"
+    return male

@@ -6,7 +6,6 @@ where. A manifest of pairs (see `data.pairs`) gives the true frames of each pair
 has none.
 """
 
-import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.data.file_order import image_files
 from latent_geodesics.data.images import as_uint8
-from latent_geodesics.data.manifests import matches_checksum
-from latent_geodesics.data.pairs import FRAME_SUFFIXES, ImagePair, read_manifest
+from latent_geodesics.data.manifests import Row, read_columns, read_rows
+from latent_geodesics.data.pairs import ImagePair, read_manifest
 from latent_geodesics.errors import UserError
 
 __all__ = ["CollectedImage", "content_hash", "images_of_pairs", "read_collection"]
@@ -96,50 +96,36 @@ def content_hash(image: Float[Tensor, "3 h w"]) -> str:
 
 
 def _of_folder(folder: Path) -> list[CollectedImage]:
-    shown = (file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    files = sorted(file for file in shown if file.suffix.lower() in FRAME_SUFFIXES)
+    files = image_files(folder)
     stems = [file.stem for file in files]
     return [CollectedImage(id=file.stem if stems.count(file.stem) == 1 else file.name, file=file) for file in files]
 
 
 def _is_manifest_of_pairs(manifest: Path) -> bool:
-    return {"image_a", "image_b"} <= set(_rows(manifest)[0])
-
-
-def _rows(manifest: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
-    try:
-        with manifest.open(newline="", encoding="utf-8") as lines:
-            reader = csv.DictReader(lines)
-            rows = list(reader)
-            return reader.fieldnames or (), rows
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"The manifest '{manifest}' is no CSV file ({error}): give a folder or a manifest.") from error
+    return {"image_a", "image_b"} <= set(read_columns(manifest))
 
 
 def _of_manifest(manifest: Path, *, verify: bool) -> list[CollectedImage]:
-    columns, rows = _rows(manifest)
-    if not {"id", "image"} <= set(columns):
-        raise UserError(f"The manifest '{manifest}' must name the columns id and image in its first line.")
-    found: dict[str, CollectedImage] = {}
-    for row in rows:
-        name, file = row["id"], manifest.parent / (row["image"] or "")
-        if not name or name in found:
-            raise UserError(f"The manifest '{manifest}' names the image '{name}' twice or not at all: give each an id.")
-        if not file.is_file():
-            raise UserError(f"The image '{name}' of '{manifest}' is '{file}', which does not exist.")
-        if verify and not matches_checksum(file, row.get("sha256")):
-            raise UserError(f"The file '{file}' of '{manifest}' does not match its checksum: restore or correct it.")
-        found[name] = CollectedImage(
-            id=name,
-            file=file,
-            prompt=row.get("prompt") or "",
-            family=row.get("family") or "",
-            position=_position(row.get("position"), name, manifest),
-        )
-    return list(found.values())
+    optional = ("prompt", "family", "position", "sha256")
+    return [
+        _listed(row, verify=verify)
+        for row in read_rows(manifest, required=("id", "image"), optional=optional, thing="image", option="task.images")
+    ]
 
 
-def _position(text: str | None, name: str, manifest: Path) -> float | None:
+def _listed(row: Row, *, verify: bool) -> CollectedImage:
+    file = row.path("image")
+    if not file.is_file():
+        raise UserError(f"The image '{row['id']}' in {row.place} is '{file}', which is no file.")
+    if verify:
+        row.check("sha256", file)
+    return CollectedImage(
+        id=row["id"], file=file, prompt=row["prompt"], family=row["family"], position=_position(row)
+    )  # fmt: skip
+
+
+def _position(row: Row) -> float | None:
+    text = row["position"]
     if not text:
         return None
     try:
@@ -147,7 +133,9 @@ def _position(text: str | None, name: str, manifest: Path) -> float | None:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise UserError(f"The position of '{name}' in '{manifest}' must be a number in [0, 1], got {text!r}.")
+        raise UserError(
+            f"The position of '{row['id']}' in {row.place} must be a number in [0, 1] such as 0.5, got {text!r}."
+        )
     return value
 
 

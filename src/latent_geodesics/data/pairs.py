@@ -1,8 +1,9 @@
 """Pairs of images with their prompts, from a manifest or from two files.
 
 A manifest is a CSV file with a line a pair: `id, group, image_a, image_b, prompt_a, prompt_b`, and optionally
-`difficulty, frames, sha256_a, sha256_b`; paths are relative to the manifest. `frames` names a folder of true
-in-between frames (both ends included), numbered in the order of their file names.
+`difficulty, frames, sha256_a, sha256_b`; paths are relative to the manifest. `difficulty` is a whole number; `frames`
+names a folder of true in-between frames (both ends included), in the order of the numbers in their names. See
+`data.manifests` for how a manifest is written.
 """
 
 import re
@@ -15,19 +16,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.data.file_order import numbered_images
 from latent_geodesics.data.images import read_image
-from latent_geodesics.data.manifests import matches_checksum, read_rows
+from latent_geodesics.data.manifests import Row, read_rows
 from latent_geodesics.errors import UserError
 
 __all__ = ["ImagePair", "PairBatch", "PairData", "PairSelection", "read_batch", "read_manifest", "read_shard"]
 
 REQUIRED_COLUMNS = ("id", "group", "image_a", "image_b", "prompt_a", "prompt_b")
-FRAME_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+OPTIONAL_COLUMNS = ("difficulty", "frames", "sha256_a", "sha256_b")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePair:
-    """Two image files with a prompt each; `frames` are the files of the true in-between images, or none."""
+    """Two image files with a prompt each.
+
+    Attributes:
+        frames: The files of the true in-between images, in order, or none.
+        difficulty: How much changes between the images, as their makers grade it, or None.
+    """
 
     id: str
     image_a: Path
@@ -36,6 +43,7 @@ class ImagePair:
     prompt_b: str = ""
     group: str = ""
     frames: tuple[Path, ...] = ()
+    difficulty: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,26 +187,21 @@ def read_manifest(manifest: str | Path, *, verify: bool = True) -> list[ImagePai
     """Reads and checks a manifest (see the module's text for its columns).
 
     Raises:
-        UserError: when the manifest, one of its columns or one of its files is missing, when an id stands twice, or
-            when a file does not match its checksum.
+        UserError: when the manifest is none (see `read_rows`), one of its files is missing or does not match its
+            checksum, or a difficulty is no whole number.
     """
-    manifest = Path(manifest)
-    rows = read_rows(manifest, required=REQUIRED_COLUMNS, thing="pair")
-    return [_manifest_pair(row, manifest, verify=verify) for row in rows]
+    rows = read_rows(Path(manifest), required=REQUIRED_COLUMNS, optional=OPTIONAL_COLUMNS, thing="pair")
+    return [_manifest_pair(row, verify=verify) for row in rows]
 
 
-def _manifest_pair(row: dict[str, str], manifest: Path, *, verify: bool) -> ImagePair:
+def _manifest_pair(row: Row, *, verify: bool) -> ImagePair:
     files = {}
     for side in ("a", "b"):
-        file = manifest.parent / row[f"image_{side}"]
-        if not file.is_file():
-            raise UserError(f"The pair '{row['id']}' of '{manifest}' names '{file}', which does not exist.")
-        if verify and not matches_checksum(file, row.get(f"sha256_{side}")):
-            raise UserError(
-                f"The file '{file}' of the pair '{row['id']}' does not match its checksum in '{manifest}': restore the "
-                "file, correct the manifest, or set data.verify=false."
-            )
-        files[side] = file
+        files[side] = row.path(f"image_{side}")
+        if not files[side].is_file():
+            raise UserError(f"The pair '{row['id']}' in {row.place} names '{files[side]}', which is no file.")
+        if verify:
+            row.check(f"sha256_{side}", files[side])
     return ImagePair(
         id=row["id"],
         group=row["group"],
@@ -206,21 +209,31 @@ def _manifest_pair(row: dict[str, str], manifest: Path, *, verify: bool) -> Imag
         image_b=files["b"],
         prompt_a=row["prompt_a"],
         prompt_b=row["prompt_b"],
-        frames=_true_frames(row, manifest),
+        frames=_true_frames(row),
+        difficulty=_difficulty(row),
     )
 
 
-def _true_frames(row: dict[str, str], manifest: Path) -> tuple[Path, ...]:
-    if not row.get("frames"):
+def _true_frames(row: Row) -> tuple[Path, ...]:
+    if not row["frames"]:
         return ()
-    folder = manifest.parent / row["frames"]
-    frames = tuple(sorted(file for file in folder.glob("*") if file.suffix.lower() in FRAME_SUFFIXES))
+    folder = row.path("frames")
+    frames = tuple(numbered_images(folder)) if folder.is_dir() else ()
     if len(frames) < 2:
         raise UserError(
-            f"The pair '{row['id']}' of '{manifest}' names the true frames '{folder}', which holds {len(frames)} "
-            "images: it needs two or more, or an empty cell."
+            f"The pair '{row['id']}' in {row.place} names the true frames '{folder}', which holds {len(frames)} "
+            "images: it needs a folder of two or more, or an empty cell."
         )
     return frames
+
+
+def _difficulty(row: Row) -> int | None:
+    text = row["difficulty"]
+    if text and not (text.isascii() and text.isdigit()):
+        raise UserError(
+            f"The difficulty of '{row['id']}' in {row.place} is no whole number, got {text!r}: correct or empty it."
+        )
+    return int(text) if text else None
 
 
 def _own_pair(

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from latent_geodesics.data.file_order import IMAGE_SUFFIXES, image_files
 from latent_geodesics.data.pairs import ImagePair
 from latent_geodesics.errors import UserError
 
 __all__ = ["Start", "pick_pairs", "starts_of_pairs", "starts_on_disk"]
-
-SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ def pick_pairs(pairs: Sequence[ImagePair], ids: Sequence[str]) -> tuple[ImagePai
 
 
 def starts_on_disk(images: str | Path, *, prompt: str = "") -> tuple[Start, ...]:
-    """The image files of a folder in the order of their names, or one file.
+    """The image files of a folder in the order of their names and the numbers in them, or one file.
 
     Raises:
         UserError: when there is no such file or folder, or the folder holds no image.
@@ -67,9 +66,9 @@ def starts_on_disk(images: str | Path, *, prompt: str = "") -> tuple[Start, ...]
         return (Start(id=place.stem, image=place, prompt=prompt),)
     if not place.is_dir():
         raise UserError(f"'{place}' is neither a file nor a folder: give an image file, or a folder of image files.")
-    files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = image_files(place)
     if not files:
-        raise UserError(f"The folder '{place}' holds no image files ({', '.join(SUFFIXES)}): give one that does.")
+        raise UserError(f"The folder '{place}' holds no image files ({', '.join(IMAGE_SUFFIXES)}): give one that does.")
     stems = [file.stem for file in files]
     names = [file.stem if stems.count(file.stem) == 1 else file.name.replace(".", "_") for file in files]
     return tuple(

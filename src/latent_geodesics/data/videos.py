@@ -2,9 +2,10 @@
 
 A manifest is a CSV file with a line a video: `id, kind, file, prompt_a, prompt_b`, and optionally `control` (1 for a
 video that shows no motion of anything) and `sha256`; paths are relative to the manifest. The two prompts say what the
-first and the last frame show.
+first and the last frame show. See `data.manifests` for how a manifest is written.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,14 +16,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.data.batches import in_batches
-from latent_geodesics.data.manifests import matches_checksum, read_rows
-from latent_geodesics.data.video_files import FRAME_SUFFIXES, read_video
+from latent_geodesics.data.file_order import image_files, visible_files
+from latent_geodesics.data.manifests import Row, read_rows
+from latent_geodesics.data.video_files import read_film
 from latent_geodesics.errors import UserError
 
 __all__ = ["Video", "VideoBatch", "VideoData"]
 
 REQUIRED_COLUMNS = ("id", "kind", "file", "prompt_a", "prompt_b")
+# The last three are what `task=render_videos` notes for its readers.
+OPTIONAL_COLUMNS = ("control", "sha256", "frames", "sources", "seed")
 OWN = "own"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +53,16 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoBatch:
-    """Videos of equally many frames, read from disk: images in [0, 1]."""
+    """Videos of equally many frames, read from disk.
+
+    Attributes:
+        frames: In [0, 1].
+        remarks: Of each video, what a person would not expect in its frames, in words; nothing for most.
+    """
 
     videos: tuple[Video, ...]
     frames: Float[Tensor, "v n 3 h w"]
+    remarks: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -63,7 +75,8 @@ class VideoData:
         manifest: The CSV file that lists the videos.
         video: A file of the user's own, a folder of frames, or a folder of video files; it replaces the manifest.
         prompt: What the user's own video shows.
-        frames: Frames of each video that are looked at, evenly spaced, at least 3; all of them if not given.
+        frames: Frames of each video that are looked at, evenly spaced in time, at least 3; all of them if not
+            given.
         limit: Take only the first so many videos.
         batch_size: How many videos are encoded together.
         verify: Compare the files with the checksums of the manifest.
@@ -107,9 +120,14 @@ class VideoData:
             size: Height and width of the frames in pixels.
 
         Raises:
-            UserError: for the first video that cannot be read; see `read_video`.
+            UserError: for the first video that cannot be read; see `read_film`.
         """
-        counts = {video: len(read_video(video.file, size=size, frames=self.frames)) for video in self.videos}
+        counts = {}
+        for video in self.videos:
+            film = read_film(video.file, size=size, frames=self.frames)
+            counts[video] = len(film.frames)
+            if film.remark:
+                log.warning("Of the video '%s', %s.", video.file, film.remark)
         return [
             tuple(equal)
             for neighbours in in_batches(self.videos, self.batch_size)
@@ -118,15 +136,19 @@ class VideoData:
 
     def read(self, videos: Sequence[Video], *, size: tuple[int, int]) -> VideoBatch:
         """The frames of videos that have equally many."""
-        frames = torch.stack([read_video(video.file, size=size, frames=self.frames) for video in videos])
-        return VideoBatch(videos=tuple(videos), frames=frames)
+        films = [read_film(video.file, size=size, frames=self.frames) for video in videos]
+        return VideoBatch(
+            videos=tuple(videos),
+            frames=torch.stack([film.frames for film in films]),
+            remarks=tuple(film.remark for film in films),
+        )
 
 
 def _own_videos(path: Path, prompt: str) -> list[Video]:
     """One video, or those of a folder that holds no pictures but video files."""
     files: Sequence[Path] = [path]
-    if path.is_dir() and not any(file.suffix.lower() in FRAME_SUFFIXES for file in path.iterdir()):
-        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    if path.is_dir() and not image_files(path):
+        files = visible_files(path)
         if not files:
             raise UserError(f"The folder '{path}' is empty: give a video file, a folder of frames, or one of videos.")
     stems = [file.stem for file in files]
@@ -140,27 +162,26 @@ def _read_manifest(manifest: Path, *, verify: bool) -> list[Video]:
     """Reads and checks a manifest (see the module's text for its columns).
 
     Raises:
-        UserError: when the manifest, one of its columns or one of its files is missing, when an id stands twice, or
-            when a file does not match its checksum.
+        UserError: when the manifest is none (see `read_rows`), one of its files is missing or does not match its
+            checksum, or a control is neither 0 nor 1.
     """
-    rows = read_rows(manifest, required=REQUIRED_COLUMNS, thing="video")
-    return [_manifest_video(row, manifest, verify=verify) for row in rows]
+    rows = read_rows(manifest, required=REQUIRED_COLUMNS, optional=OPTIONAL_COLUMNS, thing="video")
+    return [_manifest_video(row, verify=verify) for row in rows]
 
 
-def _manifest_video(row: dict[str, str], manifest: Path, *, verify: bool) -> Video:
-    file = manifest.parent / row["file"]
-    if not file.exists():
-        raise UserError(f"The video '{row['id']}' of '{manifest}' names '{file}', which does not exist.")
-    if verify and not matches_checksum(file, row.get("sha256")):
-        raise UserError(
-            f"The file '{file}' of the video '{row['id']}' does not match its checksum in '{manifest}': restore the "
-            "file, correct the manifest, or set data.verify=false."
-        )
+def _manifest_video(row: Row, *, verify: bool) -> Video:
+    file = row.path("file")
+    if verify and row["sha256"] and file.is_dir():
+        raise UserError(f"'{file}' in {row.place} is a folder, which has no checksum: empty the cell sha256.")
+    if verify:
+        row.check("sha256", file)
+    if row["control"] not in ("", "0", "1"):
+        raise UserError(f"The control of '{row['id']}' in {row.place} must be 0 or 1, got {row['control']!r}.")
     return Video(
         id=row["id"],
         file=file,
         prompt_a=row["prompt_a"],
         prompt_b=row["prompt_b"],
         kind=row["kind"],
-        control=row.get("control") == "1",
+        control=row["control"] == "1",
     )

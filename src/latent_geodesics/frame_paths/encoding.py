@@ -67,7 +67,9 @@ class EncodedVideos:
         return EncodedVideos(
             model=self.model,
             batch=VideoBatch(
-                videos=tuple(self.batch.videos[index] for index in chosen), frames=self.batch.frames[chosen]
+                videos=tuple(self.batch.videos[index] for index in chosen),
+                frames=self.batch.frames[chosen],
+                remarks=tuple(self.batch.remarks[index] for index in chosen),
             ),
             points=self.points[chosen],
             sphere=Sphere(radius[chosen]),

@@ -277,4 +277,8 @@ def _every_section(findings: Findings) -> Section:
     norms.columns = [str(column).replace("_", " ") for column in norms.columns]
     status = table[table["method"] == "optimised"].set_index(["pair", "kind"])["status"]
     norms["solver"] = status.str.replace("_", " ")
-    return Section(title="Every video", text=["Mean norm along each path, 1/[x]."], table=norms.reset_index())
+    text = ["Mean norm along each path, 1/[x]."]
+    if "remark" in video.columns:
+        told = video["remark"].dropna().groupby(level="pair", sort=False).first()
+        text += [f"Of the video {name}, {remark}." for name, remark in told.items()]
+    return Section(title="Every video", text=text, table=norms.reset_index())

@@ -16,16 +16,19 @@ def path_rows(measures: BatchMeasures, *, encoding_seconds: float) -> list[dict[
     Norms and terms are means over the inner frames, in 1/[x]; `norm_low` and `norm_high` bound the mean's 95 %
     interval over the frames, where there are two; `turn` is the norm times the step, the angle in radians by which a
     path turns at a frame more than a geodesic would; `detour` is the length over that of the great circle; `seconds`
-    of a video's own path are those of its encoding, of any other an equal share of the analysis.
+    of a video's own path are those of its encoding, of any other an equal share of the analysis; `remark` says what a
+    person would not expect in the frames that were read, where there is such a thing.
     """
     others = max(len(measures.paths) - 1, 1)
     rows = []
-    for index, video in enumerate(measures.encoded.batch.videos):
+    batch = measures.encoded.batch
+    for index, (video, remark) in enumerate(zip(batch.videos, batch.remarks, strict=True)):
         straight = float(measures.path("great_circle").length[index])
         for path in measures.paths:
             seconds = encoding_seconds if path.family == "video" else measures.seconds / others
             row = {"pair": video.id, "kind": video.kind, "control": int(video.control), "method": path.name}
-            rows.append(row | _numbers(path, index, seconds=seconds, straight=straight))
+            told = {"remark": remark} if remark else {}
+            rows.append(row | _numbers(path, index, seconds=seconds, straight=straight) | told)
     return rows
 
 

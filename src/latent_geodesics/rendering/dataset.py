@@ -99,7 +99,7 @@ def load_shards(folder: str | Path, *, first: int = 0, count: int | None = None)
     """The finished shards of a folder in order, from shard number `first`, at most `count` of them.
 
     Raises:
-        UserError: when the folder holds no shard.
+        UserError: when the folder holds no shard, or one of anything but RGB frames of bytes with a record each.
     """
     paths = sorted(Path(folder).glob("shard-*.npy"))
     if not paths:
@@ -107,7 +107,17 @@ def load_shards(folder: str | Path, *, first: int = 0, count: int | None = None)
             f"No shard-*.npy in {folder}: render the frames first (run.py task=render_clevr task.folder={folder})."
         )
     for path in paths[first : None if count is None else first + count]:
-        yield Shard(frames=np.load(path, mmap_mode="r"), records=_records(path.with_suffix(".jsonl")))
+        yield _shard(path)
+
+
+def _shard(path: Path) -> Shard:
+    frames, records = np.load(path, mmap_mode="r"), _records(path.with_suffix(".jsonl"))
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) != len(records):
+        raise UserError(
+            f"The shard {path} holds {frames.dtype} of shape {frames.shape} and {len(records)} records, not bytes of "
+            "shape (frames, height, width, 3) with a record each: delete it, and render it again."
+        )
+    return Shard(frames=frames, records=records)
 
 
 def _finished(folder: Path, number: int, span: range, seed: int) -> bool:

@@ -4,7 +4,6 @@ All images share one density, that of one fixed condition, and one sphere, so th
 and the distance to two points alone; with a prompt that moves along the path neither would hold.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -223,14 +222,8 @@ def _known(manifest: str | None, frames: int, *, verify: bool) -> tuple[list[Col
     if manifest is None:
         return [], {}
     pairs = read_manifest(manifest, verify=verify)
-    with Path(manifest).open(newline="", encoding="utf-8") as lines:
-        grades = {row["id"]: row.get("difficulty") or "" for row in csv.DictReader(lines)}
-    wrong = [name for name, grade in grades.items() if grade and not grade.isdigit()]
-    if wrong:
-        raise UserError(
-            f"The difficulty of {', '.join(wrong)} in '{manifest}' is no whole number: correct or empty it."
-        )
-    return images_of_pairs(pairs, frames=frames), {name: int(grade) for name, grade in grades.items() if grade}
+    grades = {pair.id: pair.difficulty for pair in pairs if pair.difficulty is not None}
+    return images_of_pairs(pairs, frames=frames), grades
 
 
 def _at_least(name: str, value: Any, least: int) -> None:
