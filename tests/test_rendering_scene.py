@@ -161,6 +161,15 @@ def test_numbers_of_objects_have_the_shares_asked_for():
     assert shares == pytest.approx([0.4, 0.4, 0.2], abs=0.1)  # three standard deviations
 
 
+def test_a_number_of_weight_nothing_is_as_if_it_were_not_named():
+    named, unnamed = SceneSampler(counts={1: 0.5, 2: 0.5, 3: 0.0}), SceneSampler(counts={1: 0.5, 2: 0.5})
+    assert [named.scene(seed=0, index=index) for index in range(8)] == [
+        unnamed.scene(seed=0, index=index) for index in range(8)
+    ]
+    with pytest.raises(ValueError, match="one of them above 0"):
+        SceneSampler(counts={1: 0.0})
+
+
 def test_too_many_objects_are_refused_and_not_sought_for_ever(monkeypatch):
     monkeypatch.setattr(sampling, "ATTEMPTS", 200)
     with pytest.raises(UserError, match=r"9 objects found no clear places in 5 scenes: ask for fewer \(task.counts\)"):

@@ -58,8 +58,12 @@ class SceneSampler:
     lamp_jitter: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.counts or min(self.counts) < 1 or min(self.counts.values()) < 0:
-            raise ValueError(f"counts must give a weight >= 0 to numbers of objects >= 1, got {dict(self.counts)}")
+        weights = self.counts.values()
+        if min(self.counts, default=0) < 1 or min(weights) < 0 or not 0 < sum(weights) < math.inf:
+            raise UserError(
+                "counts must give weights >= 0, one of them above 0, to numbers of objects >= 1 (such as "
+                f"{{1: 0.5, 2: 0.5}}), got {dict(self.counts)}"
+            )
         if not 0.0 <= self.large <= 1.0:
             raise ValueError(f"large must be a probability in [0, 1], got {self.large}")
 
