@@ -1,10 +1,8 @@
 """Shards of flat discs on grey, drawn from real scene records: what a training needs, without a renderer."""
 
-import json
-
 import numpy as np
 
-from latent_geodesics.rendering.dataset import scene_record
+from latent_geodesics.rendering.dataset import scene_record, write_shard
 from latent_geodesics.rendering.sampling import SceneSampler
 
 SIDE = 32
@@ -22,7 +20,5 @@ def write_discs(folder, *, seed, count):
             frame[(columns - x) ** 2 + (rows - y) ** 2 < radius**2] = item.rgb
         frames.append((frame * 255).astype(np.uint8))
         records.append(scene_record(scene, index=index, seed=seed))
-    folder.mkdir(parents=True)
-    (folder / "shard-00000.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    np.save(folder / "shard-00000.npy", np.stack(frames))
+    write_shard(folder, 0, frames, records)
     return folder

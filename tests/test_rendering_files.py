@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from PIL import Image
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.rendering.captions import caption
-from latent_geodesics.rendering.dataset import load_shards, render_shards
+from latent_geodesics.rendering.dataset import load_shards, render_shards, scene_record, write_shard
 from latent_geodesics.rendering.pair_files import COLUMNS, render_pairs
 from latent_geodesics.rendering.pairs import FRAMES, PLANS, draw_pair
 from latent_geodesics.rendering.pool import DEFAULT_PYTHON, RenderPool
 from latent_geodesics.rendering.sampling import SceneSampler, is_clear
 from latent_geodesics.rendering.scene import COLORS, Scene, SceneObject
+from latent_geodesics.rendering.task import RenderClevr
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "data" / "pairs"
@@ -58,9 +60,17 @@ def scene_at(index):
     return Scene(objects=(item,))
 
 
-def shards(folder, renderer, *, count=10, seed=3):
+def shards(folder, renderer, *, count=10, seed=3, size=4, counts=None):
+    settings = {"resolution": 4, "counts": counts or {1: 1.0}}
     return render_shards(
-        folder=folder, scene=scene_at, seed=seed, renderer=renderer, first=0, count=count, shard_size=4
+        folder=folder,
+        scene=scene_at,
+        seed=seed,
+        renderer=renderer,
+        first=0,
+        count=count,
+        shard_size=size,
+        settings=settings,
     )
 
 
@@ -117,6 +127,7 @@ def test_shards_hold_every_frame_and_its_record(tmp_path):
     assert shards(tmp_path, FakeRenderer()) == 10
     loaded = list(load_shards(tmp_path))
     assert [shard.frames.shape for shard in loaded] == [(4, 4, 4, 3), (4, 4, 4, 3), (2, 4, 4, 3)]
+    assert [frame[0, 0, 2] for shard in loaded for frame in shard.frames] == list(range(1, 11))
     records = [record for shard in loaded for record in shard.records]
     assert [record["index"] for record in records] == list(range(10))
     assert records[5]["caption"] == "a large blue metal sphere"
@@ -128,30 +139,66 @@ def test_shards_hold_every_frame_and_its_record(tmp_path):
 def test_a_killed_render_goes_on_at_the_first_missing_shard(tmp_path):
     with pytest.raises(UserError):
         shards(tmp_path, FakeRenderer(fail_after=6))
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["shard-00000.jsonl", "shard-00000.npy"]
+    names = ["settings.json", "shard-00000.jsonl", "shard-00000.zip"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == names
     renderer = FakeRenderer()
     assert shards(tmp_path, renderer) == 6
     assert renderer.count == 6
     assert shards(tmp_path, renderer) == 0
 
 
-def test_shards_of_another_seed_or_length_are_not_mixed(tmp_path):
+def test_a_shard_gives_back_the_very_bytes_of_its_frames_and_its_files_are_pictures(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    records = [scene_record(scene_at(index), index=index, seed=0) for index in (4, 5)]
+    write_shard(tmp_path, 2, frames, records)
+    (loaded,) = load_shards(tmp_path)
+    assert np.array_equal(loaded.frames, frames)
+    with zipfile.ZipFile(tmp_path / "shard-00002.zip") as archive, archive.open("000005.webp") as file:
+        assert np.array_equal(np.asarray(Image.open(file)), frames[1])
+
+
+def test_frames_made_otherwise_are_not_mixed(tmp_path):
     shards(tmp_path, FakeRenderer())
-    with pytest.raises(UserError, match="shard-00000"):
+    with pytest.raises(UserError, match=r"seed = 3 and not 4.*task\.folder"):
         shards(tmp_path, FakeRenderer(), seed=4)
+    with pytest.raises(UserError, match=r"counts = \{'1': 1.0\} and not \{'2': 1.0\}"):
+        shards(tmp_path, FakeRenderer(), counts={2: 1.0})
+    with pytest.raises(UserError, match="shard_size = 4 and not 5"):
+        shards(tmp_path, FakeRenderer(), size=5)
     with pytest.raises(UserError, match="shard-00002"):
         shards(tmp_path, FakeRenderer(), count=12)
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(UserError, match="seed = None and not 3"):
+        shards(tmp_path, FakeRenderer())
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [np.zeros((4, 4, 4, 3), np.float32), np.zeros((4, 3, 4, 4), np.uint8), np.zeros((3, 4, 4, 3), np.uint8)],
-    ids=["floats", "channels_first", "fewer_than_records"],
-)
-def test_a_shard_of_another_layout_is_refused(tmp_path, frames):
+def test_the_task_keeps_what_decides_its_frames(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(FAKE_WORKER)
+
+    def task(**options):
+        made = RenderClevr(
+            seed=1, count=3, folder=tmp_path / "frames", renderer_python=sys.executable, workers=1, **options
+        )
+        made.pool.script = script
+        return made
+
+    assert task(resolution=8).run(None)["frames"] == 3
+    assert next(load_shards(tmp_path / "frames")).frames.shape == (3, 8, 8, 3)
+    assert task(resolution=8).run(None)["frames"] == 0
+    for options in ({"resolution": 16}, {"samples": 4}, {"counts": {1: 0.4, 2: 0.4, 3: 0.2}}):
+        with pytest.raises(UserError, match=next(iter(options))):
+            task(**({"resolution": 8} | options)).run(None)
+
+
+@pytest.mark.parametrize("sizes", [[(4, 4)] * 3, [(4, 4)] * 3 + [(4, 5)]], ids=["fewer_than_records", "two_sizes"])
+def test_a_shard_of_another_layout_is_refused(tmp_path, sizes):
     shards(tmp_path, FakeRenderer(), count=4)
-    np.save(tmp_path / "shard-00000.npy", frames)
-    with pytest.raises(UserError, match=r"shard-00000\.npy.*render it again"):
+    with zipfile.ZipFile(tmp_path / "shard-00000.zip", "w") as archive:
+        for number, size in enumerate(sizes):
+            with archive.open(f"{number}.webp", "w") as file:
+                Image.new("RGB", size).save(file, "WEBP")
+    with pytest.raises(UserError, match=r"shard-00000\.zip.*render it again"):
         list(load_shards(tmp_path))
 
 

@@ -1,12 +1,17 @@
 """Scenes as data: projection, round trips, captions, sampling rules, exact motions."""
 
+import json
 import math
+import time
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from latent_geodesics.errors import UserError
+from latent_geodesics.rendering import sampling
 from latent_geodesics.rendering.captions import caption, random_caption
 from latent_geodesics.rendering.motion import (
     Motion,
@@ -20,8 +25,11 @@ from latent_geodesics.rendering.motion import (
     Translate,
     floor_directions,
 )
+from latent_geodesics.rendering.pairs import PLANS, draw_pair
 from latent_geodesics.rendering.sampling import MIN_DISTANCE, SceneSampler, is_clear
 from latent_geodesics.rendering.scene import COLORS, SIZES, Camera, Scene, SceneObject
+
+SHIPPED = Path(__file__).parents[1] / "data" / "pairs"
 
 
 def cube(**changes):
@@ -72,6 +80,7 @@ def test_the_camera_sees_its_target_in_the_middle_and_axes_are_orthonormal():
     camera = Camera(position=(3.0, -4.0, 5.0), target=(0.5, 0.25, 0.0), shift=0.0)
     assert camera.project(camera.target) == pytest.approx((0.5, 0.5))
     assert camera.axes() @ camera.axes().T == pytest.approx(np.eye(3))
+    assert replace(camera, position=(4.0, -4.0, 5.0)).axes() != pytest.approx(camera.axes())
     assert Camera(shift=0.1).project((0.0, 0.0, 0.0)) == pytest.approx((0.5, 0.4))
 
 
@@ -123,17 +132,78 @@ def test_a_sampled_scene_depends_on_seed_and_index_alone():
     assert len({sampler.scene(seed=seed, index=index).to_json() for seed in (5, 6) for index in (0, 1)}) == 4
 
 
-def test_sampled_scenes_are_clear():
-    crowded = SceneSampler(counts={3: 1.0}, large=0.0)
-    scenes = [SceneSampler().scene(seed=1, index=index) for index in range(20)]
-    scenes += [crowded.scene(seed=1, index=index) for index in range(3)]
-    assert {len(scene.objects) for scene in scenes} == {1, 2, 3}
-    for scene in scenes:
+@pytest.mark.parametrize("large", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_sampled_scenes_are_clear(number, large):
+    sampler = SceneSampler(counts={number: 1.0}, large=large)
+    for index in range(20):
+        scene = sampler.scene(seed=1, index=index)
+        assert len(scene.objects) == number
         assert is_clear(scene)
         assert all(0.0 < value < 1.0 for pixel in scene.pixels() for value in pixel)
         for first, second in combinations(scene.objects, 2):
             gap = math.dist(first.position, second.position) - first.radius - second.radius
             assert gap >= MIN_DISTANCE
+
+
+def test_three_objects_are_placed_in_milliseconds():
+    sampler = SceneSampler(counts={3: 1.0})
+    start = time.process_time()
+    scenes = [sampler.scene(seed=3, index=index) for index in range(40)]
+    assert time.process_time() - start < 10.0  # 0.2 s on a quiet core; all places at once would take many minutes
+    assert scenes[:5] == [SceneSampler(counts={3: 1.0}).scene(seed=3, index=index) for index in range(5)]
+
+
+def test_numbers_of_objects_have_the_shares_asked_for():
+    sampler = SceneSampler(counts={1: 0.4, 2: 0.4, 3: 0.2})
+    numbers = [len(sampler.scene(seed=0, index=index).objects) for index in range(200)]
+    shares = [numbers.count(number) / 200 for number in (1, 2, 3)]
+    assert shares == pytest.approx([0.4, 0.4, 0.2], abs=0.1)  # three standard deviations
+
+
+def test_a_number_of_weight_nothing_is_as_if_it_were_not_named():
+    named, unnamed = SceneSampler(counts={1: 0.5, 2: 0.5, 3: 0.0}), SceneSampler(counts={1: 0.5, 2: 0.5})
+    assert [named.scene(seed=0, index=index) for index in range(8)] == [
+        unnamed.scene(seed=0, index=index) for index in range(8)
+    ]
+    with pytest.raises(ValueError, match="one of them above 0"):
+        SceneSampler(counts={1: 0.0})
+
+
+def test_too_many_objects_are_refused_and_not_sought_for_ever(monkeypatch):
+    monkeypatch.setattr(sampling, "ATTEMPTS", 200)
+    with pytest.raises(UserError, match=r"9 objects found no clear places in 5 scenes: ask for fewer \(task.counts\)"):
+        SceneSampler(large=1.0).draw(np.random.default_rng(0), count=9)
+    with pytest.raises(ValueError, match="count must be >= 1, got 0"):
+        SceneSampler().draw(np.random.default_rng(0), count=0)
+
+
+def test_a_scene_that_finds_no_place_is_drawn_anew_with_as_many_objects(monkeypatch):
+    tries = []
+
+    def once_in_vain(items, camera, generator):
+        tries.append((len(items), camera))
+        return None if len(tries) == 1 else placed(items, camera, generator)
+
+    placed = sampling._all_placed
+    monkeypatch.setattr(sampling, "_all_placed", once_in_vain)
+    scene = SceneSampler(counts={1: 0.3, 2: 0.3, 3: 0.4}).scene(seed=0, index=0)
+    (first, near), (second, camera) = tries
+    assert len(scene.objects) == first == second
+    assert scene.camera == camera != near
+
+
+def test_the_scenes_of_the_shipped_pairs_are_still_drawn():
+    lines = (SHIPPED / "scenes.jsonl").read_text().splitlines()
+    for number in (0, 5, 9, 19, 30):
+        pair, record = draw_pair(PLANS[number], np.random.default_rng([1103, number])), json.loads(lines[number])
+        for scene, end in ((pair.first, "a"), (pair.second, "b")):
+            shipped = Scene.from_dict(record[end])
+            assert caption(scene) == caption(shipped)
+            # another processor may round a product of matrices differently
+            assert [item.position for item in scene.objects] == [
+                pytest.approx(item.position, abs=1e-12) for item in shipped.objects
+            ]
 
 
 def test_placement_does_not_bias_sizes():

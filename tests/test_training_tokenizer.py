@@ -42,6 +42,14 @@ def test_captions_are_padded_with_the_end_marker(tokenizer):
     assert set(ids[12:]) == {tokenizer.convert_tokens_to_ids(END)}
 
 
+def test_three_objects_fit_with_a_token_a_word_and_comma(tokenizer):
+    text = "a large yellow rubber cylinder, a small purple metal sphere and a large brown rubber cube"
+    ids = tokenizer(text).input_ids
+    assert len(ids) == 2 + 3 * 5 + 2 <= MAX_LENGTH
+    words = [tokenizer(word).input_ids[1] for word in text.replace(",", " ,").split()]
+    assert ids[1:-1] == words
+
+
 def test_an_unknown_word_is_spelled(tokenizer):
     assert len(tokenizer("zebra").input_ids) > 3
 

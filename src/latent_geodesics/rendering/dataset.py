@@ -1,28 +1,32 @@
 """A numbered set of frames in shards on disk, rendered so that a killed run goes on where it stopped.
 
-A folder holds `shard-00000.npy`, an array [n h w 3] of uint8, and `shard-00000.jsonl`, one record a line for the
-same frames, then `shard-00001...`. A record has `index`, `seed`, `caption`, `objects` (shape, color, size, material
-and `pixel`, the centre's image coordinates (x, y) in [0, 1]^2, x to the right, y down) and `scene`, which
-`Scene.from_dict` reads. Each file is written under another name and renamed when complete, the array last: a shard
-exists when its array does.
+A folder holds `shard-00000.zip`, the frames as lossless WebP files, each named by its index, and `shard-00000.jsonl`,
+one record a line for the same frames in the same order, then `shard-00001...`. A record has `index`, `seed`, `caption`,
+`objects` (shape, color, size, material and `pixel`, the centre's image coordinates (x, y) in [0, 1]^2, x to the right,
+y down) and `scene`, which `Scene.from_dict` reads. Each file is written under another name and renamed when complete,
+the frames last: a shard exists when its zip does. `settings.json` says what all frames of the folder have in common.
 """
 
+import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 from tqdm import tqdm
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.files import replacing, write_json, write_text
 from latent_geodesics.rendering.captions import caption
 from latent_geodesics.rendering.pool import Renderer
 from latent_geodesics.rendering.scene import Scene
 
-__all__ = ["SHARD", "Shard", "load_shards", "render_shards", "scene_record"]
+__all__ = ["SHARD", "Shard", "load_shards", "render_shards", "scene_record", "write_shard"]
 
 SHARD = 500  # frames a shard
 
@@ -32,7 +36,7 @@ class Shard:
     """Frames of one shard and their records.
 
     Args:
-        frames: uint8, [n h w 3], mapped from disk.
+        frames: sRGB bytes.
         records: one record for each frame, as the module says.
     """
 
@@ -58,6 +62,7 @@ def render_shards(
     first: int,
     count: int,
     shard_size: int = SHARD,
+    settings: Mapping[str, Any],
 ) -> int:
     """Render frames `first` to `first + count` into `folder`, skipping the shards that are there.
 
@@ -69,30 +74,42 @@ def render_shards(
         first: index of the first frame, a multiple of `shard_size`.
         count: number of frames; the last shard may be shorter than the others.
         shard_size: frames a shard.
+        settings: what else decides the frames and can be written as JSON; kept with the seed and the shard size in
+            `settings.json`.
 
     Returns:
         The number of frames rendered now.
 
     Raises:
-        UserError: when a shard on disk holds another number of frames than asked for, or frames of another seed.
+        UserError: when the folder was made with other settings, or a shard holds another number of frames than asked
+            for.
     """
     if first % shard_size:
         raise ValueError(f"first must be a multiple of the shard size {shard_size}, got {first}")
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_settings(folder, {"seed": seed, "shard_size": shard_size, **settings})
     starts = range(first, first + count, shard_size)
     spans = {start: range(start, min(start + shard_size, first + count)) for start in starts}
-    missing = {start: span for start, span in spans.items() if not _finished(folder, start // shard_size, span, seed)}
+    missing = {start: span for start, span in spans.items() if not _finished(folder, start // shard_size, span)}
     total = sum(len(span) for span in missing.values())
-    with tqdm(total=total, desc=f"render {folder.name}", unit="frame") as progress:
+    with tqdm(total=count, initial=count - total, desc=f"render {folder.name}", unit="frame") as progress:
         for start, span in missing.items():
             scenes = [scene(index) for index in span]
-            frames = []
-            for frame in renderer.render(scenes):
-                frames.append(frame)
-                progress.update()
             records = [scene_record(item, index=index, seed=seed) for index, item in zip(span, scenes, strict=True)]
-            _write(folder, start // shard_size, frames, records)
+            write_shard(folder, start // shard_size, _counted(renderer.render(scenes), progress), records)
     return total
+
+
+def write_shard(
+    folder: Path, number: int, frames: Iterable[UInt8[np.ndarray, "h w 3"]], records: Sequence[Mapping[str, Any]]
+) -> None:
+    """Writes shard `number` of a folder: its frames, taken one by one, and a record, as the module says, for each."""
+    path = _path(folder, number)
+    # encoded as they come, so that the renderer works on meanwhile
+    encoded = [_encoded(frame) for frame in frames]
+    write_text(path.with_suffix(".jsonl"), "".join(json.dumps(record) + "\n" for record in records))
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for data, record in zip(encoded, records, strict=True):
+            archive.writestr(f"{record['index']:06d}.webp", data)
 
 
 def load_shards(folder: str | Path, *, first: int = 0, count: int | None = None) -> Iterator[Shard]:
@@ -101,52 +118,77 @@ def load_shards(folder: str | Path, *, first: int = 0, count: int | None = None)
     Raises:
         UserError: when the folder holds no shard, or one of anything but RGB frames of bytes with a record each.
     """
-    paths = sorted(Path(folder).glob("shard-*.npy"))
+    paths = sorted(Path(folder).glob("shard-*.zip"))
     if not paths:
         raise UserError(
-            f"No shard-*.npy in {folder}: render the frames first (run.py task=render_clevr task.folder={folder})."
+            f"No shard-*.zip in {folder}: render the frames first (run.py task=render_clevr task.folder={folder})."
         )
     for path in paths[first : None if count is None else first + count]:
         yield _shard(path)
 
 
 def _shard(path: Path) -> Shard:
-    frames, records = np.load(path, mmap_mode="r"), _records(path.with_suffix(".jsonl"))
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) != len(records):
+    with zipfile.ZipFile(path) as archive:
+        pictures = [_decoded(archive.read(name)) for name in archive.namelist()]
+    records = _records(path.with_suffix(".jsonl"))
+    shapes = {picture.shape for picture in pictures}
+    if len(shapes) != 1 or len(pictures) != len(records) or any(shape[2:] != (3,) for shape in shapes):
         raise UserError(
-            f"The shard {path} holds {frames.dtype} of shape {frames.shape} and {len(records)} records, not bytes of "
-            "shape (frames, height, width, 3) with a record each: delete it, and render it again."
+            f"The shard {path} holds {len(pictures)} pictures of the shapes {sorted(shapes)} and {len(records)} records, "
+            "not RGB pictures of one size with a record each: delete it, and render it again."
         )
-    return Shard(frames=frames, records=records)
+    return Shard(frames=np.stack(pictures), records=records)
 
 
-def _finished(folder: Path, number: int, span: range, seed: int) -> bool:
+def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keeps the settings of a new folder, and compares them with those of an old one."""
+    file = folder / "settings.json"
+    wanted = json.loads(json.dumps(settings))
+    if not file.exists() and not any(folder.glob("shard-*.zip")):
+        write_json(file, wanted)
+        return
+    found = json.loads(file.read_text()) if file.exists() else {}
+    others = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+    if others:
+        differences = ", ".join(f"{name} = {found.get(name)} and not {wanted.get(name)}" for name in others)
+        raise UserError(
+            f"The frames in {folder} were made with {differences}: delete them, or choose another task.folder."
+        )
+
+
+def _finished(folder: Path, number: int, span: range) -> bool:
     path = _path(folder, number)
     if not path.exists():
         return False
     records = _records(path.with_suffix(".jsonl"))
-    found = (records[0]["seed"], records[0]["index"], len(records))
-    if found != (seed, span.start, len(span)):
+    found = (records[0]["index"], len(records))
+    if found != (span.start, len(span)):
         raise UserError(
-            f"The shard {path} holds (seed, first index, frames) = {found}, wanted {(seed, span.start, len(span))}: "
+            f"The shard {path} holds (first index, frames) = {found}, wanted {(span.start, len(span))}: "
             "delete it, or choose another task.folder."
         )
     return True
 
 
-def _write(folder: Path, number: int, frames: Sequence[np.ndarray], records: list[dict[str, Any]]) -> None:
-    path = _path(folder, number)
-    lines = path.with_suffix(".jsonl")
-    partial = folder / f".{path.name}.partial"
-    partial.write_text("".join(json.dumps(record) + "\n" for record in records))
-    partial.rename(lines)
-    with partial.open("wb") as file:
-        np.save(file, np.stack(frames))
-    partial.rename(path)
+def _counted(frames: Iterable[np.ndarray], progress: "tqdm[Any]") -> Iterator[np.ndarray]:
+    for frame in frames:
+        progress.update()
+        yield frame
+
+
+def _encoded(frame: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, format="WEBP", lossless=True)
+    return file.getvalue()
+
+
+def _decoded(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _path(folder: Path, number: int) -> Path:
-    return folder / f"shard-{number:05d}.npy"
+    return folder / f"shard-{number:05d}.zip"
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

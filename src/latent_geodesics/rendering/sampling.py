@@ -1,11 +1,17 @@
 """Random scenes after CLEVR's rules: scene i of seed s depends on the pair (s, i) and on nothing else.
 
-Numbers, shapes, sizes, colours and materials are drawn first; places and turns, uniform, are then drawn again until
+Numbers, shapes, sizes, colours and materials are drawn first, then places and turns, uniform, one object after another
+so that
 1. the ball about each object that just holds it lies inside the frame,
 2. two objects are at least 0.25 apart (CLEVR's `min_dist`) between their bounding circles on the floor,
 3. along the image's right and along the view, both on the floor, their centres differ by 0.4 (CLEVR's `margin`),
 4. the distance of their centres in the image is at least 0.85 of the sum of the radii of the balls of rule 1, so that
    neither is hidden. CLEVR counts visible pixels instead; this rule is stricter and needs no renderer.
+
+Where the second object breaks a rule both places are drawn again, which makes the places of two uniform among all that
+keep the rules. That would take thousands of draws for three large objects, so each object from the third on is tried at
+`TRIES` places before all are drawn again, and where `ATTEMPTS` draws of all find none (the camera came too near for
+three that large) lamps, camera and objects are drawn anew.
 
 References: Johnson et al., CLEVR, 2017, arXiv 1612.06890, appendix A.
 """
@@ -17,6 +23,7 @@ from itertools import combinations
 
 import numpy as np
 
+from latent_geodesics.errors import UserError
 from latent_geodesics.rendering.scene import COLORS, MATERIALS, SIZES, Camera, Lights, Scene, SceneObject, Vector
 
 __all__ = ["SceneSampler", "is_clear"]
@@ -26,7 +33,10 @@ MIN_DISTANCE = 0.25
 MARGIN = 0.4
 MIN_BALL_SEPARATION = 0.85
 CORNER = 1.2  # how far the rim of a cylinder reaches beyond its radius, as the camera sees it
-ATTEMPTS = 10_000
+IN_VIEW = 10_000  # draws of a place before an object is taken to be too large for the frame
+ATTEMPTS = 2_000  # placements of all objects before the scene is drawn anew
+TRIES = 20  # places of the third object and of those after it in one placement
+REDRAWS = 5  # scenes before the number of objects is taken to be too large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +58,12 @@ class SceneSampler:
     lamp_jitter: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.counts or min(self.counts) < 1 or min(self.counts.values()) < 0:
-            raise ValueError(f"counts must give a weight >= 0 to numbers of objects >= 1, got {dict(self.counts)}")
+        weights = self.counts.values()
+        if min(self.counts, default=0) < 1 or min(weights) < 0 or not 0 < sum(weights) < math.inf:
+            raise UserError(
+                "counts must give weights >= 0, one of them above 0, to numbers of objects >= 1 (such as "
+                f"{{1: 0.5, 2: 0.5}}), got {dict(self.counts)}"
+            )
         if not 0.0 <= self.large <= 1.0:
             raise ValueError(f"large must be a probability in [0, 1], got {self.large}")
 
@@ -58,21 +72,28 @@ class SceneSampler:
         return self.draw(np.random.default_rng([seed, index]))
 
     def draw(self, generator: np.random.Generator, *, count: int | None = None) -> Scene:
-        """A scene from the generator, with `count` objects where that is given."""
-        camera = Camera(position=_jittered(Camera().position, self.camera_jitter, generator))
-        lights = Lights(
-            key=_jittered(Lights().key, self.lamp_jitter, generator),
-            fill=_jittered(Lights().fill, self.lamp_jitter, generator),
-            back=_jittered(Lights().back, self.lamp_jitter, generator),
-        )
-        number = int(_weighted(self.counts, generator)) if count is None else count
-        unplaced = [self._object(generator) for _ in range(number)]
-        for _ in range(ATTEMPTS):
-            objects = tuple(_placed(item, camera, generator) for item in unplaced)
-            scene = Scene(objects=objects, camera=camera, lights=lights)
-            if is_clear(scene):
-                return scene
-        raise ValueError(f"no clear placement of {number} objects in {ATTEMPTS} attempts: ask for fewer")
+        """A scene from the generator, with `count` objects where that is given.
+
+        Raises:
+            ValueError: when `count` is below 1.
+            UserError: when so many objects do not fit into the frame.
+        """
+        if count is not None and count < 1:
+            raise ValueError(f"count must be >= 1, got {count}")
+        number = count
+        for _ in range(REDRAWS):
+            camera = Camera(position=_jittered(Camera().position, self.camera_jitter, generator))
+            lights = Lights(
+                key=_jittered(Lights().key, self.lamp_jitter, generator),
+                fill=_jittered(Lights().fill, self.lamp_jitter, generator),
+                back=_jittered(Lights().back, self.lamp_jitter, generator),
+            )
+            # kept when the rest is drawn anew, so that the shares of the numbers are as asked
+            number = int(_weighted(self.counts, generator)) if number is None else number
+            objects = _all_placed([self._object(generator) for _ in range(number)], camera, generator)
+            if objects is not None:
+                return Scene(objects=objects, camera=camera, lights=lights)
+        raise UserError(f"{number} objects found no clear places in {REDRAWS} scenes: ask for fewer (task.counts).")
 
     def _object(self, generator: np.random.Generator) -> SceneObject:
         return SceneObject(
@@ -91,9 +112,36 @@ def is_clear(scene: Scene) -> bool:
     )
 
 
+def _all_placed(
+    items: Sequence[SceneObject], camera: Camera, generator: np.random.Generator
+) -> tuple[SceneObject, ...] | None:
+    """The objects at clear places; None when there are none to be found."""
+    for _ in range(ATTEMPTS):
+        placed: list[SceneObject] = []
+        for index, item in enumerate(items):
+            free = _free(item, placed, camera, generator, tries=1 if index < 2 else TRIES)
+            if free is None:
+                break
+            placed.append(free)
+        else:
+            return tuple(placed)
+    return None
+
+
+def _free(
+    item: SceneObject, others: Sequence[SceneObject], camera: Camera, generator: np.random.Generator, *, tries: int
+) -> SceneObject | None:
+    """The object at a place in view and apart from the others; None when no one of so many places is."""
+    for _ in range(tries):
+        candidate = _placed(item, camera, generator)
+        if all(_apart(camera, other, candidate) for other in others):
+            return candidate
+    return None
+
+
 def _placed(item: SceneObject, camera: Camera, generator: np.random.Generator) -> SceneObject:
     """The object at a place in view, wherever the others are."""
-    for _ in range(ATTEMPTS):
+    for _ in range(IN_VIEW):
         x, y = (float(value) for value in generator.uniform(-REACH, REACH, size=2))
         placed = replace(item, position=(x, y), rotation=float(generator.uniform(0.0, 360.0)))
         if _in_view(camera, placed):

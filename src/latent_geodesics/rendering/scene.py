@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -121,12 +122,19 @@ class Camera:
     shift: float = 0.0
 
     def axes(self) -> Float[np.ndarray, "3 3"]:
-        """Rows: the directions in the world of the image's right, the image's up, and the view."""
+        """Rows: the directions in the world of the image's right, the image's up, and the view; read only."""
+        return self._axes
+
+    @cached_property
+    def _axes(self) -> Float[np.ndarray, "3 3"]:
+        # a scene is placed by thousands of projections through one camera
         view = np.subtract(self.target, self.position)
         view = view / np.linalg.norm(view)
         right = np.cross(view, (0.0, 0.0, 1.0))
         right = right / np.linalg.norm(right)
-        return np.stack([right, np.cross(right, view), view])
+        axes = np.stack([right, np.cross(right, view), view])
+        axes.setflags(write=False)
+        return axes
 
     def project(self, point: Vector) -> tuple[float, float]:
         """Image coordinates (x, y) of a point of the world; inside the frame when both lie in [0, 1]."""

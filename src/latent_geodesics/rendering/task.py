@@ -70,6 +70,11 @@ class RenderClevr:
                 first=self.first,
                 count=self.count,
                 shard_size=self.shard_size,
+                settings={
+                    "resolution": self.pool.resolution,
+                    "samples": self.pool.samples,
+                    "counts": self.sampler.counts,
+                },
             )
         return {"frames": float(frames), "seconds": time.monotonic() - start}
 

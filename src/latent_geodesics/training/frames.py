@@ -49,10 +49,11 @@ class Frames:
         """
         from latent_geodesics.rendering.dataset import load_shards
 
-        shards = list(load_shards(folder))
-        images = np.concatenate([np.asarray(shard.frames) for shard in shards])
-        records = [record for shard in shards for record in shard.records]
-        return cls(images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), records=records)
+        images, records = [], []
+        for shard in load_shards(folder):
+            images.append(torch.from_numpy(shard.frames).permute(0, 3, 1, 2).contiguous())
+            records += shard.records
+        return cls(images=torch.cat(images), records=records)
 
     def split(self, held_out: int) -> tuple["Frames", "Frames"]:
         """The frames to train on, and the last `held_out` ones.
