@@ -14,7 +14,7 @@ from latent_geodesics.names import one_line
 
 __all__ = ["canvas", "label", "literal", "method_color", "wrapped"]
 
-LONGEST = 48
+LONGEST = 36
 
 COLORS = {"geodesic": "#0072B2", "geodesic_paper": "#D55E00", "slerp": "#009E73", "lerp": "#8C8C8C"}
 FURTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#4D4D4D", "#B8860B")
