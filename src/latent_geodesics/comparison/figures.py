@@ -14,6 +14,7 @@ from latent_geodesics.statistics import Interval
 __all__ = ["draw_sweep", "sweep_axes"]
 
 PANELS_A_ROW = 4
+LETTERS = 40  # of names below an axis that fit beside one another
 LARGEST_RATIO = 20  # of swept values beyond which the axis is logarithmic
 DASHES = ("-", "--", ":", "-.")
 
@@ -89,7 +90,9 @@ def _points(panel: Axes, places: Sequence[int], cells: Sequence[Interval], look:
 def _scale(panel: Axes, places: Sequence[Any], order: Sequence[str] | None) -> None:
     """A logarithmic axis where the swept numbers span orders of magnitude; zero is kept on it; words as they are."""
     if order is not None:
-        panel.set_xticks(range(len(order)), [literal(name, most=24) for name in order])
+        names = [literal(name, most=24) for name in order]
+        slanted: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, names)) > LETTERS else {}
+        panel.set_xticks(range(len(order)), names, **slanted)
         return
     positive = [float(place) for place in places if place > 0]
     if not positive or max(positive) < LARGEST_RATIO * min(positive):
