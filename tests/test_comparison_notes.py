@@ -258,3 +258,15 @@ def test_failing_methods_are_not_ranked_with_whole_ones():
         columns=["method", "column", "value", "standard_error"]))  # fmt: skip
     table = compare_runs([run], baseline=None)
     assert {table.rows[k].method for k in table.rank("length")} == {"b", "c"}
+
+
+def test_the_images_of_shards_are_counted_together(tmp_path):
+    record = {"method": "slerp", "column": "length", "value": 1.0, "standard_error": None, "weights": {"i": "0"}}
+    for name, images, shard in (("a", 8, "1/2"), ("b", 24, "2/2"), ("whole", 32, None)):
+        write_run(tmp_path / name, data={"shard": shard}, first=len(name), pairs=1)
+        record["counts"] = {"generated": images, "reference": images, "dimensions": 4}
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"records": [record]}))
+    runs = join_shards(find_runs([tmp_path]))
+    assert len(runs) == 2
+    assert runs[0].origins == runs[1].origins
+    assert not any("by different weights" in note for note in compare_runs(runs, baseline=None).notes)

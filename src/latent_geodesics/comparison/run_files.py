@@ -133,7 +133,7 @@ def read_measured(folder: Path) -> Measured:
 def _images(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """Of how many images a number is, where it is no mean over pairs: those are counted by the table itself."""
     counts = record.get("counts") or {}
-    return {} if "pairs" in counts else counts
+    return {} if "pairs" in counts else {str(what): int(count) for what, count in counts.items()}
 
 
 def _check_header(header: list[str], file: Path) -> None:

@@ -4,6 +4,7 @@ Rows are rows. A number that is no mean over pairs, such as a Fréchet distance,
 every batch left in its run's folder.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -86,9 +87,19 @@ def _joined(family: Sequence[RunRecord]) -> RunRecord:
 
 
 def _origins(runs: Sequence[RunRecord]) -> dict[str, frozenset[str]]:
-    """What the numbers of all shards are made of."""
-    names = dict.fromkeys(name for run in runs for name in run.origins)
-    return {name: frozenset().union(*(run.origins.get(name, frozenset()) for run in runs)) for name in names}
+    """What the numbers of all shards are made of: the same weights, and as many images as all have together."""
+    found: dict[str, frozenset[str]] = {}
+    for name in dict.fromkeys(name for run in runs for name in run.origins):
+        by_weights: dict[str, dict[str, int]] = {}
+        for origin in (json.loads(one) for run in runs for one in sorted(run.origins.get(name, ()))[:1]):
+            counts = by_weights.setdefault(json.dumps(origin["weights"]), {})
+            for what, count in origin["counts"].items():
+                counts[what] = count if what == "dimensions" else counts.get(what, 0) + count
+        found[name] = frozenset(
+            json.dumps({"weights": json.loads(weights), "counts": counts}, sort_keys=True)
+            for weights, counts in by_weights.items()
+        )
+    return found
 
 
 def _shared(environments: Sequence[Mapping[str, str]], remarks: list[str], first: RunRecord) -> dict[str, str]:
