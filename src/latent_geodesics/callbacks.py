@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from threading import Lock
 
 import numpy as np
@@ -13,13 +13,15 @@ from torch import Tensor
 
 from latent_geodesics.batch_loop import BatchWriter
 from latent_geodesics.batch_store import BatchStore
-from latent_geodesics.comparison.report import write_protocols, write_tables
-from latent_geodesics.comparison.runs import find_runs
+from latent_geodesics.comparison.report import say, write_protocols, write_tables
+from latent_geodesics.comparison.runs import read_run
 from latent_geodesics.errors import UserError
 from latent_geodesics.figures import Curve, draw_overview, draw_pair
 from latent_geodesics.files import write_json, write_text
+from latent_geodesics.markup import csv_text
 from latent_geodesics.metrics import MetricRecord
 from latent_geodesics.models.machine import machine_cores
+from latent_geodesics.names import file_stem
 from latent_geodesics.report import PairPage, write_report
 from latent_geodesics.results import BatchResult, MethodResult, broken_pairs, summarise
 from latent_geodesics.runner import Run
@@ -28,6 +30,8 @@ from latent_geodesics.strips import save_animation, save_strip
 __all__ = ["RunFolder"]
 
 BASELINE = "slerp"
+TRUTH, ENDS = "true frames", "the two images"
+ROWS = {TRUTH: "true_frames", ENDS: "the_two_images"}
 
 
 class Turns:
@@ -96,7 +100,7 @@ class RunFolder(BatchWriter):
             },
         )
         if self.run.leads:
-            write_text(self.run.folder / "results.csv", self.table.to_csv(index=False))
+            write_text(self.run.folder / "results.csv", csv_text(self.table))
             for page in pages:
                 with self.desk:
                     self._log_pair(page)
@@ -123,13 +127,22 @@ class RunFolder(BatchWriter):
         summary = summarise(table) | {
             f"{record.method}/{record.column}": record.value for record in records if np.isfinite(record.value)
         }
-        write_text(folder / "results.csv", table.to_csv(index=False))
+        write_text(folder / "results.csv", csv_text(table))
         write_json(folder / "metrics.json", {"records": [record.as_dict() for record in records]})
-        own = find_runs([folder])
-        write_tables(folder, own, baseline=BASELINE)
-        write_protocols(folder, own, baseline=BASELINE)
+        own = [replace(read_run(folder), finished=len(pages) == self.expected, pairs=self.expected)]
+        baseline = BASELINE if BASELINE in set(table["method"]) else None
+        remarks = say(*(write(folder, own, baseline=baseline) for write in (write_tables, write_protocols)))
         draw_overview(folder / "figures" / "overview.png", table)
-        write_report(folder, table=table, summary=summary, pages=pages, config=self.run.config, records=records)
+        write_report(
+            folder,
+            table=table,
+            summary=summary,
+            pages=pages,
+            expected=self.expected,
+            remarks=remarks,
+            config=self.run.config,
+            records=records,
+        )
         for page in pages:
             self._log_pair(page)
         self.run.logger.table("results", list(table.columns), table.to_numpy().tolist())
@@ -148,18 +161,19 @@ class RunFolder(BatchWriter):
         of_pair = result.of_pair(place)
         made = [one for one in of_pair if not one.failed]
         rows = {one.method: one.frames for one in made}
-        if truth is not None:
-            rows = {"true frames": truth} | rows
+        if truth is not None and "true_frames" not in rows:  # which is a method too, of the same name in files
+            rows = {TRUTH: truth} | rows
         if not rows:
-            rows = {"the two images": torch.stack([batch.images_a[place], batch.images_b[place]])}
-        animations = {name: f"images/{pair.id}_{name.replace(' ', '_')}.webp" for name in rows}
+            rows = {ENDS: torch.stack([batch.images_a[place], batch.images_b[place]])}
+        animations = {name: f"images/{file_stem(pair.id, ROWS.get(name, name))}.webp" for name in rows}
+        stem = file_stem(pair.id)
         curves = [_curve(one.result, one.index) for one in made if one.result.curves is not None]
         # Side by side: what takes time is compression, which needs no interpreter.
         with ThreadPoolExecutor(machine_cores()) as pool:
-            jobs = [pool.submit(save_strip, folder / "images" / f"{pair.id}.png", rows)]
+            jobs = [pool.submit(save_strip, folder / "images" / f"{stem}.png", rows)]
             jobs += [pool.submit(save_animation, folder / animations[name], frames) for name, frames in rows.items()]
             if curves:
-                draw_pair(folder / "figures" / f"{pair.id}.png", curves, density=result.pairs.density)
+                draw_pair(folder / "figures" / f"{stem}.png", curves, density=result.pairs.density)
         for job in jobs:
             job.result()
         return PairPage(
@@ -167,9 +181,9 @@ class RunFolder(BatchWriter):
             group=pair.group,
             prompt_a=pair.prompt_a,
             prompt_b=pair.prompt_b,
-            strip=f"images/{pair.id}.png",
+            strip=f"images/{stem}.png",
             animations=animations,
-            figure=f"figures/{pair.id}.png" if curves else None,
+            figure=f"figures/{stem}.png" if curves else None,
             rows=[one.row for one in of_pair],
             courses={curve.method: _course(curve) for curve in curves},
         )
@@ -179,12 +193,12 @@ class RunFolder(BatchWriter):
         if page.id in self._logged:
             return
         self._logged.add(page.id)
-        folder, logger = self.run.folder, self.run.logger
-        logger.picture(f"strips/{page.id}", folder / page.strip)
+        folder, logger, stem = self.run.folder, self.run.logger, file_stem(page.id)
+        logger.picture(f"strips/{stem}", folder / page.strip)
         if page.figure is not None:
-            logger.picture(f"figures/{page.id}", folder / page.figure)
+            logger.picture(f"figures/{stem}", folder / page.figure)
         for method, course in page.courses.items():
-            name = f"{page.id}/{method}"
+            name = f"{stem}/{file_stem(method)}"
             logger.curve(f"log_density/{name}", course["log_density"], against=course["u"], axis="u")
             iterations = range(len(course["residual"]))
             logger.curve(f"residual/{name}", course["residual"], against=iterations, axis="iteration")

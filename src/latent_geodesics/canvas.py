@@ -1,5 +1,6 @@
 """What every figure of the project has in common: style, colours, and that it is written whole or not at all."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from latent_geodesics.files import replacing
+from latent_geodesics.names import one_line
 
-__all__ = ["canvas", "label", "method_color"]
+__all__ = ["canvas", "label", "literal", "method_color", "wrapped"]
+
+LONGEST = 36
 
 COLORS = {"geodesic": "#0072B2", "geodesic_paper": "#D55E00", "slerp": "#009E73", "lerp": "#8C8C8C"}
 FURTHER_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#4D4D4D", "#B8860B")
@@ -35,11 +39,28 @@ def method_color(method: str, methods: Sequence[str]) -> str:
     return COLORS[method] if method in COLORS else FURTHER_COLORS[others.index(method) % len(FURTHER_COLORS)]
 
 
+def literal(text: object, *, most: int = LONGEST) -> str:
+    """A text that others chose, such as an id, as figures take it to be drawn letter by letter, on one line.
+
+    Dollar signs would else begin a formula, which may be none that can be read; a legend leaves out a name that begins
+    with an underscore.
+    """
+    words = one_line(text, most=most).replace("$", r"\$")
+    return f" {words}" if words.startswith("_") else words
+
+
+def wrapped(text: object, *, width: int, lines: int | None = None) -> str:
+    """The same as `literal`, on so many lines of at most `width` letters."""
+    return "\n".join(
+        map(literal, textwrap.wrap(one_line(text, most=400), width=width, max_lines=lines, placeholder=" …"))
+    )
+
+
 def label(axes: Axes, title: str, x: str, y: str) -> None:
-    """Titles a panel and names its axes."""
-    axes.set_title(title)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    """Titles a panel and names its axes; the words are drawn as they are."""
+    axes.set_title(literal(title, most=2 * LONGEST))
+    axes.set_xlabel(literal(x, most=2 * LONGEST))
+    axes.set_ylabel(literal(y, most=2 * LONGEST))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """How paths evolve while they are solved for: from light, at first, to dark, at last (the paper's Figure 5)."""
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm, to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from latent_geodesics.canvas import canvas, label, method_color
+from latent_geodesics.canvas import canvas, label, literal, method_color, wrapped
 from latent_geodesics.evolution import Stage
 from latent_geodesics.scenes import Scene
 from latent_geodesics.toy_figures import PRINT, Track, draw_map
@@ -54,7 +53,7 @@ def draw_evolution(file: Path, evolutions: Sequence[Evolution], *, title: str, s
     strips = len(evolutions) * (THUMBNAIL + 0.42) + 0.3 if frames else 0.0
     width, height = 14.5 if scene else 12.5, 3.0 * len(evolutions) + 0.9
     with mpl.rc_context(PRINT), canvas(file, size=(width, height + strips)) as figure:
-        figure.suptitle(title, x=0.008, ha="left", fontweight="bold", fontsize=12)
+        figure.suptitle(literal(title, most=160), x=0.008, ha="left", fontweight="bold", fontsize=12)
         if frames:
             top, bottom = figure.subfigures(2, 1, height_ratios=(height, strips), hspace=0.02, squeeze=False).flatten()
             _draw_courses(top, evolutions, scene=scene)
@@ -126,7 +125,7 @@ def _draw_measure(axes: Axes, evolutions: Sequence[Evolution], measure: str, met
     for evolution in evolutions:
         x = [stage.evaluations for stage in evolution.stages]
         y = [getattr(stage, measure) for stage in evolution.stages]
-        look: dict[str, Any] = {"color": method_color(evolution.method, methods), "label": evolution.title}
+        look: dict[str, Any] = {"color": method_color(evolution.method, methods), "label": literal(evolution.title)}
         axes.plot(x, y, marker="o", markersize=4, linewidth=1.6, markeredgecolor="white", markeredgewidth=0.6, **look)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -155,7 +154,7 @@ def _draw_frames(figure: SubFigure, evolutions: Sequence[Evolution], *, columns:
         row[0].text(
             -0.14,
             0.5,
-            textwrap.fill(evolution.title, width=14),
+            wrapped(evolution.title, width=14),
             transform=row[0].transAxes,
             ha="right",
             va="center",

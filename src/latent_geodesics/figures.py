@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from latent_geodesics.canvas import canvas, label, method_color
+from latent_geodesics.canvas import canvas, label, literal, method_color
 
 __all__ = ["Curve", "draw_overview", "draw_pair"]
 
@@ -44,7 +44,10 @@ def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
     with canvas(file, size=(15, 3.5), margins=PAIR_MARGINS) as figure:
         along, steady, lengths, residuals = figure.subplots(1, 4)
         for curve in curves:
-            look: dict[str, Any] = {"color": method_color(curve.method, names), "label": curve.method.replace("_", " ")}
+            look: dict[str, Any] = {
+                "color": method_color(curve.method, names),
+                "label": literal(curve.method.replace("_", " ")),
+            }
             along.plot(curve.u, curve.log_density, **look)
             steady.plot(curve.u, curve.speed, **look)
             _history(lengths, curve, curve.lengths, look)
@@ -57,7 +60,15 @@ def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
         if any((curve.residuals > 0).any() for curve in curves):
             residuals.set_yscale("log")
         along.legend(fontsize=8)
-        figure.text(0.995, 0.005, f"density: {density}", ha="right", va="bottom", fontsize=7.5, color="#555555")
+        figure.text(
+            0.995,
+            0.005,
+            literal(f"density: {density}", most=200),
+            ha="right",
+            va="bottom",
+            fontsize=7.5,
+            color="#555555",
+        )
 
 
 def draw_overview(file: Path, table: pd.DataFrame, *, against: str = "slerp") -> None:
@@ -81,10 +92,12 @@ def draw_overview(file: Path, table: pd.DataFrame, *, against: str = "slerp") ->
                 rows = table[table["method"] == name].set_index("pair").reindex(reference.index)
                 gain = rows[column].astype(float) - reference[column].astype(float)
                 color = method_color(name, names)
-                axes.scatter(gain, range(len(gain)), s=22, color=color, label=name.replace("_", " "), alpha=0.85)
+                axes.scatter(
+                    gain, range(len(gain)), s=22, color=color, label=literal(name.replace("_", " ")), alpha=0.85
+                )
             axes.axvline(0, color="#333333", linewidth=0.8)
             label(axes, title, f"difference from {against}", "")
-        panels[0].set_yticks(range(len(reference)), list(reference.index), fontsize=7.5)
+        panels[0].set_yticks(range(len(reference)), [literal(pair) for pair in reference.index], fontsize=7.5)
         panels[0].invert_yaxis()
         panels[-1].legend(fontsize=8, loc="best")
 

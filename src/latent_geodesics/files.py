@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["replacing", "write_json", "write_text"]
+from latent_geodesics.errors import UserError
+
+__all__ = ["inside", "replacing", "write_json", "write_text"]
 
 
 @contextmanager
@@ -23,6 +25,18 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def inside(folder: Path, name: str | Path) -> Path:
+    """The file of that name in a folder, or below it.
+
+    Raises:
+        UserError: where the name, or a link in its place, leads out of the folder.
+    """
+    file = folder / name
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"'{file}' leads out of the folder '{folder}', whose files alone are read: take it out.")
+    return file
 
 
 def write_text(path: Path, text: str) -> None:

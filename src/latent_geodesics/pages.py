@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from latent_geodesics.files import write_text
+from latent_geodesics.files import inside, write_text
 
 __all__ = ["Picture", "Section", "number", "render_template", "write_page"]
 
@@ -56,11 +56,14 @@ def write_page(folder: Path, *, title: str, lead: str, facts: Mapping[str, Any],
 
 
 def render_template(name: str, *, folder: Path, **values: Any) -> str:
-    """A template of this package with `values`; its filter `embedded` turns a file of `folder` into its own bytes."""
+    """A template of this package with `values`; its filter `embedded` turns a file of `folder` into its own bytes.
+
+    All values are escaped: they are text, never markup.
+    """
     environment = Environment(
         loader=PackageLoader("latent_geodesics"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["embedded"] = lambda file: _embedded(folder / file)
+    environment.filters["embedded"] = lambda file: _embedded(folder, file)
     environment.filters["number"] = number
     return environment.get_template(name).render(**values)
 
@@ -81,6 +84,11 @@ def number(value: Any) -> str:
     return f"{found:.3g}" if abs(found) < 1000 else f"{found:,.0f}"
 
 
-def _embedded(file: Path) -> str:
-    """A picture as a data address, so that the page needs no other file."""
+def _embedded(folder: Path, name: str) -> str:
+    """A picture as a data address, so that the page needs no other file.
+
+    Raises:
+        UserError: for one outside the folder, which a run that someone else began may name.
+    """
+    file = inside(folder, name)
     return f"data:{MEDIA[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"

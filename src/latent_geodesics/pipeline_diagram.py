@@ -3,7 +3,6 @@
 Everything is placed on one sheet in inches, from its lower left corner.
 """
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from latent_geodesics.canvas import canvas
+from latent_geodesics.canvas import canvas, literal, wrapped
 from latent_geodesics.toy_figures import PRINT
 
 __all__ = ["Ends", "Pipeline", "Points", "draw_pipelines"]
@@ -103,7 +102,7 @@ def draw_pipelines(
         _velocity(axes, solved, centre)
         _exit(axes, extrapolation.points, 2.62, 0.87, INITIAL, centre)
         words = "Latents are shown through the decoder, noisy ones as if clean.  Paths lie on a sphere."
-        note = f"{words}  Density: {density}."
+        note = f"{words}  Density: {literal(density, most=200)}."
         axes.text(0.35, 0.22, note, fontsize=8.5, color=SOFT, va="center")
 
 
@@ -136,7 +135,7 @@ def _entrance(axes: Axes, ends: Ends, y: float) -> None:
     _letter(axes, ends.letter, COLUMNS[0], y)
     for x, symbol in ((COLUMNS[1], f"$z_{ends.letter}$"), (COLUMNS[2], f"$x_{ends.letter}$")):
         axes.text(x + SIDE / 2, y - 0.08, symbol, fontsize=12, color=INK, ha="center", va="top")
-    prompt = textwrap.fill(f"“{ends.prompt}”", width=32, max_lines=2, placeholder=" …")
+    prompt = wrapped(f"“{ends.prompt}”", width=32, lines=2)
     axes.text(COLUMNS[0], y - 0.1, prompt, fontsize=8.5, color=SOFT, ha="left", va="top")
 
 

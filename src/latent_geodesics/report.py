@@ -1,6 +1,6 @@
 """The report of an interpolation run: the table of means, what the geodesic wins, and every pair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,27 @@ def write_report(
     summary: Mapping[str, float],
     pages: Sequence[PairPage],
     config: Mapping[str, Any],
+    expected: int | None = None,
+    remarks: Sequence[str] = (),
     records: Sequence[MetricRecord] = (),
 ) -> None:
-    """Writes `report.html` into the run's folder."""
+    """Writes `report.html` into the run's folder.
+
+    Args:
+        folder: Where the pictures already are.
+        table: A row for each pair and method.
+        summary: The run's summary.
+        pages: The pairs that are finished.
+        config: The run's configuration.
+        expected: How many pairs the run has in all; as many as are finished, if not given.
+        remarks: What a reader must know before comparing the methods.
+        records: What the metrics amount to over all pairs.
+    """
     columns = {name: title for name, title in COLUMNS.items() if name in table.columns and table[name].notna().any()}
     methods = list(dict.fromkeys(table["method"]))
     means = table.groupby("method", sort=False)[list(columns)].mean()
+    counts = table.groupby("method", sort=False)[list(columns)].count()
+    even = {name for name in columns if counts[name][counts[name] > 0].nunique() < 2}
     statuses = list(dict.fromkeys(table["status"]))
     page = render_template(
         "report.html",
@@ -89,9 +104,11 @@ def write_report(
         settings={key: config[key] for key in ("tau", "alpha", "guidance", "frames", "seed") if key in config},
         columns=columns,
         methods=methods,
-        means={method: _row(means.loc[method], means, columns) for method in methods},
+        means={method: _row(means.loc[method], means, columns, even) for method in methods},
         stages=_stages(table),
         pairs=len(pages),
+        expected=len(pages) if expected is None else expected,
+        remarks=remarks,
         protocols=_protocol_rows(records, methods),
         notes=_protocol_notes(records),
         verdicts=_verdicts(summary),
@@ -149,9 +166,15 @@ def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cel
     return {str(method): _row(frame.loc[method], frame, columns) for method in frame.index}
 
 
-def _row(values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str]) -> list[Cell]:
+def _row(
+    values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str], ranked: Collection[str] | None = None
+) -> list[Cell]:
+    """The cells of a method; the best among all is marked where the methods have numbers of as many pairs."""
     return [
-        Cell(text=number(values[name]), best=_is_best(float(values[name]), among[name].astype(float), name))
+        Cell(
+            text=number(values[name]),
+            best=(ranked is None or name in ranked) and _is_best(float(values[name]), among[name].astype(float), name),
+        )
         for name in columns
     ]
 

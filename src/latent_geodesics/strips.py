@@ -9,11 +9,13 @@ from torch import Tensor
 
 from latent_geodesics.data.images import to_pil
 from latent_geodesics.files import replacing
+from latent_geodesics.names import one_line
 
 __all__ = ["save_animation", "save_loop", "save_strip"]
 
 TILE = 96
 LABEL_WIDTH = 132
+LETTERS = 18
 GAP = 2
 SMALLEST_ANIMATION = 192
 FRAME_MS = 90
@@ -32,7 +34,8 @@ def save_strip(file: Path, rows: Mapping[str, Float[Tensor, "n 3 h w"]]) -> None
     font = ImageFont.load_default(size=15)
     for line, (name, frames) in enumerate(rows.items()):
         top = line * (TILE + GAP)
-        pen.text((6, top + TILE // 2), name.replace("_", " "), fill="#222222", font=font, anchor="lm")
+        words = one_line(name.replace("_", " "), most=LETTERS)
+        pen.text((6, top + TILE // 2), words, fill="#222222", font=font, anchor="lm")
         for column, frame in enumerate(frames):
             sheet.paste(_scaled(frame, TILE), (LABEL_WIDTH + column * (TILE + GAP), top))
     with replacing(file) as partial:

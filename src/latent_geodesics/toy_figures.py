@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke, withStroke
 
-from latent_geodesics.canvas import canvas, label, method_color
+from latent_geodesics.canvas import canvas, label, literal, method_color
 from latent_geodesics.scenes import Scene
 
 __all__ = ["Track", "draw_gallery", "draw_map", "draw_scene"]
@@ -122,7 +122,7 @@ def draw_map(axes: Axes, scene: Scene, tracks: Sequence[Track], *, title: str) -
     axes.contour(chart.x, chart.y, chart.share, levels=levels[1:-1], colors="#A8935A", linewidths=0.45, zorder=2)
     _draw_arrows(axes, scene, (left, right, bottom, top))
     _draw_ends(axes, scene, tracks, reach=right - left)
-    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", title=title)
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", title=literal(title, most=100))
     axes.grid(visible=False)
     axes.locator_params(nbins=5)
     axes.tick_params(labelsize=8)
@@ -132,7 +132,7 @@ def draw_map(axes: Axes, scene: Scene, tracks: Sequence[Track], *, title: str) -
 
 
 def _draw_both(where: Axes, along: Axes, scene: Scene, tracks: Sequence[Track]) -> None:
-    peak = draw_map(where, scene, tracks, title=f"{scene.title}, $\\alpha$ = {scene.alpha:g}")
+    peak = draw_map(where, scene, tracks, title=f"{scene.title}, α = {scene.alpha:g}")
     methods = [track.method for track in tracks]
     for track in tracks:
         look = _look(track, methods)
@@ -151,7 +151,7 @@ def _look(track: Track, methods: Sequence[str]) -> dict[str, Any]:
     look = {"color": method_color(track.method, methods), "linewidth": 1.8, "zorder": 5} | LOOKS.get(track.method, {})
     if "marker" in look:
         look["markevery"] = track.every
-    return look | {"label": NAMES.get(track.method, track.method.replace("_", " ")), "solid_capstyle": "round"}
+    return look | {"label": NAMES.get(track.method, literal(track.method.replace("_", " "))), "solid_capstyle": "round"}
 
 
 def _draw_track(axes: Axes, track: Track, x: np.ndarray, y: np.ndarray, look: dict[str, Any]) -> None:

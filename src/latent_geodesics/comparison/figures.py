@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from latent_geodesics.canvas import canvas, label, method_color
+from latent_geodesics.canvas import canvas, label, literal, method_color
 from latent_geodesics.comparison.tables import ComparisonTable, Row
 from latent_geodesics.statistics import Interval
 
 __all__ = ["draw_sweep", "sweep_axes"]
 
 PANELS_A_ROW = 4
+LETTERS = 40  # of names below an axis that fit beside one another
 LARGEST_RATIO = 20  # of swept values beyond which the axis is logarithmic
 DASHES = ("-", "--", ":", "-.")
 
@@ -40,6 +41,8 @@ def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) ->
     width = min(len(columns), PANELS_A_ROW)
     methods = list(dict.fromkeys(row.method for row in table.rows))
     families = list(dict.fromkeys(tuple(str(row.settings[name]) for name in further) for row in table.rows))
+    places = [row.settings[axis] for row in table.rows]
+    order = None if all(map(_is_number, places)) else list(dict.fromkeys(map(str, places)))
     with canvas(file, size=(4.0 * width, 3.1 * lines + 0.4)) as figure:
         panels = figure.subplots(lines, width, squeeze=False).flatten()
         for panel, column in zip(panels, columns, strict=False):
@@ -47,10 +50,10 @@ def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) ->
                 for place, family in enumerate(families):
                     rows = [row for row in table.rows if row.method == method
                             and tuple(str(row.settings[name]) for name in further) == family]  # fmt: skip
-                    name = ", ".join([method.replace("_", " "), *family])
+                    name = literal(", ".join([method.replace("_", " "), *family]))
                     look = {"color": method_color(method, methods), "linestyle": DASHES[place % len(DASHES)]}
-                    _curve(panel, [row.settings[axis] for row in rows], rows, column, look | {"label": name})
-            _scale(panel, [row.settings[axis] for row in table.rows])
+                    _curve(panel, rows, column, axis, order, look | {"label": name})
+            _scale(panel, places, order)
             label(panel, titles[column], axis, "")
         for panel in panels[len(columns) :]:
             panel.set_axis_off()
@@ -58,31 +61,38 @@ def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) ->
         figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6), fontsize=8)
 
 
-def _curve(panel: Axes, places: Sequence[Any], rows: Sequence[Row], column: str, look: dict[str, Any]) -> None:
+def _curve(
+    panel: Axes, rows: Sequence[Row], column: str, axis: str, order: Sequence[str] | None, look: dict[str, Any]
+) -> None:
+    """The means of some rows over a swept setting; `order` holds its values where they are no numbers."""
     if not rows:
         return
-    if not all(map(_is_number, places)):
-        _points(panel, [str(place) for place in places], [row.cells[column] for row in rows], look)
+    places = [row.settings[axis] for row in rows]
+    if order is not None:
+        _points(panel, [order.index(str(place)) for place in places], [row.cells[column] for row in rows], look)
         return
-    order = np.argsort(np.asarray(places, dtype=float))
-    x, cells = [places[index] for index in order], [rows[index].cells[column] for index in order]
+    ranked = np.argsort(np.asarray(places, dtype=float))
+    x, cells = [places[index] for index in ranked], [rows[index].cells[column] for index in ranked]
     panel.plot(x, [cell.mean for cell in cells], marker="o", markersize=3.5, **look)
     panel.fill_between(
         x, [cell.low for cell in cells], [cell.high for cell in cells], color=look["color"], alpha=0.12, linewidth=0
     )
 
 
-def _points(panel: Axes, names: Sequence[str], cells: Sequence[Interval], look: dict[str, Any]) -> None:
+def _points(panel: Axes, places: Sequence[int], cells: Sequence[Interval], look: dict[str, Any]) -> None:
     """Names have no order, so nothing joins them; each mean has its interval as a bar."""
     means = np.array([cell.mean for cell in cells])
     bars = np.array([[cell.mean - cell.low, cell.high - cell.mean] for cell in cells]).T
     shown = look | {"linestyle": "none"}
-    panel.errorbar(names, means, yerr=np.nan_to_num(bars).clip(min=0), fmt="o", markersize=5, capsize=3, **shown)
+    panel.errorbar(places, means, yerr=np.nan_to_num(bars).clip(min=0), fmt="o", markersize=5, capsize=3, **shown)
 
 
-def _scale(panel: Axes, places: Sequence[Any]) -> None:
-    """A logarithmic axis where the swept numbers span orders of magnitude; zero is kept on it."""
-    if not all(map(_is_number, places)):
+def _scale(panel: Axes, places: Sequence[Any], order: Sequence[str] | None) -> None:
+    """A logarithmic axis where the swept numbers span orders of magnitude; zero is kept on it; words as they are."""
+    if order is not None:
+        names = [literal(name, most=24) for name in order]
+        slanted: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, names)) > LETTERS else {}
+        panel.set_xticks(range(len(order)), names, **slanted)
         return
     positive = [float(place) for place in places if place > 0]
     if not positive or max(positive) < LARGEST_RATIO * min(positive):

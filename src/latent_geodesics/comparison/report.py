@@ -15,7 +15,7 @@ from latent_geodesics.files import write_json, write_text
 from latent_geodesics.pages import Picture, Section, write_page
 from latent_geodesics.report import COLUMNS, PROTOCOL_MARK, STAGE_TITLES
 
-__all__ = ["write_comparison", "write_protocols", "write_tables"]
+__all__ = ["say", "write_comparison", "write_protocols", "write_tables"]
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +40,20 @@ def write_comparison(
     protocols = write_protocols(folder, runs, baseline=baseline)
     if table.varied:
         draw_sweep(folder / SWEEP, table, titles=COLUMNS)
-    _write_page(folder, runs, table, protocols)
+    notes = say(table, protocols)
+    _write_page(folder, runs, table, protocols, notes)
     summary = _summary(table) | (_summary(protocols) if protocols else {})
     write_json(folder / "summary.json", summary)
     log.info("%d runs compared: %s", len(runs), folder / "report.html")
     return summary
+
+
+def say(*tables: ComparisonTable | None) -> list[str]:
+    """Warns of what a reader of some tables must know, each thing once, and returns it."""
+    notes = list(dict.fromkeys(note for table in tables if table is not None for note in table.notes))
+    for note in notes:
+        log.warning("%s", note)
+    return notes
 
 
 def write_tables(
@@ -66,17 +75,21 @@ def write_protocols(folder: Path, runs: Sequence[RunRecord], *, baseline: str | 
 
 
 def _write_table(folder: Path, stem: str, table: ComparisonTable) -> ComparisonTable:
-    write_text(folder / f"{stem}.csv", table.frame().to_csv(index=False))
+    write_text(folder / f"{stem}.csv", table.csv())
     write_text(folder / f"{stem}.md", table.markdown())
     write_text(folder / f"{stem}.tex", table.latex())
     return table
 
 
 def _write_page(
-    folder: Path, runs: Sequence[RunRecord], table: ComparisonTable, protocols: ComparisonTable | None
+    folder: Path,
+    runs: Sequence[RunRecord],
+    table: ComparisonTable,
+    protocols: ComparisonTable | None,
+    notes: Sequence[str],
 ) -> None:
-    sections = []
-    if (folder / SWEEP).exists():
+    sections = [Section(title="Before comparing", text=notes)] if notes else []
+    if table.varied and (folder / SWEEP).exists():
         swept = " and ".join(table.varied)
         caption = f"Means over the pairs against {swept}; bands hold the mean with 95 % confidence."
         sections.append(Section(title="As the settings vary", pictures=[Picture(file=SWEEP, caption=caption)]))
@@ -85,7 +98,8 @@ def _write_page(
             title="Means over the pairs",
             text=[
                 "Intervals: percentile bootstrap over pairs, 95 %. Runs that differ in their seed alone are averaged "
-                "pair by pair first. The same table: comparison.md, comparison.tex, comparison.csv."
+                "pair by pair first. A number of fewer pairs than n says of how many. The same table: comparison.md, "
+                "comparison.tex, comparison.csv."
             ],
             table=table.html_frame(),
         )

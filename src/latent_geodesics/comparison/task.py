@@ -15,14 +15,19 @@ class CompareRuns:
     """Makes tables, curves and a page of run folders: `run.py task=report task.runs=[runs/a,runs/b]`.
 
     Args:
-        runs: Folders of runs, or folders that hold such folders.
+        runs: Folders of runs, or folders that hold such folders; or one.
         baseline: The method that differences and tests refer to; null for none.
         columns: Which columns of the results, in order; null for all that are known.
+
+    Raises:
+        UserError: where no run is named, one cannot be read, or none has a column.
     """
 
     def __init__(
-        self, *, runs: Sequence[str], baseline: str | None = "slerp", columns: Sequence[str] | None = None
+        self, *, runs: Sequence[str] | str, baseline: str | None = "slerp", columns: Sequence[str] | str | None = None
     ) -> None:
+        runs = [runs] if isinstance(runs, str) else runs
+        columns = [columns] if isinstance(columns, str) else columns
         if not runs:
             raise UserError("No runs were named: give folders, as in task.runs=[runs/interpolation].")
         self.runs = join_shards(find_runs(runs))

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image
 
-from latent_geodesics.canvas import canvas, label
+from latent_geodesics.canvas import canvas, label, literal
 from latent_geodesics.distances.embedding import Embedding
 
 __all__ = [
@@ -78,7 +78,7 @@ def draw_embedding(file: Path, embedding: Embedding, pictures: Pictures, familie
         for number, family in enumerate(named):
             rows = [row for row, other in enumerate(families) if other == family]
             color = FAMILY_COLORS[number % len(FAMILY_COLORS)]
-            axes.plot(*points[rows].T, color=color, linewidth=2, alpha=0.75, label=family, zorder=1)
+            axes.plot(*points[rows].T, color=color, linewidth=2, alpha=0.75, label=literal(family), zorder=1)
         size = float(np.clip(170 / np.sqrt(len(pictures)), 18, 64))
         for row, picture in enumerate(pictures):
             number = named.index(families[row]) if families[row] in named else -1

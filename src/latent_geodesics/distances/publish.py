@@ -13,6 +13,7 @@ from latent_geodesics.distances.page import draw_sections
 from latent_geodesics.distances.sheet import nearest
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
+from latent_geodesics.markup import csv_text
 from latent_geodesics.pages import write_page
 from latent_geodesics.records import Status
 from latent_geodesics.runner import Run
@@ -112,7 +113,7 @@ def _tables(run: Run, findings: Findings, matrix: np.ndarray, neighbours: int) -
     }
     for name, table in tables.items():
         if len(table):
-            write_text(folder / name, table.to_csv(index=False))
+            write_text(folder / name, csv_text(table))
 
 
 def _images(findings: Findings) -> pd.DataFrame:

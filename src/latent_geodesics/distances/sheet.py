@@ -8,6 +8,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from latent_geodesics.files import replacing
+from latent_geodesics.names import one_line
 
 __all__ = ["nearest", "save_neighbours"]
 
@@ -52,7 +53,9 @@ def save_neighbours(
     pen, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(size=14), ImageFont.load_default(size=12)
     for row in range(shown):
         left, top = (row // lines) * width, (row % lines) * height
-        pen.text((left + NAME_WIDTH - 10, top + TILE // 2), names[row][:24], fill=INK, font=font, anchor="rm")
+        pen.text(
+            (left + NAME_WIDTH - 10, top + TILE // 2), one_line(names[row], most=24), fill=INK, font=font, anchor="rm"
+        )
         pen.rectangle((left + NAME_WIDTH - 3, top, left + NAME_WIDTH + TILE + 2, top + TILE + 5), fill=ACCENT)
         for place, other in enumerate([row, *nearest(matrix[row], row, count)]):
             x = left + NAME_WIDTH + place * (TILE + GAP) + (GAP if place else 0)

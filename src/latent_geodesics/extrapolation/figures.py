@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from latent_geodesics.canvas import canvas, label
+from latent_geodesics.canvas import canvas, label, literal
 
 __all__ = ["COLORS", "Band", "PathCurve", "color_of", "draw_departure", "draw_overview"]
 
@@ -80,15 +80,15 @@ def draw_departure(file: Path, curves: Sequence[PathCurve], *, band: Band, densi
             _mark(levels, curve)
         label(along, "log-density, own prompt", "position u", "nats above the start")
         label(levels, "log-density, no prompt", "position u", "nats above the median real image")
-        label(norms, "distance to the shell", "position u", r"norm $|x| / \sqrt{d}$")
+        label(norms, "distance to the shell", "position u", "norm |x| / √d")
         label(steady, "speed", "position u", "|g'(u)| over |g'(0)|")
         steady.set_ylim(0, 1.5)
         low, high = norms.get_ylim()
         norms.set_ylim(low - 0.02, high + 0.02)
         along.legend(fontsize=8)
         words = (
-            f"the path turns by {angle:.2f} rad · density: {density} · blue band: the real images; dashed: what counts "
-            "as plausible"
+            f"the path turns by {angle:.2f} rad · density: {literal(density, most=200)} · blue band: the real "
+            "images; dashed: what counts as plausible"
         )
         # As a label of the whole figure, so that the layout keeps room for it.
         figure.supxlabel(words, x=0.995, ha="right", fontsize=7.5, color="#555555")
@@ -107,11 +107,11 @@ def draw_overview(file: Path, table: pd.DataFrame, titles: Mapping[str, str]) ->
             for place, method in enumerate(methods):
                 rows = part[part["method"] == method].set_index("pair").reindex(pairs)
                 at = np.arange(len(pairs)) + 0.16 * (place - (len(methods) - 1) / 2)
-                look: dict[str, Any] = {"color": color_of(method), "label": NAMES.get(method, method)}
+                look: dict[str, Any] = {"color": color_of(method), "label": NAMES.get(method, literal(method))}
                 panels[0, column].scatter(rows["plausible_until"].fillna(0.0).astype(float), at, s=26, **look)
                 panels[1, column].scatter(rows["log_density_end"].astype(float), at, s=26, **look)
             for axes in panels[:, column]:
-                axes.set_yticks(range(len(pairs)), pairs, fontsize=8)
+                axes.set_yticks(range(len(pairs)), [literal(pair) for pair in pairs], fontsize=8)
                 axes.set_ylim(len(pairs) - 0.5, -0.5)
             panels[0, column].set_xlim(-0.04, 1.04)
             panels[1, column].axvline(0, color="#333333", linewidth=0.8)
@@ -125,7 +125,7 @@ def _look(method: str) -> dict[str, Any]:
     return {
         "color": color_of(method),
         "linestyle": STYLES.get(method, "-"),
-        "label": NAMES.get(method, method),
+        "label": NAMES.get(method, literal(method)),
         "linewidth": 1.8,
     }
 

@@ -19,10 +19,12 @@ from latent_geodesics.extrapolation.figures import Band, PathCurve, draw_departu
 from latent_geodesics.extrapolation.following import FollowedLaunch, FollowedPaths
 from latent_geodesics.extrapolation.report import BASELINES, summarise_extrapolation, write_extrapolation_report
 from latent_geodesics.files import replacing, write_text
+from latent_geodesics.markup import csv_text
 from latent_geodesics.methods.departure import Setting
 from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.methods.velocities import InitialVelocity
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, RealLatents
+from latent_geodesics.names import file_stem
 from latent_geodesics.pages import Picture, Section
 from latent_geodesics.records import Status
 from latent_geodesics.runner import Run
@@ -98,7 +100,13 @@ class ExtrapolationFolder(BatchWriter):
         draw_overview(folder / "figures" / "overview.png", table, titles)
         pages = [_section(page) for page in self._gathered("pages")]
         write_extrapolation_report(
-            self.run, table, setting=self.setting, real=self.real, velocities=self.velocities, pages=pages
+            self.run,
+            table,
+            setting=self.setting,
+            real=self.real,
+            velocities=self.velocities,
+            pages=pages,
+            whole=len(contents) == launches,
         )
         self._log(table, pages)
         if len(contents) < launches:
@@ -118,14 +126,14 @@ class ExtrapolationFolder(BatchWriter):
     def _write_tables(self) -> None:
         """The rows, the curves and the velocities so far."""
         folder = self.run.folder
-        write_text(folder / "results.csv", self.table.to_csv(index=False))
+        write_text(folder / "results.csv", csv_text(self.table))
         curves = pd.concat([pd.DataFrame(rows) for rows in self._gathered("curves")], ignore_index=True)
-        write_text(folder / "curves.csv", curves.to_csv(index=False, float_format="%.6g"))
+        write_text(folder / "curves.csv", csv_text(curves, float_format="%.6g"))
         launched: dict[str, dict[str, Tensor]] = {}
         for content in self.store.read():
             launched.setdefault(content["velocity"], {}).update(content["v0"])
         for name, known in launched.items():
-            with replacing(folder / "velocities" / f"{name}.safetensors") as partial:
+            with replacing(folder / "velocities" / f"{file_stem(name)}.safetensors") as partial:
                 save_file(known, partial)
 
     def _log(self, table: pd.DataFrame, pages: list[Section]) -> None:
@@ -136,7 +144,7 @@ class ExtrapolationFolder(BatchWriter):
                 stem = file.removesuffix(".png")
                 logger.picture(f"{'strips' if kind == 'images' else kind}/{stem}", folder / picture.file)
         for rows in self._gathered("curves"):
-            name = f"{rows['pair']}_{rows['velocity']}/{rows['method']}"
+            name = f"{file_stem(rows['pair'], rows['velocity'])}/{file_stem(rows['method'])}"
             logger.curve(f"log_density/{name}", rows["log_density"], against=rows["u"], axis="u")
         logger.table("results", list(table.columns), table.to_numpy().tolist())
         logger.picture("overview", folder / "figures" / "overview.png")
@@ -180,13 +188,14 @@ class ExtrapolationFolder(BatchWriter):
     def _write_departure(self, followed: FollowedLaunch, index: int, curves: list[PathCurve]) -> Section:
         """Strip, animations and figure of one image; returns its part of the report."""
         folder, lead = self.run.folder, followed.lead_frames
-        stem = f"{followed.departure.starts[index].id}_{followed.velocity}"
+        start, velocity = followed.departure.starts[index].id, followed.velocity
+        stem = file_stem(start, velocity)
         rows = {} if lead is None else {"the way there": lead[index]}
         for paths in followed.paths:
             frames = paths.frames[index]
             rows[_row_name(followed, paths.method)] = _marked(frames, float(paths.plausibility.until[index]))
             whole = frames if lead is None else torch.cat([lead[index], frames[1:]])
-            save_animation(folder / "images" / f"{stem}_{paths.method}.webp", whole)
+            save_animation(folder / "images" / f"{file_stem(start, velocity, paths.method)}.webp", whole)
         save_strip(folder / "images" / f"{stem}.png", rows)
         draw_departure(
             folder / "figures" / f"{stem}.png",

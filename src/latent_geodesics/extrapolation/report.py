@@ -45,6 +45,7 @@ def write_extrapolation_report(
     real: RealLatents,
     velocities: Mapping[str, InitialVelocity],
     pages: Sequence[Section],
+    whole: bool = True,
 ) -> None:
     """Writes `report.html`.
 
@@ -55,9 +56,13 @@ def write_extrapolation_report(
         real: The reference images.
         velocities: Name -> initial velocity.
         pages: A section for each image and velocity.
+        whole: Whether every path was followed.
     """
     config = run.config
-    facts: dict[str, Any] = {"images": table["pair"].nunique(), "paths": len(table)}
+    facts: dict[str, Any] = {
+        "images": table["pair"].nunique(),
+        "paths": len(table) if whole else f"{len(table)}: not finished",
+    }
     facts |= {key: config[key] for key in ("tau", "alpha", "guidance", "frames", "seed") if key in config}
     facts |= {"reference images": len(real.levels), "density": setting.score.density}
     means = table.groupby(["velocity", "method"], sort=False)[list(COLUMNS)[2:]].mean().reset_index()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from latent_geodesics.canvas import canvas, label
+from latent_geodesics.canvas import canvas, label, literal
 from latent_geodesics.frame_paths.tables import with_floors
 from latent_geodesics.statistics import interval
 
@@ -50,7 +50,7 @@ def draw_norms(file: Path, table: pd.DataFrame, frames: pd.DataFrame, shown: Seq
             axes.axhspan(0, float(noise), **NOISE, label="noise floor of the video")
             control = bool(part["control"].iloc[0])
             axes.set_title(
-                kind.replace("_", " ") + (" (control)" if control else ""), color=CONTROL if control else "k"
+                literal(kind.replace("_", " ")) + (" (control)" if control else ""), color=CONTROL if control else "k"
             )
         for axes in panels[len(kinds) :]:
             axes.set_axis_off()
@@ -99,7 +99,7 @@ def draw_kinds(file: Path, table: pd.DataFrame, shown: Sequence[str]) -> None:
                 color, name = _look(method)
                 x = column + 0.62 * ((place + 0.5) / len(shown) - 0.5) + np.linspace(-0.04, 0.04, max(len(values), 1))
                 axes.scatter(x[: len(values)], values, s=20, color=color, alpha=0.85, label=None if column else name)
-        names = [kind.replace("_", "\n", 1) for kind in kinds]
+        names = [literal(kind).replace("_", "\n", 1) for kind in kinds]
         axes.set_xticks(range(len(kinds)), names, fontsize=8)
         for tick, kind in zip(axes.get_xticklabels(), kinds, strict=True):
             tick.set_color(CONTROL if controls[kind] else "k")
@@ -173,7 +173,7 @@ def _cosines(axes: Axes, table: pd.DataFrame) -> None:
         axes.scatter(part["cosine"], [column] * len(part), s=18, color=color, alpha=0.85)
     axes.axvline(0, color="#333333", linewidth=0.8)
     axes.axvline(1, color="#009E73", linewidth=1.2)
-    axes.set_yticks(range(len(kinds)), [kind.replace("_", " ") for kind in kinds], fontsize=7.5)
+    axes.set_yticks(range(len(kinds)), [literal(kind.replace("_", " ")) for kind in kinds], fontsize=7.5)
     axes.invert_yaxis()
     axes.set_xlim(-1.05, 1.05)
     axes.set_xticks([-1.0, -0.5, 0.0, 0.5, 1.0])
@@ -212,7 +212,8 @@ def draw_scale(file: Path, scales: pd.DataFrame) -> None:
             control = bool(part["control"].iloc[0])
             look = {"color": CONTROL if control else MOTION, "alpha": 0.75, "linestyle": "--" if control else "-"}
             apart.plot(mean.index, mean, marker=".", **look)
-            apart.annotate(kind.replace("_", " "), (mean.index[0], mean.iloc[0]), fontsize=6.5, ha="right", va="center",
+            words = literal(kind.replace("_", " "))
+            apart.annotate(words, (mean.index[0], mean.iloc[0]), fontsize=6.5, ha="right", va="center",
                            xytext=(-4, 0), textcoords="offset points")  # fmt: skip
         last = lags[lags["control"] == 0].groupby("lag")["distance"].mean()
         if len(last):

@@ -17,6 +17,8 @@ from latent_geodesics.frame_paths.page import Findings, write_findings
 from latent_geodesics.frame_paths.pictures import save_side_by_side
 from latent_geodesics.frame_paths.tables import frame_rows, path_rows, stride_rows, sweep_rows, with_floors
 from latent_geodesics.frame_paths.verdicts import Verdict, judge, verdicts
+from latent_geodesics.markup import csv_text
+from latent_geodesics.names import file_stem
 from latent_geodesics.records import Status
 from latent_geodesics.runner import Run
 from latent_geodesics.statistics import separation
@@ -62,8 +64,9 @@ class AnalysisFolder(BatchWriter):
         """Writes what a batch gave: pictures first, then its record; from then on it counts as done."""
         measures, images = result.measures, self.run.folder / "images"
         for name, paths in result.pictures.items():
-            save_strip(images / f"{name}.png", dict(paths))
-            save_side_by_side(images / f"{name}.webp", paths)
+            stem = file_stem(name)
+            save_strip(images / f"{stem}.png", dict(paths))
+            save_side_by_side(images / f"{stem}.webp", paths)
         self.store.write(
             result.number,
             {
@@ -84,7 +87,7 @@ class AnalysisFolder(BatchWriter):
 
     def _write_tables(self) -> None:
         for name in TABLES:
-            write_text(self.run.folder / f"{name}.csv", self._gathered(name).to_csv(index=False))
+            write_text(self.run.folder / f"{name}.csv", csv_text(self._gathered(name)))
 
     def finish(self) -> Mapping[str, float]:
         """Writes figures, tables and the report; returns the summary.
@@ -100,7 +103,7 @@ class AnalysisFolder(BatchWriter):
         folder, whole = self.run.folder, table["pair"].nunique() == self.expected
         shown = [name for content in self.store.read() for name in content["shown"]]
         judged = judge(table, frames)
-        write_text(folder / "verdicts.csv", judged.to_csv(index=False))
+        write_text(folder / "verdicts.csv", csv_text(judged))
         figures = folder / "figures"
         draw_norms(figures / "norms_along_the_path.png", table, frames, self.analyser.shown)
         draw_kinds(figures / "norms_by_kind.png", table, self.analyser.shown)
@@ -120,7 +123,8 @@ class AnalysisFolder(BatchWriter):
         write_findings(folder, findings, density=density, config=self.run.config, finished=whole)
         self._log_curves(frames)
         for name in shown:
-            self.run.logger.picture(f"strips/{name}", folder / "images" / f"{name}.png")
+            stem = file_stem(name)
+            self.run.logger.picture(f"strips/{stem}", folder / "images" / f"{stem}.png")
         for file in sorted(figures.glob("*.png")):
             self.run.logger.picture(file.stem, file)
         self.run.logger.table("results", list(table.columns), table.to_numpy().tolist())
@@ -172,7 +176,7 @@ class AnalysisFolder(BatchWriter):
         of_shown = frames[frames["method"].isin(self.analyser.shown)]
         for (video, name), rows in of_shown.groupby(["pair", "method"], sort=False):
             self.run.logger.curve(
-                f"norm/{video}/{name}",
+                f"norm/{file_stem(str(video))}/{file_stem(str(name))}",
                 rows["norm"].tolist(),
                 against=rows["frame"].astype(float).tolist(),
                 axis="frame",

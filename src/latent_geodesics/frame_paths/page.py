@@ -9,6 +9,7 @@ import pandas as pd
 
 from latent_geodesics.frame_paths.tables import with_floors
 from latent_geodesics.frame_paths.verdicts import MARGIN, PER_FRAME, verdicts
+from latent_geodesics.names import file_stem
 from latent_geodesics.pages import Picture, Section, write_page
 from latent_geodesics.statistics import interval
 
@@ -258,8 +259,8 @@ def _picture_section(findings: Findings) -> list[Section]:
         picture
         for name in findings.pictures
         for picture in (
-            Picture(file=f"images/{name}.png", caption=f"{name}: every second frame."),
-            Picture(file=f"images/{name}.webp", caption=f"{name}, animated."),
+            Picture(file=f"images/{file_stem(name)}.png", caption=f"{name}: every second frame."),
+            Picture(file=f"images/{file_stem(name)}.webp", caption=f"{name}, animated."),
         )
     ]
     text = ["The video as it is, and the other paths decoded: the first of each kind."]

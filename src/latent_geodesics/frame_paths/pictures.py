@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from latent_geodesics.data.images import to_pil
+from latent_geodesics.names import one_line
 from latent_geodesics.strips import save_loop
 
 __all__ = ["save_side_by_side"]
@@ -28,6 +29,8 @@ def _sheet(names: list[str], frames: tuple[Float[Tensor, "3 h w"], ...]) -> Imag
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
     for column, (name, frame) in enumerate(zip(names, frames, strict=True)):
         left = column * (TILE + GAP)
-        pen.text((left + 2, HEADING // 2), name.replace("_", " "), fill="#222222", font=font, anchor="lm")
+        pen.text(
+            (left + 2, HEADING // 2), one_line(name.replace("_", " "), most=24), fill="#222222", font=font, anchor="lm"
+        )
         sheet.paste(to_pil(frame).resize((TILE, TILE), Image.Resampling.BICUBIC), (left, HEADING))
     return sheet

@@ -134,7 +134,7 @@ def _shard(path: Path) -> Shard:
     shapes = {picture.shape for picture in pictures}
     if len(shapes) != 1 or len(pictures) != len(records) or any(shape[2:] != (3,) for shape in shapes):
         raise UserError(
-            f"The shard {path} holds {len(pictures)} pictures of the shapes {sorted(shapes)} and {len(records)} records, "
+            f"The shard {path} holds {len(pictures)} pictures of shapes {sorted(shapes)} and {len(records)} records, "
             "not RGB pictures of one size with a record each: delete it, and render it again."
         )
     return Shard(frames=np.stack(pictures), records=records)

@@ -20,6 +20,7 @@ from latent_geodesics.bench.problems import image_problem, random_problem
 from latent_geodesics.data import PairSelection
 from latent_geodesics.environment import describe_environment
 from latent_geodesics.files import write_text
+from latent_geodesics.markup import csv_text
 from latent_geodesics.models import LatentModel
 from latent_geodesics.pages import Section, write_page
 from latent_geodesics.run_folder import CONFIG
@@ -159,7 +160,7 @@ def _write_page(run: Run, found: Mapping[str, float], before: Mapping[str, float
             for name, value in found.items()
         ]
     )
-    write_text(run.folder / "results.csv", table.to_csv(index=False))
+    write_text(run.folder / "results.csv", csv_text(table))
     ratios = pd.DataFrame(
         [{"ratio": words, "value": found.get(name), "before": before.get(name)} for name, words in RATIOS.items()]
     )

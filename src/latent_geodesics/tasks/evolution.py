@@ -22,8 +22,10 @@ from latent_geodesics.evolution import Course, measure, select, watch
 from latent_geodesics.evolution_figures import Evolution as Drawn
 from latent_geodesics.evolution_figures import draw_evolution
 from latent_geodesics.files import write_text
+from latent_geodesics.markup import csv_text
 from latent_geodesics.methods import EncodedPairs, PairEncoder
 from latent_geodesics.models import LatentModel
+from latent_geodesics.names import file_stem
 from latent_geodesics.pages import Picture, Section, write_page
 from latent_geodesics.records import BoundaryProblem, Status
 from latent_geodesics.runner import Run
@@ -125,8 +127,8 @@ class Evolution:
                 drawn.append(evolution)
                 rows.append(_row(subject, evolution, course, seconds))
                 stages += _stage_rows(subject, evolution)
-                write_text(run.folder / "results.csv", pd.DataFrame(rows).to_csv(index=False))
-                write_text(run.folder / "stages.csv", pd.DataFrame(stages).to_csv(index=False))
+                write_text(run.folder / "results.csv", csv_text(pd.DataFrame(rows)))
+                write_text(run.folder / "stages.csv", csv_text(pd.DataFrame(stages)))
             sections.append(_show(run, subject, drawn, pd.DataFrame(rows)))
         table = pd.DataFrame(rows)
         run.logger.table("results", list(table.columns), table.to_numpy().tolist())
@@ -233,15 +235,16 @@ def _stage_rows(subject: _Subject, evolution: Drawn) -> list[dict[str, Any]]:
 
 def _show(run: Run, subject: _Subject, drawn: Sequence[Drawn], table: pd.DataFrame) -> Section:
     """Draws a problem, logs its curves, and makes its part of the report."""
-    file = run.folder / "figures" / f"evolution_{subject.name}.png"
+    stem = file_stem(subject.name)
+    file = run.folder / "figures" / f"evolution_{stem}.png"
     draw_evolution(file, drawn, title=subject.title, scene=subject.scene)
-    run.logger.picture(f"evolution/{subject.name}", file)
+    run.logger.picture(f"evolution/{stem}", file)
     for evolution in drawn:
         costs = [stage.evaluations for stage in evolution.stages]
         for measured in ("length", "residual", "log_density_min", "log_density_mean"):
             values = [getattr(stage, measured) for stage in evolution.stages]
             run.logger.curve(
-                f"{measured}/{subject.name}/{evolution.method}", values, against=costs, axis="score evaluations"
+                f"{measured}/{stem}/{file_stem(evolution.method)}", values, against=costs, axis="score evaluations"
             )
     _save_middles(run.folder, subject, drawn)
     shown = table[table["pair"] == subject.name].replace({"method": {"_": " "}}, regex=True)
@@ -260,7 +263,7 @@ def _save_middles(folder: File, subject: _Subject, drawn: Sequence[Drawn]) -> No
         if len(evolution.frames)
     }
     if rows:
-        save_strip(folder / "images" / f"{subject.name}_middle.png", rows)
+        save_strip(folder / "images" / f"{file_stem(subject.name, 'middle')}.png", rows)
 
 
 def _summarise(table: pd.DataFrame) -> dict[str, float]:

@@ -21,9 +21,11 @@ from latent_geodesics.data import PairData, read_batch
 from latent_geodesics.data.images import as_uint8
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
+from latent_geodesics.markup import csv_text
 from latent_geodesics.methods import EncodedPairs, PairEncoder
 from latent_geodesics.metrics import path_curves
 from latent_geodesics.models import LatentModel
+from latent_geodesics.names import file_stem
 from latent_geodesics.pages import Picture, Section, write_page
 from latent_geodesics.path import Path
 from latent_geodesics.pipeline_diagram import Ends, Pipeline, Points, draw_pipelines
@@ -114,7 +116,7 @@ class Pipelines:
             for pipeline in (self._interpolate, self._extrapolate):
                 results.append(pipeline(pairs, results))
                 rows.append(self._row(results[-1]))
-                write_text(run.folder / "results.csv", pd.DataFrame(rows).to_csv(index=False))
+                write_text(run.folder / "results.csv", csv_text(pd.DataFrame(rows)))
                 steps.update()
             self._draw(run, pairs, clean, results)
             steps.update()
@@ -214,12 +216,15 @@ class Pipelines:
             "on, at tau": extrapolation.noisy,
             "on beyond B": extrapolation.images,
         }
-        save_strip(run.folder / "images" / f"{self.pair.id}.png", rows)
+        save_strip(run.folder / "images" / f"{file_stem(self.pair.id)}.png", rows)
         save_animation(
-            run.folder / "images" / f"{self.pair.id}.webp", torch.cat([interpolation.images, extrapolation.images[1:]])
+            run.folder / "images" / f"{file_stem(self.pair.id)}.webp",
+            torch.cat([interpolation.images, extrapolation.images[1:]]),
         )
         run.logger.picture("pipelines", run.folder / "figures" / "pipelines.png")
-        run.logger.picture(f"strips/{self.pair.id}", run.folder / "images" / f"{self.pair.id}.png")
+        run.logger.picture(
+            f"strips/{file_stem(self.pair.id)}", run.folder / "images" / f"{file_stem(self.pair.id)}.png"
+        )
 
     def _write_report(self, run: Run, table: pd.DataFrame) -> None:
         write_page(
@@ -240,8 +245,8 @@ class Pipelines:
                         "the interpolation, then the extrapolation."
                     ],
                     pictures=[
-                        Picture(file=f"images/{self.pair.id}.png", caption="Every frame of both sequences"),
-                        Picture(file=f"images/{self.pair.id}.webp", caption="A to B, and on"),
+                        Picture(file=f"images/{file_stem(self.pair.id)}.png", caption="Every frame of both sequences"),
+                        Picture(file=f"images/{file_stem(self.pair.id)}.webp", caption="A to B, and on"),
                     ],
                     table=table[list(COLUMNS)].rename(columns=COLUMNS),
                 ),

@@ -20,7 +20,9 @@ from tqdm import tqdm
 from latent_geodesics import geometry
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
+from latent_geodesics.markup import csv_text
 from latent_geodesics.methods.statuses import CLOSED_FORM
+from latent_geodesics.names import file_stem
 from latent_geodesics.pages import Picture, Section, write_page
 from latent_geodesics.path import Path, StraightLine
 from latent_geodesics.records import InitialProblem, Solution, Status
@@ -99,9 +101,11 @@ class Toy:
             found = self._paths(scene)
             tracks = [_track(scene, path) for path in found]
             rows += _rows(scene, found, tracks)
-            write_text(run.folder / "results.csv", pd.DataFrame(rows).to_csv(index=False))
-            draw_scene(run.folder / "figures" / f"{scene.name}.png", scene, tracks)
-            run.logger.picture(f"figures/{scene.name}", run.folder / "figures" / f"{scene.name}.png")
+            write_text(run.folder / "results.csv", csv_text(pd.DataFrame(rows)))
+            draw_scene(run.folder / "figures" / f"{file_stem(scene.name)}.png", scene, tracks)
+            run.logger.picture(
+                f"figures/{file_stem(scene.name)}", run.folder / "figures" / f"{file_stem(scene.name)}.png"
+            )
             drawn.append((scene, tracks))
         draw_gallery(run.folder / "figures" / "toy.png", drawn)
         run.logger.picture("toy", run.folder / "figures" / "toy.png")
@@ -274,7 +278,7 @@ def _write_report(
             *[
                 Section(
                     title=scene.title[0].upper() + scene.title[1:],
-                    pictures=[Picture(file=f"figures/{scene.name}.png", caption=f"alpha = {scene.alpha:g}")],
+                    pictures=[Picture(file=f"figures/{file_stem(scene.name)}.png", caption=f"alpha = {scene.alpha:g}")],
                     table=shown[table["pair"] == scene.name],
                 )
                 for scene in scenes

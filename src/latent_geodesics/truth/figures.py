@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from latent_geodesics.canvas import canvas, label, method_color
+from latent_geodesics.canvas import canvas, label, literal, method_color
 from latent_geodesics.truth.errors import ERRORS
 from latent_geodesics.truth.floor import Track
 
@@ -59,7 +59,7 @@ def draw_groups(file: Path, pairs: pd.DataFrame, *, references: Sequence[str]) -
                 axes.scatter(
                     values, range(len(groups)), s=size, marker=marker, color=look["color"], label=_name(method)
                 )
-            axes.set_yticks(range(len(groups)), [group.replace("_", " ") for group in groups])
+            axes.set_yticks(range(len(groups)), [_name(group) for group in groups])
             axes.set_xlim(left=0)
             label(axes, ERRORS[error], "", "")
         grid[0, 0].invert_yaxis()
@@ -113,5 +113,5 @@ def _look(method: str, methods: Sequence[str], references: Sequence[str]) -> dic
     return {"color": method_color(method, shown), "linewidth": 1.8, "zorder": 2}
 
 
-def _name(method: str) -> str:
-    return method.replace("_", " ")
+def _name(name: str) -> str:
+    return literal(name.replace("_", " "))

@@ -12,9 +12,11 @@ from latent_geodesics.batch_loop import BatchWriter
 from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
+from latent_geodesics.markup import csv_text
 from latent_geodesics.metrics import FrameMetric, MeasuredMorph
 from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.models.stopwatch import METRICS, Stopwatch
+from latent_geodesics.names import file_stem
 from latent_geodesics.results import BatchResult, MethodResult, broken_pairs
 from latent_geodesics.runner import Run
 from latent_geodesics.strips import save_animation, save_strip
@@ -27,6 +29,8 @@ __all__ = ["TruthFolder"]
 
 LEAST_WAY = 0.5
 """World units: a motion whose object goes further over the floor is drawn as a track."""
+
+TRUTH = "true frames"
 
 
 class TruthFolder(BatchWriter):
@@ -114,8 +118,10 @@ class TruthFolder(BatchWriter):
         draw_tracks(folder / "figures" / "tracks.png", self._tracks(), references=self.references)
         for name, content in (("means.csv", means), ("gains.csv", gains)):
             if len(content):
-                write_text(folder / name, content.to_csv(index=False))
-        write_truth_page(self.run, table=table, means=means, gains=gains, references=self.references)
+                write_text(folder / name, csv_text(content))
+        write_truth_page(
+            self.run, table=table, means=means, gains=gains, references=self.references, expected=self.expected
+        )
         self.run.logger.table("results", list(table.columns), table.to_numpy().tolist())
         for file in sorted((folder / "figures").glob("*.png")):
             self.run.logger.picture(file.stem, file)
@@ -162,8 +168,8 @@ class TruthFolder(BatchWriter):
         return costs, frames
 
     def _write_tables(self) -> None:
-        write_text(self.run.folder / "frames.csv", self.frames.to_csv(index=False))
-        write_text(self.run.folder / "results.csv", self.table.to_csv(index=False))
+        write_text(self.run.folder / "frames.csv", csv_text(self.frames))
+        write_text(self.run.folder / "results.csv", csv_text(self.table))
 
     def _write_pictures(self, result: BatchResult, row: int, pair: str) -> dict[str, list[dict[str, Tensor]]]:
         """Writes a pair's strip and animations; returns the tracks that are worth drawing, as mappings."""
@@ -171,11 +177,12 @@ class TruthFolder(BatchWriter):
         truth = true_frames(result.pairs.batch.truth[row], len(result.u))
         assert truth is not None
         made = [one for one in result.of_pair(row) if not one.failed]
-        rows = {"true frames": truth} | {one.method: one.frames for one in made if one.method != "true_frames"}
-        save_strip(folder / f"{pair}.png", rows)
+        rows = {TRUTH: truth} | {one.method: one.frames for one in made if one.method != "true_frames"}
+        stem = file_stem(pair)
+        save_strip(folder / f"{stem}.png", rows)
         for name, frames in rows.items():
-            save_animation(folder / f"{pair}_{name.replace(' ', '_')}.webp", frames)
-        self.run.logger.picture(f"strips/{pair}", folder / f"{pair}.png")
+            save_animation(folder / f"{file_stem(pair, 'true_frames' if name == TRUTH else name)}.webp", frames)
+        self.run.logger.picture(f"strips/{stem}", folder / f"{stem}.png")
         floors = [metric for metric in self.metrics.values() if isinstance(metric, FloorError)]
         if not floors or pair not in floors[0].scenes or travelled(floors[0].scenes[pair]) <= LEAST_WAY:
             return {}

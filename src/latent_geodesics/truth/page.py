@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from latent_geodesics.names import file_stem
 from latent_geodesics.pages import Picture, Section, write_page
 from latent_geodesics.runner import Run
 from latent_geodesics.truth.errors import ERRORS
@@ -12,9 +13,9 @@ __all__ = ["gain_sentences", "write_truth_page"]
 
 
 def write_truth_page(
-    run: Run, *, table: pd.DataFrame, means: pd.DataFrame, gains: pd.DataFrame, references: Sequence[str]
+    run: Run, *, table: pd.DataFrame, means: pd.DataFrame, gains: pd.DataFrame, references: Sequence[str], expected: int
 ) -> None:
-    """Writes `report.html` into the run's folder, around the figures that are there."""
+    """Writes `report.html` into the run's folder, around the figures that are there; it has `expected` pairs in all."""
     config = run.config
     pairs = list(dict.fromkeys(table["pair"]))
     sections = [
@@ -54,13 +55,16 @@ def write_truth_page(
                 pictures=[Picture(file="figures/tracks.png", caption="Broad grey line: the true course.")],
             )
         )
-    sections += [Section(title=pair, pictures=[Picture(file=f"images/{pair}.png", caption="")]) for pair in pairs]
+    sections += [
+        Section(title=pair, pictures=[Picture(file=f"images/{file_stem(pair)}.png", caption="")]) for pair in pairs
+    ]
     write_page(
         run.folder,
         title="How far sequences are from the true ones",
         lead="Between the two images of these pairs lies a motion whose frames are known. Every method sees the two "
         "images alone; its frames are held against the true ones at the same positions.",
-        facts={"pairs": len(pairs)} | {key: config[key] for key in ("tau", "alpha", "frames", "seed") if key in config},
+        facts={"pairs": len(pairs) if len(pairs) == expected else f"{len(pairs)} of {expected}: not finished"}
+        | {key: config[key] for key in ("tau", "alpha", "frames", "seed") if key in config},
         sections=sections,
     )
 

@@ -1,0 +1,272 @@
+"""What a comparison refuses, and what it says of runs that do not compare as they stand."""
+
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from latent_geodesics.comparison.report import write_comparison
+from latent_geodesics.comparison.runs import RunRecord, bound_settings, find_runs, varied_settings
+from latent_geodesics.comparison.shards import join_shards
+from latent_geodesics.comparison.tables import compare_runs
+from latent_geodesics.comparison.task import CompareRuns
+from latent_geodesics.errors import UserError
+
+METHODS = ("geodesic", "slerp")
+
+
+def write_run(folder, *, pairs=5, first=0, finished=True, seed=0, environment=None, choices=None, **settings):
+    """A run whose lengths are 10 plus the pair's number, a tenth less for the geodesic."""
+    folder.mkdir(parents=True)
+    config = {"seed": seed, "output_dir": str(folder), "choices": choices or {}} | settings
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = [
+        {"pair": f"p{k}", "group": "g", "method": method, "status": "converged", "length": 10 + k - (not m) / 10}
+        for k in range(first, first + pairs)
+        for m, method in enumerate(METHODS)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "results.csv", index=False)
+    (folder / "metrics.json").write_text('{"records": []}')
+    if environment is not None:
+        (folder / "environment.json").write_text(json.dumps(environment))
+    if finished:
+        (folder / "summary.json").write_text(json.dumps({"pairs": float(pairs)}))
+    return folder
+
+
+def table_of(*folders, **options):
+    return compare_runs(find_runs(folders), **({"baseline": "slerp"} | options))
+
+
+def edit(folder, change):
+    """Rewrites a run's table as rows of cells."""
+    with (folder / "results.csv").open(newline="") as lines:
+        rows = list(csv.reader(lines))
+    change(rows)
+    with (folder / "results.csv").open("w", newline="") as lines:
+        csv.writer(lines).writerows(rows)
+
+
+def test_runs_that_are_whole_and_alike_need_no_note(tmp_path):
+    for alpha in (0.1, 0.2):
+        write_run(tmp_path / f"{alpha}", alpha=alpha)
+    table = table_of(tmp_path)
+    assert table.notes == []
+    assert sorted(table.rank("length").values()) == ["best", "second"]
+
+
+def test_an_unfinished_run_is_named_and_not_ranked_with_whole_ones_in_every_format(tmp_path, caplog):
+    write_run(tmp_path / "runs" / "full", alpha=0.1)
+    write_run(tmp_path / "runs" / "cut", alpha=0.2, pairs=2, finished=False)
+    runs = find_runs([tmp_path / "runs"])
+    write_comparison(tmp_path / "out", runs, baseline="slerp")
+    files = [tmp_path / "out" / f"comparison.{kind}" for kind in ("md", "csv", "tex")]
+    for text in (caplog.text, *(file.read_text() for file in files)):
+        assert "is not finished" in text
+        assert "2 of 5 pairs" in text
+        assert "not all over the same pairs" in text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.index("2 of 5 pairs") < page.index("Means over the pairs")
+    table = compare_runs(runs, baseline="slerp")
+    ranks = {(table.rows[k].settings["alpha"], table.rows[k].method): rank for k, rank in table.rank("length").items()}
+    # The means over the two first pairs are less by the pairs alone: each is ranked against those over its own pairs.
+    assert ranks == {(alpha, method): {"geodesic": "best", "slerp": "second"}[method] for alpha, method in ranks}
+    assert len(ranks) == 4
+
+
+def test_rows_that_a_finished_run_lost_are_missed(tmp_path):
+    folder = write_run(tmp_path / "run", alpha=0.1)
+    edit(folder, lambda rows: rows.__delitem__(slice(-4, None)))
+    assert any("its table holds 3 of 5 pairs" in note for note in table_of(folder).notes)
+
+
+def test_data_sets_are_not_ranked_against_one_another(tmp_path):
+    for data in ("one", "two"):
+        write_run(tmp_path / data, data={"manifest": data})
+    table = table_of(tmp_path)
+    assert table.varied == ["data.manifest"]
+    assert sorted(table.rank("length").values()) == ["best", "best", "second", "second"]
+    assert any("not all over the same pairs" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("name", ["tau", "alpha", "frames", "guidance", "data.manifest"])
+def test_a_setting_that_changes_with_the_seed_is_not_averaged_away(tmp_path, name):
+    group, _, key = name.rpartition(".")
+    for seed in (0, 1):
+        write_run(tmp_path / str(seed), seed=seed, **({group: {key: seed}} if group else {key: seed}))
+    assert set(varied_settings(find_runs([tmp_path]))) == {"seed", name}
+    table = table_of(tmp_path)
+    assert table.varied == [name]
+    assert len(table.rows) == 4
+
+
+def test_copies_of_the_seed_and_places_of_files_do_not_stand_for_settings(tmp_path):
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        write_run(folder, seed=seed, task={"seed": seed, "work": f"{folder}/work"}, model={"cache_dir": f"c{seed}"})
+    table = table_of(tmp_path)
+    assert (table.varied, len(table.rows), table.notes) == ([], 2, [])
+
+
+def test_settings_that_change_together_are_said(tmp_path):
+    write_run(tmp_path / "a", alpha=0.1, frames=17, task={"alpha": 0.1})
+    write_run(tmp_path / "b", alpha=0.2, frames=9, task={"alpha": 0.2})
+    assert bound_settings(find_runs([tmp_path])) == {"alpha": ["frames"]}
+    assert any("Where alpha differs, frames differs as well" in note for note in table_of(tmp_path).notes)
+
+
+def test_the_options_of_a_choice_are_not_called_settings_of_their_own(tmp_path):
+    for name, memory in (("ours", 6), ("theirs", 2)):
+        choice = {"solver": name}
+        write_run(tmp_path / name, choices=choice, solver={"memory": memory}, task={"solver": {"memory": memory}})
+    assert bound_settings(find_runs([tmp_path])) == {}
+    assert table_of(tmp_path).notes == []
+
+
+def test_equal_numbers_are_equal_settings(tmp_path):
+    write_run(tmp_path / "a", alpha=1, seed=0)
+    write_run(tmp_path / "b", alpha=1.0, seed=1)
+    assert table_of(tmp_path).varied == []
+
+
+def test_other_weights_and_commits_under_the_same_settings_are_told_apart(tmp_path):
+    for name in "ab":
+        write_run(tmp_path / name, alpha=1, environment={"weights": {"model": name * 64}, "commit": name * 40})
+    table = table_of(tmp_path)
+    assert table.varied == ["sha256 of model"]
+    assert any("different commits" in note for note in table.notes)
+
+
+def test_a_run_counts_once_however_it_is_named_and_repeats_are_said(tmp_path, monkeypatch):
+    write_run(tmp_path / "a", alpha=1)
+    monkeypatch.chdir(tmp_path)
+    assert len(find_runs(["a", tmp_path / "a", "./a/../a", tmp_path])) == 1
+    write_run(tmp_path / "b", alpha=1)
+    assert any("same settings and the same seed" in note for note in table_of(tmp_path).notes)
+
+
+def test_seeds_with_different_pairs_are_said(tmp_path):
+    write_run(tmp_path / "a", seed=0)
+    write_run(tmp_path / "b", seed=1, first=1)
+    assert any("fewer seeds" in note for note in table_of(tmp_path).notes)
+
+
+def test_several_rows_for_a_pair_and_method_are_said(tmp_path):
+    folder = write_run(tmp_path / "a")
+    table = pd.read_csv(folder / "results.csv")
+    both = pd.concat([table.assign(velocity=name) for name in ("random", "boundary")])
+    both.to_csv(folder / "results.csv", index=False)
+    assert any("several rows for a pair and method, which differ in velocity" in one for one in table_of(folder).notes)
+
+
+def test_numbers_of_other_weights_or_other_numbers_of_images_are_said(tmp_path):
+    for name, images in (("a", 16), ("b", 64)):
+        record = {"method": "slerp", "column": "fid@raw", "value": 1.0, "standard_error": None, "weights": {"i": "0"}}
+        write_run(tmp_path / name, alpha=images)
+        record["counts"] = {"generated": images, "reference": 8, "dimensions": 4}
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"records": [record]}))
+    assert any("numbers of fid@raw are by different weights or" in note for note in table_of(tmp_path).notes)
+
+
+def test_a_cell_that_is_no_number_is_refused_with_its_place(tmp_path):
+    folder = write_run(tmp_path / "run")
+    edit(folder, lambda rows: rows[3].__setitem__(4, "2.26e"))
+    with pytest.raises(UserError, match=r"results.csv', line 4, has '2.26e' in the column length"):
+        find_runs([folder])
+
+
+def test_a_column_of_words_stays_one_and_may_not_meet_numbers(tmp_path):
+    for name, cell in (("a", "x"), ("b", "1.5")):
+        folder = write_run(tmp_path / name)
+        edit(folder, lambda rows, cell=cell: [row.append("mine" if k == 0 else cell) for k, row in enumerate(rows)])
+    assert "mine" not in table_of(tmp_path / "a").columns
+    assert "mine" in table_of(tmp_path / "b").columns
+    with pytest.raises(UserError, match=r"column mine has numbers in '.*b' and words in '.*a'"):
+        table_of(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "twice", "quote"])
+def test_a_table_that_is_cut_or_damaged_is_refused(tmp_path, damage):
+    file = write_run(tmp_path / "run") / "results.csv"
+    text = file.read_text()
+    bad = {"cut": text[:-12], "twice": text.replace("length", "status"),
+           "quote": text + '"p9'}  # fmt: skip
+    file.write_text(bad[damage])
+    with pytest.raises(UserError, match="results.csv"):
+        find_runs([tmp_path])
+
+
+def test_pairs_called_na_and_empty_cells_are_kept_apart(tmp_path):
+    folder = write_run(tmp_path / "run")
+    edit(folder, lambda rows: (rows[1].__setitem__(0, "NA"), rows[2].__setitem__(0, "NA"), rows[1].__setitem__(4, "")))
+    table = table_of(folder)
+    assert {row.method: row.cells["length"].n for row in table.rows} == {"geodesic": 4, "slerp": 5}
+    assert set(find_runs([folder])[0].table["pair"]) == {"NA", "p1", "p2", "p3", "p4"}
+
+
+@pytest.mark.parametrize("columns", [["nope"], ["lenght"], ["length", "lenght"], ["status"], "lenght"])
+def test_a_column_that_no_run_has_is_refused_with_a_guess(tmp_path, columns):
+    task = CompareRuns(runs=str(write_run(tmp_path / "run")), columns=columns)
+    with pytest.raises(UserError, match="No run has a column of numbers") as refused:
+        write_comparison(tmp_path / "out", task.runs, baseline="slerp", columns=task.columns)
+    assert ("did you mean 'length'?" in str(refused.value)) == ("lenght" in columns)
+
+
+def test_a_baseline_that_no_run_has_is_said(tmp_path):
+    notes = table_of(write_run(tmp_path / "run"), baseline="slrp").notes
+    assert notes == ["No run has the method 'slrp' (did you mean 'slerp'?), so that no differences from it are given."]
+
+
+def test_a_number_of_fewer_pairs_says_so_in_its_cell(tmp_path):
+    folder = write_run(tmp_path / "run")
+    edit(folder, lambda rows: [row.append("extra" if k == 0 else "" if k < 5 else "1") for k, row in enumerate(rows)])
+    assert "1 (n = 3)" in table_of(folder).markdown()
+
+
+def test_shards_that_are_missing_are_said_in_the_table(tmp_path):
+    for number in (1, 3):
+        write_run(tmp_path / str(number), data={"shard": f"{number}/3"}, first=number, pairs=1)
+    runs = join_shards(find_runs([tmp_path]))
+    assert len(runs) == 1
+    notes = compare_runs(runs, baseline=None).notes
+    assert any("Of the 3 shards" in note and "1 are missing" in note for note in notes)
+
+
+def test_swept_words_are_text_in_every_table_and_figure(tmp_path):
+    words = ("=1+1 | b & c # \\input{/etc/passwd}", "y\nz <script> $\\foo$ _x_ [a]*", "w" * 200 + "1", "w" * 200 + "2")
+    for number, value in enumerate(words):
+        write_run(tmp_path / "runs" / str(number), prompt_a=value)
+    write_comparison(tmp_path / "out", find_runs([tmp_path / "runs"]), baseline="slerp")
+    markdown, latex, text, page = ((tmp_path / "out" / name).read_text() for name in (
+        "comparison.md", "comparison.tex", "comparison.csv", "report.html"))  # fmt: skip
+    assert len({line.count("|") for line in markdown.splitlines()}) == 1
+    assert len(markdown.splitlines()) == 2 + 2 * len(words)
+    assert "<script" not in markdown + page
+    assert "\\input{" not in latex
+    assert " & c #" not in latex
+    assert ",=1+1" not in text
+    assert (tmp_path / "out" / "figures" / "sweep.png").exists()
+
+
+def test_failing_methods_are_not_ranked_with_whole_ones():
+    rows = [{"pair": f"p{k}", "method": m, "status": "failed" if (m, k) == ("a", 9) else "converged",
+             "length": np.nan if (m, k) == ("a", 9) else 1.0 * k} for m in "abc" for k in range(10)]  # fmt: skip
+    run = RunRecord(folder=None, settings={}, table=pd.DataFrame(rows), measured=pd.DataFrame(
+        columns=["method", "column", "value", "standard_error"]))  # fmt: skip
+    table = compare_runs([run], baseline=None)
+    assert {table.rows[k].method for k in table.rank("length")} == {"b", "c"}
+
+
+def test_the_images_of_shards_are_counted_together(tmp_path):
+    record = {"method": "slerp", "column": "length", "value": 1.0, "standard_error": None, "weights": {"i": "0"}}
+    for name, images, shard in (("a", 8, "1/2"), ("b", 24, "2/2"), ("whole", 32, None)):
+        write_run(tmp_path / name, data={"shard": shard}, first=len(name), pairs=1)
+        record["counts"] = {"generated": images, "reference": images, "dimensions": 4}
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"records": [record]}))
+    runs = join_shards(find_runs([tmp_path]))
+    assert len(runs) == 2
+    assert runs[0].origins == runs[1].origins
+    assert not any("by different weights" in note for note in compare_runs(runs, baseline=None).notes)
