@@ -236,6 +236,8 @@ def _perform(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     _count(name, args, ours, theirs, to_device)
     if asked is not None:
         named["device"] = torch.device("cpu")
+    if name == "_efficientzerotensor":  # a tensor without memory, which forward differentiation makes
+        func = torch.ops.aten.zeros.default
     result = func(*values, **named)
     if name == "_local_scalar_dense" or not to_device:
         return result

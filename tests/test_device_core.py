@@ -1,6 +1,9 @@
 """Every field, manifold, path, solver and integrator on the pretended device gives the numbers of the CPU."""
 
 import inspect
+import pkgutil
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from latent_geodesics import geometry
 from latent_geodesics.fields.recorded import RecordedField
 from latent_geodesics.hermite import HermitePath
 from latent_geodesics.manifold import Manifold
+from latent_geodesics.methods.curves import FormulaPath, slerp
 from latent_geodesics.path import GreatCircle, KnotPath, StraightLine, shortest_path
 from latent_geodesics.scenes import load_scenes
 from latent_geodesics.solvers import ControlPointPath
@@ -24,6 +28,11 @@ from latent_geodesics.solvers.initial import InitialSolver
 CONF = Path(__file__).parents[1] / "conf"
 U = torch.linspace(0, 1, 9, dtype=torch.float64)
 P, D = 3, 4
+
+
+for package in ("fields", "solvers", "methods", "models", "frame_paths"):
+    for module in pkgutil.iter_modules([Path(lg.__file__).parent / package]):
+        import_module(f"latent_geodesics.{package}.{module.name}")
 
 
 def found(base):
@@ -171,6 +180,7 @@ PATHS = {
     ),
     KnotPath: lambda manifold, device: KnotPath.through(knots=knots(manifold, device), manifold=manifold),
     HermitePath: hermite,
+    FormulaPath: lambda manifold, device: FormulaPath(formula=partial(slerp, *ends(manifold, device)), pairs=P),
     ControlPointPath: lambda manifold, device: ControlPointPath(points=knots(manifold, device), manifold=manifold),
 }
 
