@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from pretended_device import OnDevice, pretended_device
+from pretended_device import OnDevice, counting, pretended_device
 
 import latent_geodesics as lg
 from latent_geodesics import geometry
@@ -267,6 +267,24 @@ def test_every_integrator(name, device):
             results.append(settled(name, **QUICK.get(name, {})).solve(problem))
         assert results[0].status == results[1].status
         assert_same(*(solution_parts(result) for result in results), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "waits"),
+    [("solver/control_point_descent_no_skip", "iterations", 5), ("integrator/rk4", "steps", 2)],
+)
+def test_an_iteration_waits_for_the_device_so_often(name, length, waits, device):
+    field, manifold, x0, x1 = next(problems(device))
+    reads = []
+    for steps in (4, 8):
+        if name.startswith("solver"):
+            problem = lg.BoundaryProblem(field=field, manifold=manifold, x0=x0, x1=x1, alpha=0.3)
+        else:
+            problem = lg.InitialProblem(field=field, manifold=manifold, x0=x0, v0=x1 - x0, alpha=0.3)
+        with counting() as counts:
+            settled(name, **{length: steps}).solve(problem)
+        reads.append(counts.reads)
+    assert reads[1] - reads[0] == 4 * waits
 
 
 def test_nothing_is_left_out():
