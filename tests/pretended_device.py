@@ -29,8 +29,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+try:
+    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+except ImportError:
+    pytest.skip("this torch cannot have a backend written in Python; the pinned one can", allow_module_level=True)
 
 __all__ = ["Counts", "OnDevice", "counting", "pretended_device"]
 
@@ -236,6 +241,8 @@ def _perform(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     _count(name, args, ours, theirs, to_device)
     if asked is not None:
         named["device"] = torch.device("cpu")
+    if name == "_efficientzerotensor":  # a tensor without memory, which forward differentiation makes
+        func = torch.ops.aten.zeros.default
     result = func(*values, **named)
     if name == "_local_scalar_dense" or not to_device:
         return result

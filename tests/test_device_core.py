@@ -1,6 +1,9 @@
 """Every field, manifold, path, solver and integrator on the pretended device gives the numbers of the CPU."""
 
 import inspect
+import pkgutil
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -8,13 +11,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from pretended_device import OnDevice, pretended_device
+from pretended_device import OnDevice, counting, pretended_device
 
 import latent_geodesics as lg
 from latent_geodesics import geometry
 from latent_geodesics.fields.recorded import RecordedField
 from latent_geodesics.hermite import HermitePath
 from latent_geodesics.manifold import Manifold
+from latent_geodesics.methods.curves import FormulaPath, slerp
 from latent_geodesics.path import GreatCircle, KnotPath, StraightLine, shortest_path
 from latent_geodesics.scenes import load_scenes
 from latent_geodesics.solvers import ControlPointPath
@@ -24,6 +28,11 @@ from latent_geodesics.solvers.initial import InitialSolver
 CONF = Path(__file__).parents[1] / "conf"
 U = torch.linspace(0, 1, 9, dtype=torch.float64)
 P, D = 3, 4
+
+
+for package in ("fields", "solvers", "methods", "models", "frame_paths"):
+    for module in pkgutil.iter_modules([Path(lg.__file__).parent / package]):
+        import_module(f"latent_geodesics.{package}.{module.name}")
 
 
 def found(base):
@@ -171,6 +180,7 @@ PATHS = {
     ),
     KnotPath: lambda manifold, device: KnotPath.through(knots=knots(manifold, device), manifold=manifold),
     HermitePath: hermite,
+    FormulaPath: lambda manifold, device: FormulaPath(formula=partial(slerp, *ends(manifold, device)), pairs=P),
     ControlPointPath: lambda manifold, device: ControlPointPath(points=knots(manifold, device), manifold=manifold),
 }
 
@@ -257,6 +267,24 @@ def test_every_integrator(name, device):
             results.append(settled(name, **QUICK.get(name, {})).solve(problem))
         assert results[0].status == results[1].status
         assert_same(*(solution_parts(result) for result in results), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "waits"),
+    [("solver/control_point_descent_no_skip", "iterations", 5), ("integrator/rk4", "steps", 2)],
+)
+def test_an_iteration_waits_for_the_device_so_often(name, length, waits, device):
+    field, manifold, x0, x1 = next(problems(device))
+    reads = []
+    for steps in (4, 8):
+        if name.startswith("solver"):
+            problem = lg.BoundaryProblem(field=field, manifold=manifold, x0=x0, x1=x1, alpha=0.3)
+        else:
+            problem = lg.InitialProblem(field=field, manifold=manifold, x0=x0, v0=x1 - x0, alpha=0.3)
+        with counting() as counts:
+            settled(name, **{length: steps}).solve(problem)
+        reads.append(counts.reads)
+    assert reads[1] - reads[0] == 4 * waits
 
 
 def test_nothing_is_left_out():

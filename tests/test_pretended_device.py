@@ -71,6 +71,7 @@ ALLOWED = {
     "views changed in place": lambda x: x.clone()[:, 1:].mul_(2).t_(),
     "resized": lambda x: torch.arange(12, device=x.device).resize_(3, 4) * x,
     "set by a mask": lambda x: _set(x.clone()),
+    "forward differentiation": lambda x: torch.func.jvp(lambda v: (1 - v) * v, (x,), (torch.ones_like(x),))[1],
     "vmap": lambda x: torch.func.vmap(lambda row: row * row.sum())(x),
 }  # fmt: skip
 

@@ -108,7 +108,7 @@ def test_shooting_returns_on_the_shipped_model():
     from latent_geodesics.methods import PairEncoder
     from latent_geodesics.models.scores import Conditional
 
-    model = lg.load_model(ROOT / "data" / "models" / "clevr-ldm")
+    model = lg.load_model(ROOT / "data" / "models" / "clevr-ldm", dtype="float32")
     pairs = PairData(manifest=ROOT / "data" / "pairs" / "manifest.csv", limit=4).pairs
     encoder = PairEncoder(model=model, score=Conditional(), tau=0.6, alpha=0.003)
     problem = encoder.encode(read_batch(pairs, size=model.image_size)).problem

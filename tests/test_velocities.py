@@ -22,7 +22,7 @@ IDS = ("one", "two")
 
 @pytest.fixture(scope="module")
 def setting(tiny_model_folder):
-    model = lg.load_model(tiny_model_folder, steps=5, cache_dir=None)
+    model = lg.load_model(tiny_model_folder, device="cpu", steps=5, cache_dir=None)
     return Setting(model=model, score=Conditional(), tau=0.6, alpha=0.01)
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def batch_and_model():
-    model = lg.load_model(ROOT / "data" / "models" / "clevr-ldm")
+    model = lg.load_model(ROOT / "data" / "models" / "clevr-ldm", dtype="float32")
     pairs = PairData(manifest=ROOT / "data" / "pairs" / "manifest.csv", limit=PAIRS).pairs
     return read_batch(pairs, size=model.image_size), model
 

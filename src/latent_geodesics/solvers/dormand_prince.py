@@ -189,13 +189,16 @@ class _Integration:
         front.h = front.h * torch.where(finite, torch.minimum(factor, most), LEAST_FACTOR)
         front.rejected = ~taken
         stuck = ~taken & (front.h < SMALLEST_STEP)
+        going = ((front.u < 1) & ~stuck).nonzero().flatten()
+        if len(going) == len(front.pairs):
+            return
         for ended, status in (
             (front.u == 1, Status.INTEGRATED),
             (stuck & finite, Status.STEP_TOO_SMALL),
             (stuck & ~finite, Status.NON_FINITE_SCORE),
         ):
             self._course.close(front.pairs[ended], status)
-        self._restrict(((front.u < 1) & ~stuck).nonzero().flatten())
+        self._restrict(going)
 
     def _slope(
         self, x: Float[Tensor, "a d"], v: Float[Tensor, "a d"], u: Float[Tensor, " a"]
@@ -221,8 +224,10 @@ class _Integration:
 
     def _drop(self, ended: Bool[Tensor, " a"], status: Status) -> None:
         """End some pairs where they are."""
-        self._course.close(self._front.pairs[ended], status)
-        self._restrict((~ended).nonzero().flatten())
+        going = (~ended).nonzero().flatten()
+        if len(going) < len(self._front.pairs):
+            self._course.close(self._front.pairs[ended], status)
+            self._restrict(going)
 
     def _restrict(self, rows: Int[Tensor, " m"]) -> None:
         """Go on with some of the open pairs."""

@@ -287,9 +287,12 @@ class _Integration:
         windows = self._windows
         arrived = windows.start == 1
         also = torch.zeros_like(ended) if also is None else also
+        going = (~(ended | also | arrived)).nonzero().flatten()
+        if len(going) == len(windows.pairs):
+            return
         for rows, how in ((ended, status), (also, instead), (arrived, Status.INTEGRATED)):
             self._course.close(windows.pairs[rows], how)
-        self._go_on(windows.restrict((~(ended | also | arrived)).nonzero().flatten()))
+        self._go_on(windows.restrict(going))
 
     def _go_on(self, windows: Windows) -> None:
         """Work on the given windows from here on."""

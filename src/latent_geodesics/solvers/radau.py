@@ -38,8 +38,8 @@ class RadauRule:
 
     def resample(self, share: Float[Tensor, " a"]) -> Float[Tensor, "a q q"]:
         """From values at the nodes to those of their polynomial at the nodes of a window that is `share` as wide."""
-        at = share.to("cpu", torch.float64)[:, None] * self.nodes
-        return _legendre(at, len(self.nodes)) @ self.coefficients
+        at = share.double()[:, None] * self.nodes.to(share.device)
+        return _legendre(at, len(self.nodes)) @ self.coefficients.to(share.device)
 
 
 @cache

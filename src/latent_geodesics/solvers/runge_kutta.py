@@ -87,11 +87,10 @@ class _Integration:
     def _note(self, u: float) -> bool:
         """Pass the present knot, where the score is finite there; says whether any pair is left."""
         if len(self._pairs):
-            self._acceleration, score = self._slope(self._x, self._v, u)
-            finite = torch.isfinite(score).all(-1)
-            self._drop(finite)
+            self._acceleration, self._score = self._slope(self._x, self._v, u)
+            self._drop(torch.isfinite(self._score).all(-1))
             at = torch.full_like(self._x[:, :1], u, dtype=torch.float64)
-            columns = (part[:, None] for part in (self._x, self._v, self._acceleration, score[finite]))
+            columns = (part[:, None] for part in (self._x, self._v, self._acceleration, self._score))
             x, v, acceleration, score = columns
             self._course.pass_knots(self._pairs, Knots(u=at, x=x, v=v, acceleration=acceleration, score=score))
         return bool(len(self._pairs))
@@ -109,11 +108,12 @@ class _Integration:
 
     def _drop(self, finite: Bool[Tensor, " a"]) -> None:
         """End the pairs that are not finite at their last knot."""
-        if bool(finite.all()):
+        rows: Int[Tensor, " m"] = finite.nonzero().flatten()
+        if len(rows) == len(finite):
             return
         self._course.close(self._pairs[~finite], Status.NON_FINITE_SCORE)
-        rows: Int[Tensor, " m"] = finite.nonzero().flatten()
         self._pairs, self._size = self._pairs[rows], self._size[rows]
-        self._x, self._v, self._acceleration = self._x[rows], self._v[rows], self._acceleration[rows]
+        self._x, self._v = self._x[rows], self._v[rows]
+        self._acceleration, self._score = self._acceleration[rows], self._score[rows]
         self._manifold = self._problem.manifold.restrict(self._pairs)
         self._field = self._all_field.restrict(self._pairs)
