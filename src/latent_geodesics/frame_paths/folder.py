@@ -60,10 +60,12 @@ class AnalysisFolder(BatchWriter):
 
     def write(self, result: AnalysedBatch) -> None:
         """Writes what a batch gave: pictures first, then its record; from then on it counts as done."""
-        measures, images = result.measures, self.run.folder / "images"
+        measures, folder, files = result.measures, self.run.folder, []
         for name, paths in result.pictures.items():
-            save_strip(images / f"{name}.png", dict(paths))
-            save_side_by_side(images / f"{name}.webp", paths)
+            strip, animation = f"images/{name}.png", f"images/{name}.webp"
+            save_strip(folder / strip, dict(paths))
+            save_side_by_side(folder / animation, paths)
+            files += [strip, animation]
         self.store.write(
             result.number,
             {
@@ -74,6 +76,7 @@ class AnalysisFolder(BatchWriter):
                 "shown": list(result.pictures),
                 "whole": True,
             },
+            files=files,
         )
         if self.run.leads:
             self._write_tables()
