@@ -143,6 +143,8 @@ class WandbRun:
     def close(self, *, succeeded: bool) -> None:
         """Finishes the run, marked failed unless it succeeded."""
         self._connection.tell(lambda: self._run.finish(exit_code=0 if succeeded else 1))
+        if self._connection.lost:
+            _abandon()
         _leave(self._places)
 
     def _define_steps(self) -> None:
@@ -168,6 +170,16 @@ def _own_places(folder: Path) -> list[str]:
             os.environ[name] = str((folder / "wandb" / kind.lower()).absolute())
             moved.append(name)
     return moved
+
+
+def _abandon() -> None:
+    """Ends what is left of wandb, which would raise when the program ends; a next run gets a new process of it."""
+    import wandb
+
+    try:
+        wandb.teardown()
+    except Exception as error:  # its process is gone already
+        log.debug("Weights & Biases", exc_info=error)
 
 
 def _leave(places: Sequence[str]) -> None:
