@@ -152,14 +152,18 @@ def test_the_store_gives_back_what_it_was_given(tmp_path):
     assert list(elsewhere.read_legs()) == keys
 
 
-def test_the_store_passes_over_what_was_cut_short(tmp_path):
+def test_the_store_passes_over_what_was_cut_short_or_changed(tmp_path, caplog):
     store = Store(folder=tmp_path, settings={})
-    store.write_legs([("a", "b", "geodesic")], [leg(0)])
-    store.write_legs([("a", "c", "geodesic")], [leg(1)])
+    for number, end in enumerate("cde"):
+        store.write_legs([("a", end, "geodesic")], [leg(number)])
     files = sorted(store.folder.glob("*.npz"))
     files[0].write_bytes(files[0].read_bytes()[:100])
+    content = bytearray(files[1].read_bytes())
+    content[content.find(b"log_density.npy") + 200] ^= 0x10  # a bit of a number
+    files[1].write_bytes(content)
     (store.folder / ".half.partial-1.npz").write_bytes(b"half")
     assert len(store.read_legs()) == 1
+    assert caplog.text.count("is damaged") == 2
 
 
 @pytest.fixture

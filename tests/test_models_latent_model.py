@@ -3,6 +3,7 @@
 import json
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,6 +100,38 @@ def test_images_that_were_inverted_before_cost_nothing(tiny_model_folder, condit
         before = again.network_evaluations
         again.encode(pictures(3), **(options | changed))
         assert again.network_evaluations > before
+
+
+def test_latents_are_the_same_whatever_was_inverted_before(tiny_model_folder, condition, tmp_path):
+    options = {"condition": condition, "tau": TAU, "remember": True}
+    batch, other = pictures(3), torch.cat([pictures(1), pictures(2, seed=1)])
+    models = [load_model(tiny_model_folder, device="cpu", steps=5, cache_dir=tmp_path) for _ in range(2)]
+    first = models[0].encode(batch, **options)
+    models[0].encode(other, **options)  # the first image again, beside others
+    evaluations = models[1].network_evaluations
+    assert torch.equal(models[1].encode(batch, **options), first)
+    assert models[1].network_evaluations == evaluations
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+def test_a_cache_that_cannot_be_used_stops_nothing(tiny_model_folder, condition, tmp_path, caplog, monkeypatch):
+    options = {"condition": condition, "tau": TAU, "remember": True}
+    model = load_model(tiny_model_folder, device="cpu", steps=5, cache_dir=tmp_path)
+    latents = model.encode(pictures(3), **options)
+
+    def refuse(*arguments, **named):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)  # another user's file may be read, and no more
+    evaluations = model.network_evaluations
+    assert torch.equal(model.encode(pictures(3), **options), latents)
+    assert model.network_evaluations == evaluations
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    for seed in (1, 2):
+        model.encode(pictures(3, seed=seed), **options)
+    assert caplog.text.count("cannot be written to") == 1
+    monkeypatch.setattr(Path, "is_file", refuse)
+    torch.testing.assert_close(model.encode(pictures(3), **options), latents)
 
 
 def test_the_layout_is_measured_once_and_changes_no_number(tiny_model_folder, condition, tmp_path):

@@ -2,13 +2,16 @@
 
 import csv
 import os
+import pickle
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,7 +21,9 @@ from PIL import Image, ImageDraw
 
 from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.data import Batches, ImagePair, PairSelection, in_batches, read_shard
+from latent_geodesics.data.batches import IDLE
 from latent_geodesics.errors import UserError
+from latent_geodesics.files import seal
 from latent_geodesics.report import STAGE_TITLES
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +104,39 @@ def test_a_damaged_batch_counts_as_none(tmp_path, caplog):
     assert "damaged" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "what", ["a bit of a number", "a bit of a word", "another object", "a plain pickle", "nothing"]
+)
+def test_a_batch_file_that_is_not_what_was_written_counts_as_none(tmp_path, caplog, what):
+    store(tmp_path).write(0, {"rows": [{"pair": "aaaa", "length": 1.5}], "whole": True})
+    (file,) = (tmp_path / "batches").iterdir()
+    content = bytearray(file.read_bytes())
+    if what == "a bit of a number":
+        content[content.find(b"G" + struct.pack(">d", 1.5)) + 2] ^= 0x10
+    elif what == "a bit of a word":
+        content[content.find(b"aaaa")] |= 0x80
+    elif what == "another object":
+        torch.save({"pairs": ["a", "b"], "made_with": {}, "content": {"rows": []}}, file)
+        content = seal(file.read_bytes())
+    elif what == "a plain pickle":
+        content = pickle.dumps({"content": 1})
+    file.write_bytes(content if what != "nothing" else b"")
+    assert store(tmp_path).finished() == []
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut"])
+def test_a_batch_one_of_whose_pictures_is_not_whole_is_done_again(tmp_path, caplog, damage):
+    (tmp_path / "images").mkdir()
+    for number in (0, 1):
+        (tmp_path / "images" / f"{number}.png").write_bytes(b"picture")
+        store(tmp_path).write(number, {"rows": [], "whole": True}, files=[f"images/{number}.png"])
+    picture = tmp_path / "images" / "0.png"
+    picture.unlink() if damage == "lost" else picture.write_bytes(b"pict")
+    assert store(tmp_path).finished() == [1]
+    assert "images/0.png' is lost or damaged" in caplog.text
+
+
 def test_batches_of_other_weights_or_pairs_are_refused(tmp_path):
     store(tmp_path, model="x").write(0, {"rows": [], "whole": True})
     with pytest.raises(UserError, match="with other weights"):
@@ -107,16 +145,22 @@ def test_batches_of_other_weights_or_pairs_are_refused(tmp_path):
         BatchStore(folder=tmp_path, made_with={"model": "x"}, expected=[["a"], ["b"], ["c"]])
 
 
+@pytest.mark.parametrize("done", [[], [0], [1, 3, 5], [0, 1, 2, 3, 5]])
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
-def test_processes_share_all_batches_and_none_twice(processes):
+def test_processes_share_all_batches_and_none_twice(processes, done):
     pairs = [ImagePair(id=str(k), image_a=Path("a"), image_b=Path("b")) for k in range(11)]
+    left = [number for number in range(6) if number not in done]
     shares = []
     for rank in range(processes):
         batches = Batches(batches=in_batches(pairs, 2), read=tuple)
-        batches.trainer = type("Trainer", (), {"global_rank": rank, "world_size": processes})()
-        batches.done = [0] if rank else []  # what another process has finished by then changes nobody's share
+        strategy = SimpleNamespace(broadcast=lambda share: left)  # what the first process found
+        batches.trainer = SimpleNamespace(global_rank=rank, world_size=processes, strategy=strategy)
+        batches.done = [*done, 4] if rank else done  # what another process has finished by then changes nobody's share
         shares.append(list(batches.test_dataloader().dataset))
-    assert sorted(number for share in shares for number in share) == list(range(6))
+    assert all(shares), "a process without a step would not meet the others at the end"
+    worked = [[number for number in share if number != IDLE] for share in shares]
+    assert sorted(number for share in worked for number in share) == left
+    assert max(map(len, worked)) - min(map(len, worked)) <= 1
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(command_line, arguments, tmp_path, monkeypatch):
@@ -146,7 +190,13 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(command_line, a
     assert len(list((tmp_path / "cut" / "images").glob("*.png"))) == PAIRS
 
     again = command_line(*arguments, f"output_dir={tmp_path / 'cut'}")
-    assert (again.code, "already holds a finished run" in again.sentence) == (2, True)
+    assert (again.code, "is finished already" in again.stdout + again.stderr) == (0, True)
+    assert len(written) == 4 + 3, "what is finished is not done again"
+
+    (tmp_path / "cut" / "images" / "pair0.png").unlink()
+    assert command_line(*arguments, f"output_dir={tmp_path / 'cut'}").code == 0
+    assert_same(tmp_path / "cut", tmp_path / "whole")
+    assert len(list((tmp_path / "cut" / "images").glob("*.png"))) == PAIRS
 
 
 def test_an_unfinished_run_with_other_settings_is_not_mixed_in(command_line, arguments, tmp_path):

@@ -19,6 +19,7 @@ from latent_geodesics.training.fit import fit
 from latent_geodesics.training.frames import Frames
 from latent_geodesics.training.schedule import Budget
 from latent_geodesics.training.task import STAGES, TrainClevrLdm
+from latent_geodesics.training.work import load
 
 FEW = Budget(max_steps=3, warmup_steps=1)
 
@@ -107,6 +108,37 @@ def test_a_resumed_stage_ends_where_an_uninterrupted_one_does(tmp_path, shards, 
         fit(broken, run=run, folder=tmp_path / "parts", precision="32-true", save_every=2)
     resumed = train(tmp_path / "parts", settings)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_damaged_result_is_made_again_and_other_settings_are_refused(tmp_path, shards, run, caplog):
+    stages = ("autoencoder", "whiten")
+    task(tmp_path, shards, stages=stages).run(run)
+    result = tmp_path / "work" / "autoencoder" / "raw.pt"
+    trained, latents = weights(result), (tmp_path / "work" / "whiten" / "latents.pt").stat().st_mtime_ns
+    flipped = bytearray(result.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    result.write_bytes(flipped)
+    task(tmp_path, shards, stages=stages).run(run)
+    assert "raw.pt' is lost or damaged, done again" in caplog.text
+    assert all(torch.equal(a, b) for a, b in zip(weights(result), trained, strict=True))
+    assert (tmp_path / "work" / "whiten" / "latents.pt").stat().st_mtime_ns == latents, "it is made of the same weights"
+    with pytest.raises(UserError, match=r"trained with other settings \(lr\)"):
+        other = AutoencoderSettings(budget=FEW, channels=(8, 8, 8), resolution=32, batch=4, show_every=2, lr=0.5)
+        task(tmp_path, shards, stages=stages, autoencoder=other).run(run)
+    with pytest.raises(UserError, match=r"trained with other settings \(seed\)"):
+        task(tmp_path, shards, stages=stages).run(replace(run, seed=7))
+
+
+def weights(file):
+    return list(load(file)["weights"].values())
+
+
+def test_a_model_of_others_is_not_written_over(tmp_path, shards, run):
+    (tmp_path / "ldm").mkdir()
+    (tmp_path / "ldm" / "model_index.json").write_text("mine")
+    with pytest.raises(UserError, match="choose another task.model_dir"):
+        task(tmp_path, shards).run(run)
+    assert not (tmp_path / "work" / "autoencoder").exists(), "it is refused before anything is trained"
 
 
 def test_stages_need_those_before_them(tmp_path, shards, run):

@@ -14,6 +14,7 @@ import torch
 
 from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.data import Batches, NumberedBatch
+from latent_geodesics.data.batches import IDLE
 from latent_geodesics.models.chunking import one_thread
 from latent_geodesics.runner import Run
 
@@ -31,6 +32,8 @@ class BatchModule(pl.LightningModule):
 
     def test_step(self, batch: NumberedBatch[Any], batch_idx: int) -> dict[str, Any]:
         """One batch, with the same numbers in however many processes."""
+        if batch.number == IDLE:
+            return {"result": None}
         with one_thread():
             return {"result": self.work(batch)}
 
@@ -55,8 +58,9 @@ class BatchWriter(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Hands on what the module returned."""
-        self.write(outputs["result"])
+        """Hands on what the module returned, if there was anything to do."""
+        if outputs["result"] is not None:
+            self.write(outputs["result"])
 
 
 def run_batches(

@@ -4,25 +4,26 @@ A batch is the unit: of pairs, of videos, or of whatever else a run works throug
 items, however many processes share the work; its file is written last of all that the batch leaves behind, and under
 another name first. So a file that is there stands for a batch that is whole, a run that was killed at any moment goes
 on with the batches that have none, and a table is made of all files in the order of their numbers, whoever wrote them.
+A batch whose file is damaged, or one of whose pictures is, counts as not done.
 """
 
+import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from latent_geodesics.errors import UserError
-from latent_geodesics.files import replacing
+from latent_geodesics.files import DamagedFileError, file_hash, read_sealed, seal, write_bytes
 
 __all__ = ["BatchStore", "read_batches"]
 
 log = logging.getLogger(__name__)
 
 FOLDER = "batches"
-DAMAGE = (RuntimeError, UnpicklingError, EOFError, OSError, KeyError, TypeError)
+PARTS = ("pairs", "made_with", "files", "content")
 
 
 class BatchStore:
@@ -38,7 +39,7 @@ class BatchStore:
     """
 
     def __init__(self, *, folder: Path, made_with: Mapping[str, str], expected: Sequence[Sequence[str]]) -> None:
-        self._folder = folder / FOLDER
+        self._folder = folder
         self._made_with = dict(made_with)
         self._expected = [list(ids) for ids in expected]
         self._known: dict[int, Mapping[str, Any]] = {}
@@ -49,15 +50,23 @@ class BatchStore:
         contents = {number: self._read(number) for number in range(len(self._expected))}
         return [number for number, content in contents.items() if content is not None and content["whole"]]
 
-    def write(self, number: int, content: Mapping[str, Any]) -> None:
-        """Keeps what a batch gave: numbers, words, tensors, and mappings and lists of them; `whole`: nothing failed."""
+    def write(self, number: int, content: Mapping[str, Any], *, files: Iterable[str] = ()) -> None:
+        """Keeps what a batch gave.
+
+        Args:
+            number: Of the batch.
+            content: Numbers, words, tensors, and mappings and lists of them; `whole`: nothing failed.
+            files: The pictures and other files that the batch left in the run's folder, relative to it.
+        """
         record: dict[str, Any] = {
             "made_with": self._made_with,
             "pairs": self._expected[number],
+            "files": {name: file_hash(self._folder / name) for name in files},
             "content": dict(content),
         }
-        with replacing(self._path(number)) as partial:
-            torch.save(record, partial)
+        written = io.BytesIO()
+        torch.save(record, written)
+        write_bytes(self._path(number), seal(written.getvalue()))
         self._known[number] = record["content"]
 
     def read(self) -> list[Mapping[str, Any]]:
@@ -66,7 +75,7 @@ class BatchStore:
         return [content for content in found if content is not None]
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{number:05d}.pt"
+        return self._folder / FOLDER / f"{number:05d}.pt"
 
     def _read(self, number: int) -> Mapping[str, Any] | None:
         if number in self._known:
@@ -76,18 +85,22 @@ class BatchStore:
             return None
         try:
             record = _load(path)
-        except DAMAGE as error:
+        except (OSError, DamagedFileError) as error:
             log.warning("'%s' is damaged (%s): its batch is done again.", path, error)
             return None
         same_items = record["pairs"] == self._expected[number]
         same_origin = record["made_with"] == self._made_with
-        content: Mapping[str, Any] = record["content"]
         if not same_items or not same_origin:
             what = "of other images" if not same_items else "with other weights"
             raise UserError(
                 f"'{path}' was made {what}: the folder holds another run; choose another output_dir, or delete "
                 f"'{path.parent.parent}'."
             )
+        lost = [name for name, known in record["files"].items() if not _is_whole(self._folder / name, known)]
+        if lost:
+            log.warning("'%s' is lost or damaged: its batch is done again.", self._folder / lost[0])
+            return None
+        content: Mapping[str, Any] = record["content"]
         self._known[number] = content
         return content
 
@@ -102,12 +115,26 @@ def read_batches(folder: Path) -> list[Mapping[str, Any]]:
     for path in sorted((folder / FOLDER).glob("[0-9]*.pt")):
         try:
             found.append(_load(path)["content"])
-        except DAMAGE as error:
+        except (OSError, DamagedFileError) as error:
             raise UserError(f"'{path}' cannot be read ({error}): run it again, or leave the run out.") from error
     return found
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    """A batch's file: `pairs`, `made_with` and `content`; one that lacks any of them raises as a damaged one does."""
-    record = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: record[name] for name in ("pairs", "made_with", "content")}
+def _is_whole(file: Path, known: str) -> bool:
+    return file.is_file() and file_hash(file) == known
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """A batch's file: its `PARTS`.
+
+    Raises:
+        DamagedFileError: when the file is not what was written, or what was written is no batch.
+    """
+    content = read_sealed(path)
+    try:
+        record = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        loaded = {name: record[name] for name in PARTS}
+        loaded["content"]["whole"]
+    except Exception as error:  # whatever the library says of content that is no record
+        raise DamagedFileError(f"it holds no batch: {error}") from error
+    return loaded

@@ -98,6 +98,7 @@ class RunFolder(BatchWriter):
                 "states": result.states,
                 "whole": all(method.failure is None for method in result.methods),
             },
+            files=[file for page in pages for file in (page.strip, page.figure, *page.animations.values()) if file],
         )
         if self.run.leads:
             write_text(self.run.folder / "results.csv", csv_text(self.table))

@@ -8,13 +8,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.launch import ALONE, Place, find_place
 from latent_geodesics.models.accelerator import accelerators
 from latent_geodesics.models.machine import machine_cores
 
-__all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "leads", "processes", "settle"]
+__all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "processes", "settle"]
 
 LARGEST_SEED = 2**32 - 1
 MOST_PROCESSES = 4
@@ -31,6 +31,7 @@ class Settings:
     logger: Mapping[str, Any]
     expected: Path | None
     resolved: Mapping[str, Any]
+    place: Place = ALONE
 
     def as_yaml(self) -> str:
         """The resolved configuration as YAML."""
@@ -52,13 +53,22 @@ def settle(config: DictConfig) -> Settings:
     """Resolves and checks a composed configuration.
 
     Raises:
-        UserError: for a seed that is no whole number in [0, 2^32), or a task or logger that names no class.
+        UserError: for a seed that is no whole number in [0, 2^32), an empty output_dir, a task or logger that names no
+            class, or a launcher's processes that are not those of this run.
     """
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
-    if is_part_of_a_sweep() or not leads():
-        # A job of a sweep has a folder of its own; another process of one run must not make a name of its own.
+    if not str(resolved["output_dir"] or "").strip():
+        raise UserError("output_dir is empty, which would be the folder you stand in: name a folder of its own.")
+    place = find_place(resolved["trainer"])
+    if is_part_of_a_sweep():
+        if place.world > 1:
+            raise UserError(f"A sweep cannot be shared by the processes of {place.starter}: start it by itself.")
+        # A job of a sweep has a folder of its own.
         resolved["output_dir"] = HydraConfig.get().runtime.output_dir
+    if place.folder is not None:
+        # Another process of one run must not make a name of its own.
+        resolved["output_dir"] = str(place.folder)
     seed = resolved["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"seed must be a whole number from 0 to {LARGEST_SEED}, got {seed!r}.")
@@ -76,6 +86,7 @@ def settle(config: DictConfig) -> Settings:
         logger=resolved["logger"],
         expected=None if resolved["expected"] is None else Path(resolved["expected"]),
         resolved={str(key): value for key, value in resolved.items()} | {"choices": _choices()},
+        place=place,
     )
 
 
@@ -85,14 +96,6 @@ def _choices() -> dict[str, str]:
         return {}
     chosen = HydraConfig.get().runtime.choices
     return {str(group): str(option) for group, option in chosen.items() if not str(group).startswith("hydra/")}
-
-
-def leads() -> bool:
-    """Whether this process is the first of the run, or the only one; it alone claims, logs and sums up.
-
-    Lightning starts the others by calling the program again, and tells them their number by the environment.
-    """
-    return int(getattr(rank_zero_only, "rank", None) or 0) == 0
 
 
 def is_part_of_a_sweep() -> bool:

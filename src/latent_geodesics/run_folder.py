@@ -1,8 +1,12 @@
-"""The folder of a run: claimed by one run at a time, gone on with by the same one, never mixed with another."""
+"""The folder of a run: claimed by one run at a time, gone on with by the same one, never mixed with another.
+
+A finished run has `summary.json`, and beside it `files.json` with the sha256 of everything else that it left, by which
+a later start tells whether it is whole still.
+"""
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,14 +16,15 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from latent_geodesics.config import Settings, flat_settings
 from latent_geodesics.errors import UserError
-from latent_geodesics.files import write_text
+from latent_geodesics.files import clear_partials, file_hash, is_partial, replacing, write_json, write_text
 
-__all__ = ["claimed", "finished"]
+__all__ = ["claimed", "complete", "finished"]
 
 log = logging.getLogger(__name__)
 
-CONFIG, SUMMARY, RESULTS = "config.yaml", "summary.json", "results.csv"
-LOCK = ".lock"
+CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+RESULTS, FILES, SUMMARY = "results.csv", "files.json", "summary.json"
+LOCK, WANDB, LOGS = ".lock", "wandb", ".log"
 # What may differ between a run and its continuation.
 INCIDENTAL = ("output_dir", "logger", "expected", "trainer", "choices")
 SHOWN = 3
@@ -29,14 +34,17 @@ SHOWN = 3
 def claimed(settings: Settings) -> Iterator[Path]:
     """Makes the folder of a run this run's own while the context lasts.
 
-    An empty folder is taken. One that holds an unfinished run of the same configuration is gone on with; how much of it
-    can be kept is the task's affair. The lock is the system's and goes with the process, however that ends.
+    An empty folder is taken. One that holds an unfinished run of the same configuration is gone on with, and so is a
+    finished one of which something is lost; how much of it can be kept is the task's affair. The lock is the system's
+    and goes with the process, however that ends.
 
     Raises:
-        UserError: when another process is at work in the folder, or it holds a finished run, or another one.
+        UserError: when another process is at work in the folder, or it holds a finished run, another one, or files that
+            are no run's.
     """
     folder = settings.output_dir
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign(folder)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -44,42 +52,125 @@ def claimed(settings: Settings) -> Iterator[Path]:
         raise UserError(f"Another run is at work in '{folder}': wait for it, or choose another output_dir.") from None
     try:
         _check(folder, settings)
+        clear_partials(folder)
         write_text(folder / CONFIG, settings.as_yaml())
         yield folder
     finally:
         lock.release()
 
 
+def complete(folder: Path, summary: Mapping[str, float]) -> None:
+    """Marks the run in a folder as finished."""
+    digests = {str(file.relative_to(folder)): file_hash(file) for file in _files(folder)}
+    with replacing(folder / SUMMARY) as partial:
+        write_json(partial, dict(summary))
+        write_json(folder / FILES, digests | {SUMMARY: file_hash(partial)})
+
+
 def finished(settings: Settings) -> dict[str, float] | None:
-    """The summary of the folder's finished run, if there is one and its settings were the same."""
+    """The summary of the folder's finished run, if there is one, it is whole and its settings were the same."""
     folder = settings.output_dir
-    if not (folder / SUMMARY).exists() or _changed(folder, settings):
+    if not (folder / SUMMARY).exists() or _changed(folder, settings) or _damage(folder):
         return None
-    summary: dict[str, float] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    return summary
+    return _summary(folder)
 
 
 def _check(folder: Path, settings: Settings) -> None:
-    if (folder / SUMMARY).exists():
+    if not (folder / CONFIG).exists():
+        return
+    damage = _damage(folder) if (folder / SUMMARY).exists() else None
+    if (folder / SUMMARY).exists() and not damage:
         raise UserError(
             f"The output folder '{folder}' already holds a finished run ({SUMMARY} is there): choose another "
             "output_dir, or delete that folder."
         )
-    if not (folder / CONFIG).exists():
-        if (folder / RESULTS).exists():
-            raise UserError(
-                f"The output folder '{folder}' already holds a run ({RESULTS} is there): choose another output_dir, or "
-                "delete that folder."
-            )
-        return
     changed = _changed(folder, settings)
-    if changed:
+    if changed and not _was_only_begun(folder):
         named = ", ".join(changed[:SHOWN]) + (" and others" if len(changed) > SHOWN else "")
         raise UserError(
             f"The output folder '{folder}' holds an unfinished run with other settings ({named}): choose another "
             "output_dir, or the same settings to go on with it."
         )
-    log.info("Going on with the unfinished run in '%s'.", folder)
+    if damage:
+        log.warning("The run in '%s' was finished, but '%s' is lost or damaged: it is done again.", folder, damage)
+        (folder / SUMMARY).unlink()
+    elif not changed:
+        log.info("Going on with the unfinished run in '%s'.", folder)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuses a folder that holds something, but not this project's run."""
+    if _is_run(folder):
+        return
+    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK and entry.suffix != LOGS)
+    if RESULTS in foreign:
+        raise UserError(
+            f"The output folder '{folder}' already holds a run ({RESULTS} is there): choose another output_dir, or "
+            "delete that folder."
+        )
+    if foreign:
+        named = ", ".join(foreign[:SHOWN]) + (" and others" if len(foreign) > SHOWN else "")
+        raise UserError(
+            f"The output folder '{folder}' holds files that are no run's ({named}), which a run would overwrite: "
+            "choose another output_dir."
+        )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder's configuration is one of this project."""
+    if not (folder / CONFIG).exists():
+        return False
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    except (YAMLError, OSError, UnicodeDecodeError):
+        return True  # perhaps; what reads it next says so
+    return isinstance(config, dict) and {"seed", "output_dir", "task"} <= set(config)
+
+
+def _is_incidental(entry: Path) -> bool:
+    """Whether it says nothing of a run's results: what was said, and what is written before anything is done."""
+    known = (LOCK, WANDB, CONFIG, ENVIRONMENT)
+    return entry.name in known or entry.suffix == LOGS or is_partial(entry)
+
+
+def _was_only_begun(folder: Path) -> bool:
+    """Whether nothing came of a folder's run, so that there is nothing to lose."""
+    return all(_is_incidental(entry) for entry in folder.iterdir())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """What a run left in its folder, without what changes later, what says nothing of its results, and the summary."""
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and entry.name != WANDB and not (entry / CONFIG).exists() and not is_partial(entry):
+            yield from _files(entry)
+        elif entry.is_file() and not _is_incidental(entry) and entry.name not in (SUMMARY, FILES):
+            yield entry
+
+
+def _damage(folder: Path) -> str | None:
+    """The name of a file of a finished run that is lost or not as it was; None if all is whole."""
+    if _summary(folder) is None:
+        return SUMMARY
+    try:
+        known: Mapping[str, str] = json.loads((folder / FILES).read_text(encoding="utf-8"))
+        lost = [name for name, digest in known.items() if not _is_whole(folder / name, digest)]
+    except FileNotFoundError:
+        return None  # a run of an earlier version
+    except (OSError, ValueError, AttributeError):
+        return FILES
+    return lost[0] if lost else None
+
+
+def _is_whole(file: Path, digest: str) -> bool:
+    return file.is_file() and file_hash(file) == digest
+
+
+def _summary(folder: Path) -> dict[str, float] | None:
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None
 
 
 def _changed(folder: Path, settings: Settings) -> list[str]:

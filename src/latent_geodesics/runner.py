@@ -5,7 +5,8 @@ A run's folder holds `config.yaml` (resolved), `environment.json`, `summary.json
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,12 +17,13 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
-from latent_geodesics.config import Settings, is_part_of_a_sweep, leads, settle
+from latent_geodesics.config import Settings, is_part_of_a_sweep, settle
 from latent_geodesics.environment import describe_environment
 from latent_geodesics.errors import UserError
 from latent_geodesics.expectations import hold
 from latent_geodesics.files import write_json
-from latent_geodesics.run_folder import claimed, finished
+from latent_geodesics.launch import ALONE, Place, cluster, dismiss, join, lead, refuse
+from latent_geodesics.run_folder import claimed, complete, finished
 from latent_geodesics.tracking import RunLogger, SilentRun
 
 __all__ = ["Run", "Task", "execute"]
@@ -33,7 +35,8 @@ log = logging.getLogger(__name__)
 class Run:
     """What a task is given: where it writes, what its random numbers follow from, who listens, who trains.
 
-    `leads` is false in all processes of a run but the first: they work on their share and write no more than that.
+    `leads` is false in all processes of a run but the first: they work on their share and write no more than that;
+    `place` says which this is.
     """
 
     folder: Path
@@ -42,12 +45,14 @@ class Run:
     trainer_options: Mapping[str, Any]
     config: Mapping[str, Any]
     leads: bool = True
+    place: Place = ALONE
 
     def trainer(self, **options: Any) -> pl.Trainer:
         """Lightning's Trainer by the configuration's trainer group; `options` win over it."""
         chosen = {"default_root_dir": str(self.folder), "logger": self.logger.lightning} | dict(self.trainer_options)
+        plugins = [cluster(self.place), *options.pop("plugins", ())]
         try:
-            return pl.Trainer(**(chosen | options))
+            return pl.Trainer(**(chosen | options), plugins=plugins)
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"Lightning refuses the trainer's settings: {' '.join(str(error).split())}") from error
 
@@ -75,21 +80,25 @@ class Task(Protocol):
 def execute(config: DictConfig) -> Mapping[str, float]:
     """Runs a composed configuration from beginning to end and returns its summary.
 
-    A job of a sweep that is finished already is not done again, so that a sweep goes on where it was killed.
+    A run that is finished already is not done again: the same command may be given until all of it is done, and a sweep
+    goes on where it was killed.
 
     Raises:
-        UserError: when the configuration is wrong, or the output folder already holds a run.
+        UserError: when the configuration is wrong, or the output folder already holds another run.
     """
     settings = settle(config)
     _quiet_lightning()
     _check_accelerator(settings.trainer.get("accelerator", "auto"))
     pl.seed_everything(settings.seed, workers=True, verbose=False)
-    if not leads():
-        return _perform(settings, settings.output_dir, SilentRun())
-    if is_part_of_a_sweep() and (known := finished(settings)) is not None:
-        log.info("The run in '%s' is finished already.", settings.output_dir)
+    if not settings.place.leads:
+        shared = join(settings.place)
+        return {} if shared is None else _perform(settings, shared, SilentRun())
+    if (known := finished(settings)) is not None:
+        log.info("The run in '%s' is finished already: nothing is done again.", settings.output_dir)
+        dismiss(settings.place)
+        _hold(settings, known)
         return known
-    with claimed(settings) as folder:
+    with _claimed_for_all(settings) as folder:
         logger: RunLogger = instantiate(settings.logger, _partial_=True)(folder=folder, record=settings.resolved)
         succeeded = False
         try:
@@ -100,6 +109,19 @@ def execute(config: DictConfig) -> Mapping[str, float]:
     return summary
 
 
+@contextmanager
+def _claimed_for_all(settings: Settings) -> Iterator[Path]:
+    """The run's folder; the other processes that a launcher started for the run hear of it, or why there is none."""
+    with ExitStack() as held:
+        try:
+            folder = held.enter_context(claimed(settings))
+        except UserError as error:
+            refuse(settings.place, str(error))
+            raise
+        held.enter_context(lead(settings.place, folder))
+        yield folder
+
+
 def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str, float]:
     run = Run(
         folder=folder,
@@ -107,20 +129,25 @@ def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str
         logger=logger,
         trainer_options=settings.trainer,
         config=settings.resolved,
-        leads=leads(),
+        leads=settings.place.leads,
+        place=settings.place,
     )
     run.record_environment(weights={})
     task: Task = instantiate(settings.task, _convert_="all")
+    if settings.place.world > 1 and not getattr(task, "shares_work", False):
+        raise UserError(
+            f"This task works in one process, and {settings.place.starter} started {settings.place.world}: start it by "
+            "itself, without a launcher."
+        )
     devices = settings.trainer.get("devices", 1)
     if isinstance(devices, int) and devices > 1 and not getattr(task, "shares_work", False):
         log.warning("trainer.devices=%d has no effect: this task works in one process.", devices)
     summary = task.run(run)
     if not run.leads:
         return summary
-    write_json(folder / "summary.json", dict(summary))
+    complete(folder, summary)
     logger.summary(summary)
-    if settings.expected is not None and not is_part_of_a_sweep():
-        hold(settings.expected, summary)
+    _hold(settings, summary)
     log.info("The results are in %s", folder)
     return summary
 
@@ -137,6 +164,12 @@ def _check_accelerator(name: Any) -> None:
         raise UserError(
             f"trainer.accelerator={name} was asked for and this machine has none: use trainer.accelerator=auto or cpu."
         )
+
+
+def _hold(settings: Settings, summary: Mapping[str, float]) -> None:
+    """Holds the summary against what is expected of this run; a sweep is held against it as a whole."""
+    if settings.expected is not None and not is_part_of_a_sweep():
+        hold(settings.expected, summary)
 
 
 def _quiet_lightning() -> None:

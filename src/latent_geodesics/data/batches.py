@@ -8,7 +8,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-__all__ = ["Batches", "Named", "NumberedBatch", "in_batches"]
+__all__ = ["IDLE", "Batches", "Named", "NumberedBatch", "in_batches"]
+
+
+IDLE = -1
 
 
 class Named(Protocol):
@@ -27,7 +30,10 @@ Thing = TypeVar("Thing")
 
 @dataclass(frozen=True, kw_only=True)
 class NumberedBatch(Generic[Content]):
-    """What was read of a batch, and its number in the run."""
+    """What was read of a batch, and its number in the run.
+
+    `IDLE` in place of a number: nothing was left for this process, which keeps step with the others.
+    """
 
     number: int
     content: Content
@@ -37,8 +43,8 @@ class Batches(pl.LightningDataModule, Generic[Item, Content]):
     """Reads the batches of a run that are still to be done, as a test set.
 
     What makes a batch never depends on what is done already or on the number of processes: a batch's numbers are the
-    same to the last bit only if the batch is. Process r of n takes the batches whose number is r modulo n, whatever
-    another one has finished meanwhile, and none is repeated to make their shares equal.
+    same to the last bit only if the batch is. Process r of n takes every n-th of the batches that the first process
+    found undone, from the r-th; none is repeated to make their shares equal, and a share of none is one idle step.
 
     Args:
         batches: All of the run.
@@ -63,15 +69,20 @@ class Batches(pl.LightningDataModule, Generic[Item, Content]):
 
     def test_dataloader(self) -> DataLoader[NumberedBatch[Content]]:
         """This process's share of what is left."""
-        rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        share = [number for number in self.left if number % processes == rank]
+        share = self.left
+        if self.trainer and self.trainer.world_size > 1:
+            # One process says what is left: another may find that something was finished since.
+            left = self.trainer.strategy.broadcast(share)
+            share = left[self.trainer.global_rank :: self.trainer.world_size] or [IDLE]
         return DataLoader(share, batch_size=None, collate_fn=self._numbered)  # type: ignore[arg-type]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leaves what was read where it is: the model moves it, in the chunks that fit."""
         return batch
 
-    def _numbered(self, number: int) -> NumberedBatch[Content]:
+    def _numbered(self, number: int) -> NumberedBatch[Content | None]:
+        if number == IDLE:
+            return NumberedBatch(number=IDLE, content=None)
         return NumberedBatch(number=number, content=self._read(self.batches[number]))
 
 

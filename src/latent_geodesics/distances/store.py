@@ -1,14 +1,14 @@
 """What a run of distances has finished, on disk: latents and solved pairs, so that a killed run goes on where it was.
 
 Everything is keyed by the content of the images and kept below a name made of the settings that it depends on: results
-of other settings lie beside each other and are never mixed. Files are written whole (see `files.replacing`), a batch at
-a time.
+of other settings lie beside each other and are never mixed. Files are written whole and sealed (see `files`), a batch
+at a time; what a damaged one held is done again.
 """
 
 import hashlib
+import io
 import json
 import logging
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from latent_geodesics.files import replacing, write_json
+from latent_geodesics.files import DamagedFileError, read_sealed, seal, write_bytes, write_json
 
 __all__ = ["Leg", "LegKey", "Store", "settings_key"]
 
@@ -85,7 +85,7 @@ class Store:
     def read_legs(self) -> dict[LegKey, Leg]:
         """Every path that was finished."""
         found: dict[LegKey, Leg] = {}
-        for arrays in self._batches():
+        for arrays in self._batches(("key", *NUMBERS, *CURVES)):
             for row, key in enumerate(arrays["key"].tolist()):
                 values: dict[str, Any] = {name: arrays[name][row].item() for name in NUMBERS}
                 values |= {name: arrays[name] if name in SHARED else arrays[name][row] for name in CURVES}
@@ -100,7 +100,7 @@ class Store:
 
     def read_latents(self) -> dict[str, Float[np.ndarray, " d"]]:
         """Every image's latent that was found, by its content."""
-        return {key: row for arrays in self._batches() for key, row in zip(arrays["key"], arrays["x"], strict=True)}
+        return {key: row for arrays in self._batches(("key", "x")) for key, row in zip(*arrays.values(), strict=True)}
 
     def write_latents(self, keys: Sequence[str], x: Float[np.ndarray, "p d"]) -> None:
         """Keeps a batch of latents."""
@@ -110,16 +110,18 @@ class Store:
         if not (self.folder / "settings.json").exists():
             write_json(self.folder / "settings.json", self.settings)
         name = hashlib.sha256(repr(keys.tolist()).encode()).hexdigest()[:16]
-        with replacing(self.folder / f"{name}.npz") as partial:
-            np.savez(partial, **({"key": keys} | dict(columns)))  # type: ignore[arg-type]
+        written = io.BytesIO()
+        np.savez(written, **({"key": keys} | dict(columns)))  # type: ignore[arg-type]
+        write_bytes(self.folder / f"{name}.npz", seal(written.getvalue()))
 
-    def _batches(self) -> Iterable[Mapping[str, np.ndarray]]:
+    def _batches(self, names: Sequence[str]) -> Iterable[Mapping[str, np.ndarray]]:
+        """The named arrays of every batch that is whole."""
         for source in self._sources:
-            for file in sorted(source.glob("*.npz")):
-                if file.name.startswith("."):  # left half-written by a run that was killed
-                    continue
+            for file in sorted(source.glob("[!.]*.npz")):
                 try:
-                    with np.load(file, allow_pickle=False) as arrays:
-                        yield dict(arrays)
-                except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                    log.warning("'%s' cannot be read (%s): what it held is done again.", file, error)
+                    with np.load(io.BytesIO(read_sealed(file)), allow_pickle=False) as arrays:
+                        batch = {name: arrays[name] for name in names}
+                except (OSError, DamagedFileError, KeyError) as error:
+                    log.warning("'%s' is damaged (%s): what it held is done again.", file, error)
+                else:
+                    yield batch

@@ -62,6 +62,7 @@ class ExtrapolationFolder(BatchWriter):
         """Writes what a launch gave: pictures first, then its record; from then on it counts as done."""
         images = range(len(result.departure.starts))
         curves = [self._curves(result, index) for index in images]
+        pages = [self._write_departure(result, index, curves[index]) for index in images]
         self.store.write(
             result.number,
             {
@@ -69,9 +70,10 @@ class ExtrapolationFolder(BatchWriter):
                 "curves": [row for index in images for row in _curve_rows(result, index, curves[index])],
                 "velocity": result.velocity,
                 "v0": dict(zip(result.departure.ids, _saved(result.launch.v0), strict=True)),
-                "pages": [asdict(self._write_departure(result, index, curves[index])) for index in images],
+                "pages": [asdict(page) for page in pages],
                 "whole": True,
             },
+            files=[*(picture.file for page in pages for picture in page.pictures), *_animations(result)],
         )
         if self.run.leads:
             self._write_tables()
@@ -188,14 +190,13 @@ class ExtrapolationFolder(BatchWriter):
     def _write_departure(self, followed: FollowedLaunch, index: int, curves: list[PathCurve]) -> Section:
         """Strip, animations and figure of one image; returns its part of the report."""
         folder, lead = self.run.folder, followed.lead_frames
-        start, velocity = followed.departure.starts[index].id, followed.velocity
-        stem = file_stem(start, velocity)
+        stem = _stem(followed, index)
         rows = {} if lead is None else {"the way there": lead[index]}
         for paths in followed.paths:
             frames = paths.frames[index]
             rows[_row_name(followed, paths.method)] = _marked(frames, float(paths.plausibility.until[index]))
             whole = frames if lead is None else torch.cat([lead[index], frames[1:]])
-            save_animation(folder / "images" / f"{file_stem(start, velocity, paths.method)}.webp", whole)
+            save_animation(folder / _animation(followed, index, paths), whole)
         save_strip(folder / "images" / f"{stem}.png", rows)
         draw_departure(
             folder / "figures" / f"{stem}.png",
@@ -233,6 +234,22 @@ class ExtrapolationFolder(BatchWriter):
             norms=(float(real.norms.min()), float(real.norms.max())),
             shell=real.shell,
         )
+
+
+def _stem(followed: FollowedLaunch, index: int) -> str:
+    """What the names of an image's pictures begin with."""
+    return file_stem(followed.departure.starts[index].id, followed.velocity)
+
+
+def _animation(followed: FollowedLaunch, index: int, paths: FollowedPaths) -> str:
+    stem = file_stem(followed.departure.starts[index].id, followed.velocity, paths.method)
+    return f"images/{stem}.webp"
+
+
+def _animations(followed: FollowedLaunch) -> list[str]:
+    """The names of all animations of a launch in the run's folder."""
+    images = range(len(followed.departure.starts))
+    return [_animation(followed, index, paths) for index in images for paths in followed.paths]
 
 
 def _page(followed: FollowedLaunch, index: int, stem: str) -> Section:

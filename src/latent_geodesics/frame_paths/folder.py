@@ -62,11 +62,12 @@ class AnalysisFolder(BatchWriter):
 
     def write(self, result: AnalysedBatch) -> None:
         """Writes what a batch gave: pictures first, then its record; from then on it counts as done."""
-        measures, images = result.measures, self.run.folder / "images"
+        measures, folder, files = result.measures, self.run.folder, []
         for name, paths in result.pictures.items():
-            stem = file_stem(name)
-            save_strip(images / f"{stem}.png", dict(paths))
-            save_side_by_side(images / f"{stem}.webp", paths)
+            strip, animation = f"images/{file_stem(name)}.png", f"images/{file_stem(name)}.webp"
+            save_strip(folder / strip, dict(paths))
+            save_side_by_side(folder / animation, paths)
+            files += [strip, animation]
         self.store.write(
             result.number,
             {
@@ -77,6 +78,7 @@ class AnalysisFolder(BatchWriter):
                 "shown": list(result.pictures),
                 "whole": True,
             },
+            files=files,
         )
         if self.run.leads:
             self._write_tables()

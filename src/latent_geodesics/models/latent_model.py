@@ -216,7 +216,8 @@ class LatentModel:
             guidance: weight of classifier-free guidance during the inversion; 1 is purely conditional.
             negative: embedding that guidance moves away from; None is the empty prompt.
             remember: whether to keep the latents in the cache folder, and to take them from there; not while the
-                network is changed.
+                network is changed. What is kept belongs to these very images together: by rounding, the latents of one
+                depend on those beside it, and what a call gives must not depend on which calls there were before.
             watch: told when the autoencoder is done; what comes after is for the caller to end.
         """
         level = self.schedule.level(tau)
@@ -231,17 +232,12 @@ class LatentModel:
             self._refinements,
             self._inversion_tolerance,
         )
-        keys = [
-            content_key("inversion", settings, *row)
-            for row in zip(images, setting.condition, setting.negative, strict=True)
-        ]
-        kept = [self._cache.load(key) for key in keys]
-        found = [latents for latents in kept if latents is not None]
-        if len(found) == len(keys):
-            return torch.stack(found).to(self.device)
-        # All of them, even if one alone is missing: by rounding, a row's latents depend on the rows beside it.
+        key = content_key("inversion", settings, images, setting.condition, setting.negative)
+        kept = self._cache.load(key)
+        if kept is not None:
+            return kept.to(self.device)
         latents = self._inverted(images, level, setting, watch)
-        self._cache.store(dict(zip(keys, latents, strict=True)))
+        self._cache.store({key: latents})
         return latents
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 __all__ = ["machine_cores", "measured_once", "processor"]
 
@@ -44,7 +45,8 @@ def measured_once(file: Path, kind: Callable[..., Measured], measure: Callable[[
         found = measure()
     file.parent.mkdir(parents=True, exist_ok=True)
     # Beside its place first: another process sees the whole file or none.
-    partial = file.with_suffix(f".{os.getpid()}.part")
+    # No process number: containers that share the folder may have the same ones.
+    partial = file.with_name(f".{file.stem}.{uuid4().hex}.part")
     partial.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")  # type: ignore[call-overload]
     partial.replace(file)
     return found

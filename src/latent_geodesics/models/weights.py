@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from latent_geodesics.errors import UserError
 
@@ -175,7 +176,7 @@ class WeightsRegistry:
         assert file.url is not None
         target = Path(self.folder).expanduser() / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+        partial = target.with_name(f".{target.name}.partial-{uuid4().hex}")
         try:
             with (
                 urllib.request.urlopen(file.url, timeout=PATIENCE) as answer,

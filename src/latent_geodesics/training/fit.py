@@ -4,12 +4,13 @@ The loader yields step numbers: each module draws its own samples from (seed, st
 sees does not depend on where a run was interrupted.
 """
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch.utils.data import DataLoader
 
+from latent_geodesics.training.checkpoints import CHECKPOINT, Checkpoints
 from latent_geodesics.training.schedule import BudgetedModule
 
 if TYPE_CHECKING:
@@ -17,24 +18,28 @@ if TYPE_CHECKING:
 
 __all__ = ["fit"]
 
-CHECKPOINT = "last.ckpt"
 
-
-def fit(module: BudgetedModule, *, run: "Run", folder: Path, precision: str, save_every: int) -> float:
-    """Train `module` until its budget is used, from the checkpoint in `folder` if there is one.
+def fit(
+    module: BudgetedModule, *, run: "Run", folder: Path, precision: str, save_every: int, origin: str = ""
+) -> float:
+    """Train `module` until its budget is used, from the last whole checkpoint in `folder` if there is one.
 
     Args:
         module: what is trained, in place.
         run: gives the trainer and the logger.
-        folder: where the checkpoint lives.
+        folder: where the checkpoints live.
         precision: Lightning's, e.g. `32-true` or `bf16-mixed`.
         save_every: steps between two checkpoints, >= 1.
+        origin: names what is trained, from what and how; checkpoints of another origin are left alone.
 
     Returns:
         Minutes of training, over all resumed parts.
     """
     from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 
+    # The folder holds the stage's record, and what is gone on with.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    checkpoints = Checkpoints(origin=origin)
     keeper = ModelCheckpoint(
         dirpath=folder,
         filename=Path(CHECKPOINT).stem,
@@ -48,6 +53,7 @@ def fit(module: BudgetedModule, *, run: "Run", folder: Path, precision: str, sav
         max_epochs=-1,
         precision=precision,
         callbacks=[keeper, *bars],
+        plugins=[checkpoints],
         use_distributed_sampler=False,
         log_every_n_steps=10,
         enable_model_summary=False,
@@ -57,7 +63,8 @@ def fit(module: BudgetedModule, *, run: "Run", folder: Path, precision: str, sav
     )
     module.final = folder / CHECKPOINT
     steps: DataLoader[int] = DataLoader(range(module.budget.max_steps), batch_size=None)  # type: ignore[arg-type]
-    existing = folder / CHECKPOINT
-    trainer.fit(module, steps, ckpt_path=existing if existing.exists() else None, weights_only=False)
+    trainer.fit(module, steps, ckpt_path=checkpoints.last(folder))
     # read back, not asked of the module: with several processes the one that trained was a copy
-    return float(torch.load(existing, map_location="cpu", weights_only=False, mmap=True)["minutes"])
+    kept = checkpoints.last(folder)
+    assert kept is not None, "a fit that ended well leaves its last state"
+    return float(checkpoints.load_checkpoint(kept)["minutes"])

@@ -17,7 +17,7 @@ from latent_geodesics.metrics import FrameMetric, MeasuredMorph
 from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.models.stopwatch import METRICS, Stopwatch
 from latent_geodesics.names import file_stem
-from latent_geodesics.results import BatchResult, MethodResult, broken_pairs
+from latent_geodesics.results import BatchResult, MethodResult, PairResult, broken_pairs
 from latent_geodesics.runner import Run
 from latent_geodesics.strips import save_animation, save_strip
 from latent_geodesics.truth.errors import ERRORS, compare_methods, inner_means, method_means
@@ -65,9 +65,10 @@ class TruthFolder(BatchWriter):
             of_method = self._measure(result, method)
             costs += of_method[0]
             frames += of_method[1]
-        tracks = {}
+        tracks, pictures = {}, []
         for row, pair in enumerate(result.pairs.batch.pairs):
-            tracks[pair.id] = self._write_pictures(result, row, pair.id)
+            pictures += self._write_pictures(result, row, pair.id)
+            tracks[pair.id] = self._find_tracks(result, row, pair.id)
         self.store.write(
             result.number,
             {
@@ -76,6 +77,7 @@ class TruthFolder(BatchWriter):
                 "tracks": tracks,
                 "whole": all(method.failure is None for method in result.methods),
             },
+            files=pictures,
         )
         if self.run.leads:
             self._write_tables()
@@ -171,24 +173,35 @@ class TruthFolder(BatchWriter):
         write_text(self.run.folder / "frames.csv", csv_text(self.frames))
         write_text(self.run.folder / "results.csv", csv_text(self.table))
 
-    def _write_pictures(self, result: BatchResult, row: int, pair: str) -> dict[str, list[dict[str, Tensor]]]:
-        """Writes a pair's strip and animations; returns the tracks that are worth drawing, as mappings."""
-        folder = self.run.folder / "images"
+    def _write_pictures(self, result: BatchResult, row: int, pair: str) -> list[str]:
+        """Writes a pair's strip and animations; returns their names in the run's folder."""
+        folder = self.run.folder
         truth = true_frames(result.pairs.batch.truth[row], len(result.u))
         assert truth is not None
-        made = [one for one in result.of_pair(row) if not one.failed]
+        made = _made(result, row)
         rows = {TRUTH: truth} | {one.method: one.frames for one in made if one.method != "true_frames"}
         stem = file_stem(pair)
-        save_strip(folder / f"{stem}.png", rows)
+        strip = f"images/{stem}.png"
+        animations = {name: f"images/{file_stem(pair, 'true_frames' if name == TRUTH else name)}.webp" for name in rows}
+        save_strip(folder / strip, rows)
         for name, frames in rows.items():
-            save_animation(folder / f"{file_stem(pair, 'true_frames' if name == TRUTH else name)}.webp", frames)
-        self.run.logger.picture(f"strips/{stem}", folder / f"{stem}.png")
+            save_animation(folder / animations[name], frames)
+        self.run.logger.picture(f"strips/{stem}", folder / strip)
+        return [strip, *animations.values()]
+
+    def _find_tracks(self, result: BatchResult, row: int, pair: str) -> dict[str, list[dict[str, Tensor]]]:
+        """The tracks of a pair that are worth drawing, as mappings."""
         floors = [metric for metric in self.metrics.values() if isinstance(metric, FloorError)]
         if not floors or pair not in floors[0].scenes or travelled(floors[0].scenes[pair]) <= LEAST_WAY:
             return {}
         network, scenes = floors[0].network, floors[0].scenes[pair]
-        courses = {one.method: track(network, one.frames, scenes, result.u) for one in made}
+        courses = {one.method: track(network, one.frames, scenes, result.u) for one in _made(result, row)}
         return {method: [asdict(course) for course in found] for method, found in courses.items()}
+
+
+def _made(result: BatchResult, row: int) -> list[PairResult]:
+    """What the methods that did not fail made of a pair."""
+    return [one for one in result.of_pair(row) if not one.failed]
 
 
 def _summary(table: pd.DataFrame, means: pd.DataFrame, gains: pd.DataFrame) -> dict[str, float]:
