@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pytorch_lightning.loggers import Logger, WandbLogger
-
 from latent_geodesics.errors import UserError
 
 if TYPE_CHECKING:
     import wandb
+    from pytorch_lightning.loggers import Logger
 
 __all__ = ["RunLogger", "SilentRun", "WandbRun", "open_wandb"]
 
@@ -24,7 +23,7 @@ MOST_POINTS = 100
 class RunLogger(Protocol):
     """Where a run's curves, pictures, tables and summary go besides the disk."""
 
-    lightning: Logger | bool
+    lightning: "Logger | bool"
 
     def picture(self, name: str, file: Path, *, caption: str = "") -> None:
         """Shows an image file."""
@@ -50,7 +49,7 @@ class RunLogger(Protocol):
 class SilentRun:
     """A logger that is told everything and keeps nothing (`logger.mode=disabled`)."""
 
-    lightning: Logger | bool = False
+    lightning: "Logger | bool" = False
 
     def picture(self, name: str, file: Path, *, caption: str = "") -> None:
         """Keeps nothing."""
@@ -72,6 +71,8 @@ class WandbRun:
     """A Weights & Biases run; Lightning's logger shares it, so that training curves land in the same run."""
 
     def __init__(self, run: "wandb.Run") -> None:
+        from pytorch_lightning.loggers import WandbLogger
+
         self.lightning: Logger | bool = WandbLogger(experiment=run)
         self._run = run
         run.define_metric("trainer/global_step")

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.data.batches import in_batches
+from latent_geodesics.data.grouping import in_batches
 from latent_geodesics.data.manifests import matches_checksum, read_rows
 from latent_geodesics.data.video_files import FRAME_SUFFIXES, read_video
 from latent_geodesics.errors import UserError
