@@ -25,6 +25,7 @@ from torch import Tensor
 from latent_geodesics.errors import UserError
 from latent_geodesics.models.compilation import is_compiled
 from latent_geodesics.models.conditioning import TextConditioner, match_rows
+from latent_geodesics.models.fingerprints import weights_hash
 from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import Guidance, denoise, invert
 from latent_geodesics.models.latent_field import LatentField
@@ -144,14 +145,9 @@ class LatentModel:
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal sha256 of the weights as loaded (so of their dtype too) and of the noise schedule."""
-        parts = self._components
-        weights = [
-            item
-            for name in ("vae", "unet", "text_encoder")
-            for key, value in sorted(getattr(parts, name).state_dict().items())
-            for item in (f"{name}.{key}", str(value.dtype), value)
-        ]
-        return content_key(*weights, self.schedule.signal, self.schedule.clean_signal, self.schedule.prediction)
+        parts = {name: getattr(self._components, name) for name in ("vae", "unet", "text_encoder")}
+        schedule = (self.schedule.signal, self.schedule.clean_signal, self.schedule.prediction)
+        return weights_hash(parts, *schedule, folder=self._cache.folder)
 
     def time(self, tau: float) -> int:
         """The diffusion time t of the noise level tau."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from latent_geodesics.models.fingerprints import weights_hash
 from latent_geodesics.models.machine import machine_cores, measured_once, processor
 from latent_geodesics.models.tensor_cache import content_key
 
@@ -47,8 +48,8 @@ def fitting_precision(unet: Any, *, folder: Path | None) -> Precision:
     """
     if folder is None or not _multiplies_bfloat16():
         return Precision()
-    weights = [item for name, value in sorted(unet.state_dict().items()) for item in (name, value)]
-    key = content_key(processor(), machine_cores(), torch.__version__, *weights)
+    weights = weights_hash({"unet": unet}, folder=folder)
+    key = content_key(processor(), machine_cores(), torch.__version__, weights)
     return measured_once(folder / f"precision-{key[:24]}.json", Precision, lambda: _measured(unet))
 
 

@@ -51,6 +51,11 @@ class TensorCache:
         self._folder, self._limit = folder, limit_mb * 1e6
 
     @property
+    def folder(self) -> Path | None:
+        """Where the files lie, or None."""
+        return self._folder
+
+    @property
     def keeps(self) -> bool:
         """Whether there is a folder at all."""
         return self._folder is not None
