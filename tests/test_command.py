@@ -163,3 +163,42 @@ def test_a_shell_that_hands_on_a_backend_or_ascii_ends_nothing(monkeypatch):
     assert os.environ["MPLBACKEND"] == "agg"
     sys.stdout.flush()
     assert sys.stdout.buffer.getvalue() == b"? caf?\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data._target_=nope.Nope"], "'nope.Nope' (at `data` in the configuration) cannot be imported"),
+        (["data.limit=all"], "a text in place of a number"),
+        (["method=null"], "No method was chosen"),
+        (["task=report", "task.runs=README.md"], "'README.md' (task.runs) is a file, not a folder"),
+    ],
+)
+def test_a_wrong_value_is_named(command_line, tmp_path, arguments, words, tiny_model_folder):
+    own = [] if "task=report" in arguments else [f"model.path_or_name={tiny_model_folder}", "model.cache_dir=null"]
+    outcome = command_line(f"output_dir={tmp_path / 'run'}", "logger.mode=disabled", *own, *arguments)
+    assert outcome.code == 2
+    assert words in outcome.sentence
+
+
+def test_names_and_prompts_may_look_like_anything(command_line, pictures, tiny_model_folder):
+    first, second = pictures / "photo (1), \u00e9t\u00e9.png", pictures / "it's = b.png"
+    (pictures / "a.png").rename(first)
+    (pictures / "b.png").rename(second)
+    outcome = command_line(
+        f"image_a={first}", f"image_b={second}", "prompt_a=2024", "prompt_b=a cube, (red)", "method=[slerp]",
+        "metrics=null", "frames=3", "model.steps=3", f"model.path_or_name={tiny_model_folder}", "model.cache_dir=null",
+        "logger.mode=disabled", f"output_dir={pictures / 'run (2)'}",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.stderr
+    assert (pictures / "run (2)" / "summary.json").exists()
+
+
+def test_a_trainer_option_that_there_is_not_is_told(command_line, pictures, tiny_model_folder):
+    outcome = command_line(
+        f"image_a={pictures / 'a.png'}", f"image_b={pictures / 'b.png'}", "method=[slerp]", "metrics=null", "frames=3",
+        f"model.path_or_name={tiny_model_folder}", "model.cache_dir=null", "model.steps=3", "logger.mode=disabled",
+        f"output_dir={pictures / 'run'}", "+trainer.max_epoch=3",
+    )  # fmt: skip
+    assert outcome.code == 2
+    assert "max_epoch" in outcome.sentence

@@ -1,15 +1,14 @@
 """The composed configuration, resolved once, checked, and frozen: the same object is run, written and logged."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models.machine import machine_cores
@@ -18,6 +17,8 @@ __all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "leads", "processe
 
 LARGEST_SEED = 2**32 - 1
 MOST_PROCESSES = 4
+# Where a launcher tells a process its number, in the order in which Lightning looks.
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ def processes() -> int:
 
     `${processes:}` in a configuration.
     """
+    import torch  # takes seconds, and few configurations ask
+
     return torch.cuda.device_count() or min(machine_cores(), MOST_PROCESSES)
 
 
@@ -59,15 +62,17 @@ def settle(config: DictConfig) -> Settings:
     if is_part_of_a_sweep() or not leads():
         # A job of a sweep has a folder of its own; another process of one run must not make a name of its own.
         resolved["output_dir"] = HydraConfig.get().runtime.output_dir
-    seed = resolved["seed"]
+    seed = resolved.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"seed must be a whole number from 0 to {LARGEST_SEED}, got {seed!r}.")
     for node in ("task", "logger"):
         # A node that names no class would be skipped in silence.
-        if not isinstance(resolved[node], dict) or "_target_" not in resolved[node]:
+        if not isinstance(resolved.get(node), dict) or "_target_" not in resolved[node]:
             raise UserError(
                 f"The configuration's `{node}` names no class: choose one of conf/{node}/ by {node}=<name>."
             )
+    if not isinstance(resolved.get("trainer"), dict):
+        raise UserError("The configuration's `trainer` is empty: choose one of conf/trainer/ by trainer=<name>.")
     return Settings(
         seed=seed,
         output_dir=Path(resolved["output_dir"]),
@@ -92,7 +97,7 @@ def leads() -> bool:
 
     Lightning starts the others by calling the program again, and tells them their number by the environment.
     """
-    return int(getattr(rank_zero_only, "rank", None) or 0) == 0
+    return int(next((os.environ[name] for name in RANKS if name in os.environ), 0)) == 0
 
 
 def is_part_of_a_sweep() -> bool:

@@ -8,18 +8,24 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pytorch_lightning as pl
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from latent_geodesics.config import Settings, is_part_of_a_sweep, leads, settle
 from latent_geodesics.environment import describe_environment
+from latent_geodesics.errors import UserError
 from latent_geodesics.expectations import hold
 from latent_geodesics.files import write_json
+from latent_geodesics.inputs import check_inputs
 from latent_geodesics.run_folder import claimed, finished
-from latent_geodesics.tracking import RunLogger, SilentRun
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from latent_geodesics.tracking import RunLogger
 
 __all__ = ["Run", "Task", "execute"]
 
@@ -35,15 +41,21 @@ class Run:
 
     folder: Path
     seed: int
-    logger: RunLogger
+    logger: "RunLogger"
     trainer_options: Mapping[str, Any]
     config: Mapping[str, Any]
     leads: bool = True
 
-    def trainer(self, **options: Any) -> pl.Trainer:
+    def trainer(self, **options: Any) -> "pl.Trainer":
         """Lightning's Trainer by the configuration's trainer group; `options` win over it."""
+        import pytorch_lightning as pl
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
+
         chosen = {"default_root_dir": str(self.folder), "logger": self.logger.lightning} | dict(self.trainer_options)
-        return pl.Trainer(**(chosen | options))
+        try:
+            return pl.Trainer(**(chosen | options))
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            raise UserError(f"Lightning refuses the options of `trainer`: {' '.join(str(error).split())}.") from error
 
     def record_environment(self, *, weights: Mapping[str, str], machinery: Mapping[str, Any] | None = None) -> None:
         """Writes `environment.json`: versions, commit, seed, hashes of the weights, what the network runs on."""
@@ -74,26 +86,53 @@ def execute(config: DictConfig) -> Mapping[str, float]:
     Raises:
         UserError: when the configuration is wrong, or the output folder already holds a run.
     """
+    check_inputs(config)
     settings = settle(config)
-    _quiet_lightning()
-    pl.seed_everything(settings.seed, workers=True, verbose=False)
     if not leads():
-        return _perform(settings, settings.output_dir, SilentRun())
+        from latent_geodesics.tracking import SilentRun
+
+        return _perform(settings, settings.output_dir, SilentRun(), _data(settings))
     if is_part_of_a_sweep() and (known := finished(settings)) is not None:
         log.info("The run in '%s' is finished already.", settings.output_dir)
         return known
     with claimed(settings) as folder:
+        data = _data(settings)
         logger: RunLogger = instantiate(settings.logger, _partial_=True)(folder=folder, record=settings.resolved)
         succeeded = False
         try:
-            summary = _perform(settings, folder, logger)
+            summary = _perform(settings, folder, logger, data)
             succeeded = True
         finally:
             logger.close(succeeded=succeeded)
     return summary
 
 
-def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str, float]:
+def _data(settings: Settings) -> dict[str, Any]:
+    """The task's data, made before all else: what they name is found missing before heavy libraries are imported."""
+    described = settings.task.get("data")
+    if not isinstance(described, Mapping) or "_target_" not in described:
+        return {}
+    made: dict[str, Any] = instantiate({"data": dict(described)}, _convert_="all")
+    return made
+
+
+def _task(settings: Settings, data: Mapping[str, Any]) -> Task:
+    described = {name: value for name, value in settings.task.items() if name not in data}
+    make = instantiate(described, _partial_=True, _convert_="all")
+    try:
+        task: Task = make(**data)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise InstantiationException(f"{error}\nfull_key: task") from error  # as Hydra does for all that it makes
+    return task
+
+
+def _perform(settings: Settings, folder: Path, logger: "RunLogger", data: Mapping[str, Any]) -> Mapping[str, float]:
+    import pytorch_lightning as pl
+
+    _quiet_lightning()
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
     run = Run(
         folder=folder,
         seed=settings.seed,
@@ -103,7 +142,7 @@ def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str
         leads=leads(),
     )
     run.record_environment(weights={})
-    task: Task = instantiate(settings.task, _convert_="all")
+    task = _task(settings, data)
     devices = settings.trainer.get("devices", 1)
     if isinstance(devices, int) and devices > 1 and not getattr(task, "shares_work", False):
         log.warning("trainer.devices=%d has no effect: this task works in one process.", devices)
