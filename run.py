@@ -7,9 +7,11 @@ python run.py --help                                groups, keys and examples
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from latent_geodesics.arguments import as_meant
@@ -26,6 +28,8 @@ def main(config: DictConfig) -> None:
     # Hydra would print the overrides above any error that left its job; an exit it lets pass.
     code = exit_code(lambda: execute(config), conf=CONF)
     if code:
+        with suppress(OSError):  # where nothing ran nothing is left; a folder that holds something stays
+            Path(HydraConfig.get().runtime.output_dir).rmdir()
         sys.exit(code)
 
 

@@ -29,6 +29,7 @@ REFUSED = {
     "method.slerp=1": "below 'methods'",
     "score=null": "score=<value>",
     "logger=null": "logger=<name>",
+    "+alhpa=1": "Did you mean 'alpha'?",
     "--alpha=1": "alpha=<value>",
     "alpha=0.1,0.2": "add -m",
     "textual_inversion={stpes:500}": "Did you mean 'steps'?",
@@ -83,6 +84,7 @@ def test_wrong_arguments_are_one_sentence_before_anything_heavy_is_imported(tmp_
         sentences = [line for line in said.splitlines() if line.startswith("error: ")]
         assert (code, len(sentences), imported) == (2, 1, []), (arguments, said)
         assert words in sentences[0], arguments
+    assert not (tmp_path / "run").exists()  # nothing ran there
 
 
 def test_what_the_data_name_is_missed_before_the_model_is_loaded(tmp_path):

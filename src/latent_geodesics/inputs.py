@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from latent_geodesics.errors import UserError, near_file, near_name
@@ -133,10 +134,12 @@ def check_inputs(config: DictConfig) -> None:
     """Looks for everything that the task of a composed configuration reads.
 
     Raises:
-        UserError: for the first file or folder that is not there, or is of another kind, and for a prompt that is no
-            text.
+        UserError: for the first file or folder that is not there, or is of another kind, for a prompt that is no text,
+            and for a key that was added and that nothing reads.
     """
     raw = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(raw, dict)
+    _check_added(raw)
     _check("expected", config.expected, _EXPECTED)
     task = OmegaConf.to_container(config.task, resolve=True, throw_on_missing=True) if config.task else None
     for key, options in _nodes("task", task, raw):
@@ -145,6 +148,20 @@ def check_inputs(config: DictConfig) -> None:
             found = READS.get(f"{kind}.{name}") or READS.get(str(name))
             if found is not None and found.needed(options):
                 _check(_written(f"{key}.{name}", raw), value, found)
+
+
+def _check_added(raw: Mapping[Any, Any]) -> None:
+    """A mistyped key that was added by a plus would be in the configuration, and do nothing there."""
+    if not HydraConfig.initialized():
+        return
+    hydra = HydraConfig.get()
+    for argument in hydra.overrides.task:
+        key = argument.partition("=")[0].lstrip("+")
+        if not argument.startswith("+") or "." in key or key not in raw or key in hydra.runtime.choices:
+            continue
+        others = {name: value for name, value in raw.items() if name != key}
+        if not re.search(rf"\$\{{(?:oc\.select:)?{re.escape(key)}\b", repr(others)):
+            raise UserError(f"Nothing reads the key '{key}' that {argument} adds.{near_name(key, map(str, others))}")
 
 
 def _nodes(key: str, node: Any, raw: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
