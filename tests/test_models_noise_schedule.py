@@ -87,3 +87,19 @@ def test_the_scheduler_that_stable_diffusion_1_ships_with_gives_the_same_levels(
 def test_an_unknown_kind_of_prediction_is_refused():
     with pytest.raises(UserError, match="predicts 'flow', which is not supported"):
         NoiseSchedule(signal=torch.tensor([0.9]), clean_signal=0.9, times=(0,), prediction="flow")
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("offset", [0, 1, 3])
+@pytest.mark.parametrize(("training", "steps"), [(1000, 1000), (1000, 999), (1000, 998), (1000, 501), (50, 31), (3, 1)])
+def test_as_many_times_as_steps_all_of_them_trained(spacing, offset, training, steps):
+    options = {"num_train_timesteps": training, "timestep_spacing": spacing, "steps_offset": min(offset, training - 1)}
+    times = NoiseSchedule.from_scheduler(DDIMScheduler(**options), steps).times
+    assert len(times) == steps
+    assert list(times) == sorted(set(times))
+    assert times[0] >= 0
+    assert times[-1] < training
+
+
+def test_all_training_times_are_visited_where_there_are_as_many_steps():
+    assert schedule(steps=1000).times == tuple(range(1000))

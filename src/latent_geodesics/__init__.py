@@ -12,28 +12,32 @@ Example:
     torch.Size([1, 17, 2])
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from latent_geodesics import geometry, solvers
 from latent_geodesics.errors import UserError
-from latent_geodesics.fields import (
-    Banana,
-    Density,
-    Exponential,
-    GaussianMixture,
-    HalfSpace,
-    IsotropicGaussian,
-    PoincareBall,
-    RecordedField,
-    Resolution,
-    ScoreField,
-    StereographicSphere,
-    UniformDensity,
-)
-from latent_geodesics.hermite import HermitePath
-from latent_geodesics.manifold import Euclidean, Manifold, Sphere
-from latent_geodesics.path import GreatCircle, KnotPath, Path, StraightLine, shortest_path
-from latent_geodesics.records import BoundaryProblem, InitialProblem, Solution, Status, Trace
+from latent_geodesics.lazy import names_on_demand
+
+if TYPE_CHECKING:
+    from latent_geodesics import geometry, solvers
+    from latent_geodesics.fields import (
+        Banana,
+        Density,
+        Exponential,
+        GaussianMixture,
+        HalfSpace,
+        IsotropicGaussian,
+        PoincareBall,
+        RecordedField,
+        Resolution,
+        ScoreField,
+        StereographicSphere,
+        UniformDensity,
+    )
+    from latent_geodesics.hermite import HermitePath
+    from latent_geodesics.manifold import Euclidean, Manifold, Sphere
+    from latent_geodesics.models import load_model
+    from latent_geodesics.path import GreatCircle, KnotPath, Path, StraightLine, shortest_path
+    from latent_geodesics.records import BoundaryProblem, InitialProblem, Solution, Status, Trace
 
 __all__ = [
     "Banana",
@@ -68,11 +72,30 @@ __all__ = [
     "solvers",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # The model wrapper needs heavy libraries, so it is imported when first asked for.
-    if name == "load_model":
-        from latent_geodesics.models import load_model
-
-        return load_model
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# torch takes seconds to import: a wrong argument on the command line is told without it.
+__getattr__, __dir__ = names_on_demand(
+    __name__,
+    {
+        "fields": (
+            "Banana",
+            "Density",
+            "Exponential",
+            "GaussianMixture",
+            "HalfSpace",
+            "IsotropicGaussian",
+            "PoincareBall",
+            "RecordedField",
+            "Resolution",
+            "ScoreField",
+            "StereographicSphere",
+            "UniformDensity",
+        ),
+        "geometry": (),
+        "hermite": ("HermitePath",),
+        "manifold": ("Euclidean", "Manifold", "Sphere"),
+        "models": ("load_model",),
+        "path": ("GreatCircle", "KnotPath", "Path", "StraightLine", "shortest_path"),
+        "records": ("BoundaryProblem", "InitialProblem", "Solution", "Status", "Trace"),
+        "solvers": (),
+    },
+)

@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.launch import ALONE, Place, find_place
-from latent_geodesics.models.accelerator import accelerators
 from latent_geodesics.models.machine import machine_cores
 
 __all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "processes", "settle"]
@@ -43,6 +42,8 @@ def processes() -> int:
 
     `${processes:}` in a configuration.
     """
+    from latent_geodesics.models.accelerator import accelerators  # imports torch, and few configurations ask
+
     return accelerators() or min(machine_cores(), MOST_PROCESSES)
 
 
@@ -60,6 +61,8 @@ def settle(config: DictConfig) -> Settings:
     assert isinstance(resolved, dict)
     if not str(resolved["output_dir"] or "").strip():
         raise UserError("output_dir is empty, which would be the folder you stand in: name a folder of its own.")
+    if not isinstance(resolved.get("trainer"), dict):
+        raise UserError("The configuration's `trainer` is empty: choose one of conf/trainer/ by trainer=<name>.")
     place = find_place(resolved["trainer"])
     if is_part_of_a_sweep():
         if place.world > 1:
@@ -69,12 +72,12 @@ def settle(config: DictConfig) -> Settings:
     if place.folder is not None:
         # Another process of one run must not make a name of its own.
         resolved["output_dir"] = str(place.folder)
-    seed = resolved["seed"]
+    seed = resolved.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"seed must be a whole number from 0 to {LARGEST_SEED}, got {seed!r}.")
     for node in ("task", "logger"):
         # A node that names no class would be skipped in silence.
-        if not isinstance(resolved[node], dict) or "_target_" not in resolved[node]:
+        if not isinstance(resolved.get(node), dict) or "_target_" not in resolved[node]:
             raise UserError(
                 f"The configuration's `{node}` names no class: choose one of conf/{node}/ by {node}=<name>."
             )

@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from latent_geodesics.models.accelerator import choose_device, device_name
 from latent_geodesics.models.machine import machine_cores, processor
 
 __all__ = ["describe_environment"]
@@ -67,5 +66,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _accelerator() -> str | None:
+    from latent_geodesics.models.accelerator import choose_device, device_name
+
     device = choose_device("auto")
     return None if device.type == "cpu" else device_name(device)

@@ -4,8 +4,43 @@ A `UserError` carries one sentence: what was wrong, the value received and the r
 sentence alone and exits with a non-zero code; every other exception is a defect of the program and keeps its traceback.
 """
 
-__all__ = ["UserError"]
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["UserError", "is_out_of_memory", "near_file", "near_name"]
 
 
 class UserError(ValueError):
     """What the user asked for cannot be done as asked; the message says why and what to do instead."""
+
+
+def near_name(name: str, known: Iterable[str]) -> str:
+    """` Did you mean '...'?` with the known name that is most like another one, or nothing where none is like it."""
+    by_folded = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.55)
+    return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
+
+
+def near_file(path: Path) -> str:
+    """The same for a path that does not exist, by what lies beside it; the first part that does not exist counts."""
+    for part in (*reversed(path.parents), path):
+        if part.exists():
+            continue
+        try:
+            beside = [other.name for other in part.parent.iterdir()]
+        except OSError:
+            return ""
+        near = difflib.get_close_matches(part.name, beside, n=1, cutoff=0.7)
+        return f" Did you mean '{part.with_name(near[0])}'?" if near else ""
+    return ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, the machine's or an accelerator's: torch has no class for the former."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "not enough memory" in str(error))
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )

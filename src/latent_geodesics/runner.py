@@ -9,22 +9,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pytorch_lightning as pl
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
-from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from latent_geodesics.config import Settings, is_part_of_a_sweep, settle
 from latent_geodesics.environment import describe_environment
 from latent_geodesics.errors import UserError
 from latent_geodesics.expectations import hold
 from latent_geodesics.files import write_json
+from latent_geodesics.inputs import check_inputs
 from latent_geodesics.launch import ALONE, Place, cluster, dismiss, join, lead, refuse
 from latent_geodesics.run_folder import claimed, complete, finished
-from latent_geodesics.tracking import RunLogger, SilentRun
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from latent_geodesics.tracking import RunLogger
 
 __all__ = ["Run", "Task", "execute"]
 
@@ -41,20 +44,23 @@ class Run:
 
     folder: Path
     seed: int
-    logger: RunLogger
+    logger: "RunLogger"
     trainer_options: Mapping[str, Any]
     config: Mapping[str, Any]
     leads: bool = True
     place: Place = ALONE
 
-    def trainer(self, **options: Any) -> pl.Trainer:
+    def trainer(self, **options: Any) -> "pl.Trainer":
         """Lightning's Trainer by the configuration's trainer group; `options` win over it."""
+        import pytorch_lightning as pl
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
+
         chosen = {"default_root_dir": str(self.folder), "logger": self.logger.lightning} | dict(self.trainer_options)
         plugins = [cluster(self.place), *options.pop("plugins", ())]
         try:
             return pl.Trainer(**(chosen | options), plugins=plugins)
-        except (MisconfigurationException, ValueError) as error:
-            raise UserError(f"Lightning refuses the trainer's settings: {' '.join(str(error).split())}") from error
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            raise UserError(f"Lightning refuses the options of `trainer`: {' '.join(str(error).split())}.") from error
 
     def record_environment(self, *, weights: Mapping[str, str], machinery: Mapping[str, Any] | None = None) -> None:
         """Writes `environment.json`: versions, commit, seed, hashes of the weights, what the network runs on."""
@@ -86,23 +92,24 @@ def execute(config: DictConfig) -> Mapping[str, float]:
     Raises:
         UserError: when the configuration is wrong, or the output folder already holds another run.
     """
+    check_inputs(config)
     settings = settle(config)
-    _quiet_lightning()
-    _check_accelerator(settings.trainer.get("accelerator", "auto"))
-    pl.seed_everything(settings.seed, workers=True, verbose=False)
     if not settings.place.leads:
+        from latent_geodesics.tracking import SilentRun
+
         shared = join(settings.place)
-        return {} if shared is None else _perform(settings, shared, SilentRun())
+        return {} if shared is None else _perform(settings, shared, SilentRun(), _data(settings))
     if (known := finished(settings)) is not None:
         log.info("The run in '%s' is finished already: nothing is done again.", settings.output_dir)
         dismiss(settings.place)
         _hold(settings, known)
         return known
     with _claimed_for_all(settings) as folder:
+        data = _data(settings)
         logger: RunLogger = instantiate(settings.logger, _partial_=True)(folder=folder, record=settings.resolved)
         succeeded = False
         try:
-            summary = _perform(settings, folder, logger)
+            summary = _perform(settings, folder, logger, data)
             succeeded = True
         finally:
             logger.close(succeeded=succeeded)
@@ -122,7 +129,33 @@ def _claimed_for_all(settings: Settings) -> Iterator[Path]:
         yield folder
 
 
-def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str, float]:
+def _data(settings: Settings) -> dict[str, Any]:
+    """The task's data, made before all else: what they name is found missing before heavy libraries are imported."""
+    described = settings.task.get("data")
+    if not isinstance(described, Mapping) or "_target_" not in described:
+        return {}
+    made: dict[str, Any] = instantiate({"data": dict(described)}, _convert_="all")
+    return made
+
+
+def _task(settings: Settings, data: Mapping[str, Any]) -> Task:
+    described = {name: value for name, value in settings.task.items() if name not in data}
+    make = instantiate(described, _partial_=True, _convert_="all")
+    try:
+        task: Task = make(**data)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise InstantiationException(f"{error}\nfull_key: task") from error  # as Hydra does for all that it makes
+    return task
+
+
+def _perform(settings: Settings, folder: Path, logger: "RunLogger", data: Mapping[str, Any]) -> Mapping[str, float]:
+    import pytorch_lightning as pl
+
+    _quiet_lightning()
+    _check_accelerator(settings.trainer.get("accelerator", "auto"))
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
     run = Run(
         folder=folder,
         seed=settings.seed,
@@ -133,7 +166,7 @@ def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str
         place=settings.place,
     )
     run.record_environment(weights={})
-    task: Task = instantiate(settings.task, _convert_="all")
+    task = _task(settings, data)
     if settings.place.world > 1 and not getattr(task, "shares_work", False):
         raise UserError(
             f"This task works in one process, and {settings.place.starter} started {settings.place.world}: start it by "
@@ -152,8 +185,16 @@ def _perform(settings: Settings, folder: Path, logger: RunLogger) -> Mapping[str
     return summary
 
 
+def _hold(settings: Settings, summary: Mapping[str, float]) -> None:
+    """Holds the summary against what is expected of this run; a sweep is held against it as a whole."""
+    if settings.expected is not None and not is_part_of_a_sweep():
+        hold(settings.expected, summary)
+
+
 def _check_accelerator(name: Any) -> None:
     """Refuses an accelerator that Lightning does not know or this machine does not have, before anything is loaded."""
+    from pytorch_lightning.accelerators import AcceleratorRegistry
+
     known = {
         str(kind): AcceleratorRegistry[kind]["accelerator"] for kind in AcceleratorRegistry.available_accelerators()
     }
@@ -164,12 +205,6 @@ def _check_accelerator(name: Any) -> None:
         raise UserError(
             f"trainer.accelerator={name} was asked for and this machine has none: use trainer.accelerator=auto or cpu."
         )
-
-
-def _hold(settings: Settings, summary: Mapping[str, float]) -> None:
-    """Holds the summary against what is expected of this run; a sweep is held against it as a whole."""
-    if settings.expected is not None and not is_part_of_a_sweep():
-        hold(settings.expected, summary)
 
 
 def _quiet_lightning() -> None:

@@ -1,19 +1,25 @@
 """Images, pairs of images and videos: reading them, listing them, batching them."""
 
-from latent_geodesics.data.batches import Batches, NumberedBatch, in_batches
-from latent_geodesics.data.benchmarks import Afhq, CelebAHq, MorphBench
-from latent_geodesics.data.images import read_image
-from latent_geodesics.data.pairs import (
-    ImagePair,
-    PairBatch,
-    PairData,
-    PairSelection,
-    read_batch,
-    read_manifest,
-    read_shard,
-)
-from latent_geodesics.data.video_files import read_video
-from latent_geodesics.data.videos import Video, VideoBatch, VideoData
+from typing import TYPE_CHECKING
+
+from latent_geodesics.lazy import names_on_demand
+
+if TYPE_CHECKING:
+    from latent_geodesics.data.batches import Batches, NumberedBatch
+    from latent_geodesics.data.benchmarks import Afhq, CelebAHq, MorphBench
+    from latent_geodesics.data.grouping import in_batches
+    from latent_geodesics.data.images import read_image
+    from latent_geodesics.data.pairs import (
+        ImagePair,
+        PairBatch,
+        PairData,
+        PairSelection,
+        read_batch,
+        read_manifest,
+        read_shard,
+    )
+    from latent_geodesics.data.video_files import read_video
+    from latent_geodesics.data.videos import Video, VideoBatch, VideoData
 
 __all__ = [
     "Afhq",
@@ -35,3 +41,25 @@ __all__ = [
     "read_shard",
     "read_video",
 ]
+
+# Lightning, which the batches need, takes many times as long to import as everything else here.
+__getattr__, __dir__ = names_on_demand(
+    __name__,
+    {
+        "batches": ("Batches", "NumberedBatch"),
+        "benchmarks": ("Afhq", "CelebAHq", "MorphBench"),
+        "grouping": ("in_batches",),
+        "images": ("read_image",),
+        "pairs": (
+            "ImagePair",
+            "PairBatch",
+            "PairData",
+            "PairSelection",
+            "read_batch",
+            "read_manifest",
+            "read_shard",
+        ),
+        "video_files": ("read_video",),
+        "videos": ("Video", "VideoBatch", "VideoData"),
+    },
+)

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-__all__ = ["IDLE", "Batches", "Named", "NumberedBatch", "in_batches"]
+__all__ = ["IDLE", "Batches", "Named", "NumberedBatch"]
 
 
 IDLE = -1
@@ -25,7 +25,6 @@ class Named(Protocol):
 
 Item = TypeVar("Item", bound=Named)
 Content = TypeVar("Content")
-Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +83,3 @@ class Batches(pl.LightningDataModule, Generic[Item, Content]):
         if number == IDLE:
             return NumberedBatch(number=IDLE, content=None)
         return NumberedBatch(number=number, content=self._read(self.batches[number]))
-
-
-def in_batches(items: Sequence[Thing], size: int) -> list[Sequence[Thing]]:
-    """The items in order, `size` at a time."""
-    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,10 +1,15 @@
 """Latent diffusion models: encoding, decoding, text conditioning and score fields."""
 
-from latent_geodesics.models.latent_model import LatentModel
-from latent_geodesics.models.loading import load_model
-from latent_geodesics.models.random_model import random_model
-from latent_geodesics.models.renoising import Renoised
-from latent_geodesics.models.scores import Conditional, Contrastive, Guided, Score, Unconditional
+from typing import TYPE_CHECKING
+
+from latent_geodesics.lazy import names_on_demand
+
+if TYPE_CHECKING:
+    from latent_geodesics.models.latent_model import LatentModel
+    from latent_geodesics.models.loading import load_model
+    from latent_geodesics.models.random_weights import random_model
+    from latent_geodesics.models.renoising import Renoised
+    from latent_geodesics.models.scores import Conditional, Contrastive, Guided, Score, Unconditional
 
 __all__ = [
     "Conditional",
@@ -17,3 +22,14 @@ __all__ = [
     "load_model",
     "random_model",
 ]
+
+__getattr__, __dir__ = names_on_demand(
+    __name__,
+    {
+        "latent_model": ("LatentModel",),
+        "loading": ("load_model",),
+        "random_weights": ("random_model",),  # a module must not be called as what it defines
+        "renoising": ("Renoised",),
+        "scores": ("Conditional", "Contrastive", "Guided", "Score", "Unconditional"),
+    },
+)

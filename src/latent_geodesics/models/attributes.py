@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.errors import UserError, is_out_of_memory
 
 __all__ = ["CELL", "AttributeNetwork", "AttributeNetworkConfig", "DetectedObject", "shared_network"]
 
@@ -134,6 +134,8 @@ class AttributeNetwork(nn.Module):
             network = cls(config=AttributeNetworkConfig(**(record | {"widths": tuple(record["widths"])})))
             network.load_state_dict({name: value.float() for name, value in load_file(folder / _WEIGHTS).items()})
         except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            if is_out_of_memory(error):
+                raise
             raise UserError(f"{folder} is no attribute network ({error}): restore its files") from error
         return network.eval().requires_grad_(False)
 

@@ -27,6 +27,7 @@ from latent_geodesics.errors import UserError
 from latent_geodesics.fields import COARSE_ERROR
 from latent_geodesics.models.compilation import is_compiled
 from latent_geodesics.models.conditioning import TextConditioner, match_rows
+from latent_geodesics.models.fingerprints import weights_hash
 from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import Guidance, denoise, invert
 from latent_geodesics.models.ladder import Ladder
@@ -170,15 +171,9 @@ class LatentModel:
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal sha256 of the weights as loaded (so of their dtype too) and of the noise schedule."""
-        parts = self._components
-        weights = [
-            item
-            for name in ("vae", "unet", "text_encoder")
-            for key, value in sorted(getattr(parts, name).state_dict().items())
-            for item in (f"{name}.{key}", str(value.dtype), value)
-        ]
-        schedule = self.schedule.signal, self.schedule.clean_signal, self.schedule.prediction
-        return content_key(*weights, *schedule, self.network.precision)
+        parts = {name: getattr(self._components, name) for name in ("vae", "unet", "text_encoder")}
+        schedule = (self.schedule.signal, self.schedule.clean_signal, self.schedule.prediction, self.network.precision)
+        return weights_hash(parts, *schedule, folder=self._cache.folder)
 
     def time(self, tau: float) -> int:
         """The diffusion time t of the noise level tau."""

@@ -6,7 +6,6 @@ precision is the U-Net alone.
 """
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,17 +15,17 @@ from typing import Any
 
 import torch
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.errors import UserError, is_out_of_memory
 from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.compilation import compile_network
 from latent_geodesics.models.conditioning import TextConditioner
 from latent_geodesics.models.image_codec import reduction_factor
 from latent_geodesics.models.latent_model import Components, LatentModel
 from latent_geodesics.models.precision import PRECISIONS, Precision, fitting_precision
+from latent_geodesics.models.sources import check_model_folder, first_line, hub_problem, is_hub_id, no_model
 
 __all__ = ["choose_precision", "load_model", "place"]
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 
 # Of each component: its settings, and one of these patterns of files that hold the rest of it.
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -140,17 +139,14 @@ def _find(candidates: Sequence[str | Path]) -> Path:
     for candidate in candidates:
         if Path(candidate).is_dir():
             return Path(candidate)
-        if isinstance(candidate, Path) or not _HUB_ID.fullmatch(candidate):
+        if isinstance(candidate, Path) or not is_hub_id(candidate):
             failures.append(f"{candidate} (no such folder)")
             continue
         try:
             return fetch(candidate)
         except (OSError, ValueError) as error:
-            failures.append(f"{candidate} (no such folder; {_hub_problem(error)})")
-    raise UserError(
-        f"no model could be loaded, tried: {'; '.join(failures) or 'an empty list'}. "
-        "Give the folder of a model in diffusers' format, or the id of one while the network is reachable"
-    )
+            failures.append(f"{candidate} (no such folder; {hub_problem(error)})")
+    raise no_model(failures)
 
 
 def fetch(hub_id: str) -> Path:
@@ -180,34 +176,9 @@ def _quiet(library: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _hub_problem(error: BaseException) -> str:
-    """Why the hub gave nothing, in a few words; the library chains its reasons and words them for programmers."""
-    reasons = []
-    link: BaseException | None = error
-    while link is not None:
-        reasons.append(type(link).__name__)
-        link = link.__cause__ or link.__context__
-    if "GatedRepoError" in reasons:
-        return "on the hub, but only for those who accepted its terms and logged in with `hf auth login`"
-    if "RepositoryNotFoundError" in reasons:
-        return "no such public model on the hub"
-    if {"OfflineModeIsEnabled", "ConnectionError", "ConnectError", "Timeout", "LocalEntryNotFoundError"} & set(reasons):
-        return "not in the hub's cache, and the hub cannot be reached"
-    return f"the hub could not serve it: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def _load_components(folder: Path, precision: torch.dtype) -> Components:
     """The components of a folder, each checked first so that what is missing is named; `precision` is the U-Net's."""
-    if not (folder / "model_index.json").is_file():
-        raise UserError(
-            f"{folder} is not a model in diffusers' format: it has no model_index.json; "
-            "save one with `pipeline.save_pretrained(folder)`"
-        )
+    check_model_folder(folder)
     for name in _REQUIRED:
         _check_component(folder, name)
     with _without_progress_bars():
@@ -251,8 +222,10 @@ def _load_component(folder: Path, name: str, precision: torch.dtype) -> Any:
     try:
         part = _kind(name).from_pretrained(str(folder / name), local_files_only=True, **options)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(
-            f"the component {name} of the model {folder} cannot be read ({_first_line(error)}); "
+            f"the component {name} of the model {folder} cannot be read ({first_line(error)}); "
             "copy the whole model folder again, or download it afresh"
         ) from error
     return part.float() if name == "text_encoder" else part

@@ -1,16 +1,20 @@
 """The machine at hand: its processor, how many of its cores this process may run on, and what was measured of it."""
 
 import json
+import logging
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
-__all__ = ["machine_cores", "measured_once", "processor"]
+__all__ = ["machine_cores", "measured_once", "processor", "remember"]
+
+log = logging.getLogger(__name__)
 
 Measured = TypeVar("Measured")
 
@@ -39,14 +43,32 @@ def measured_once(file: Path, kind: Callable[..., Measured], measure: Callable[[
         kind: The dataclass of the measurement.
         measure: How it is made.
     """
+    known = _recalled(file, kind)
+    if known is not None:
+        return known
+    # Not while the missing file is dealt with: what the measurement raises is told as it is.
+    found = measure()
+    remember(file, asdict(found))  # type: ignore[call-overload]
+    return found
+
+
+def _recalled(file: Path, kind: Callable[..., Measured]) -> Measured | None:
     try:
         return kind(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        found = measure()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place first: another process sees the whole file or none.
-    # No process number: containers that share the folder may have the same ones.
+        return None
+
+
+def remember(file: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file that saves time later, and whose absence costs nothing else: where it cannot be, it is not."""
+    # Beside its place first: another process sees the whole file or none. A name of its own, since processes of two
+    # containers may have the same number.
     partial = file.with_name(f".{file.stem}.{uuid4().hex}.part")
-    partial.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")  # type: ignore[call-overload]
-    partial.replace(file)
-    return found
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        log.warning("'%s' could not be written (%s), so it is found out again the next time.", file, error.strerror)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -70,10 +70,14 @@ class NoiseSchedule:
                 f"received {steps}"
             )
         ddim.set_timesteps(steps)
+        # The library's spacing from the end has one time too many, -1, where its division does not come out even.
+        times = sorted(int(t) for t in ddim.timesteps if int(t) >= 0)
+        # An offset (Stable Diffusion's is 1) moves the last of many steps past the last training time.
+        excess = max(0, times[-1] - (ddim.config.num_train_timesteps - 1))
         return cls(
             signal=ddim.alphas_cumprod.double(),
             clean_signal=float(ddim.final_alpha_cumprod),
-            times=tuple(sorted(int(t) for t in ddim.timesteps)),
+            times=tuple(time - excess for time in times),
             prediction=str(ddim.config.prediction_type),
         )
 

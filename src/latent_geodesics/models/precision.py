@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.models.accelerator import device_name, wait
+from latent_geodesics.models.fingerprints import weights_hash
 from latent_geodesics.models.machine import machine_cores, measured_once, processor
 from latent_geodesics.models.tensor_cache import content_key
 
@@ -97,9 +98,7 @@ def fitting_precision(unet: Any, *, condition: Float[Tensor, "1 l c"], folder: P
     candidates = _candidates(device)
     if folder is None or len(candidates) == 1:
         return Precision(dtype="float32" if device.type == "cpu" else "float16")
-    sizes = sorted((name, tuple(value.shape)) for name, value in unet.state_dict().items())
-    first = next(unet.parameters())
-    key = content_key(machine_name(device), torch.__version__, candidates, sizes, first.detach())
+    key = content_key(machine_name(device), torch.__version__, candidates, weights_hash({"unet": unet}, folder=folder))
     file = folder / f"precision-{key[:24]}.json"
     return measured_once(file, Precision, lambda: _measured(unet, condition, candidates))
 

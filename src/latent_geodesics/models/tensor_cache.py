@@ -54,6 +54,11 @@ class TensorCache:
         self._warned = False
 
     @property
+    def folder(self) -> Path | None:
+        """Where the files lie, or None."""
+        return self._folder
+
+    @property
     def keeps(self) -> bool:
         """Whether there is a folder at all."""
         return self._folder is not None

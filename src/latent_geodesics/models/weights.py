@@ -16,16 +16,19 @@ import os
 import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.errors import UserError, is_out_of_memory
+from latent_geodesics.models.fingerprints import remembered
 
 __all__ = ["KNOWN", "Requirement", "WeightsFile", "WeightsRegistry", "file_hash", "load_tensors", "require"]
 
 FOLDER_VARIABLE = "LATENT_GEODESICS_WEIGHTS"
+HASHES = Path(".cache/hashes")
+"""Where the hashes of files are remembered, below the folder that a run is started in."""
 PATIENCE = 30  # seconds without an answer before a download is given up
 _BLOCK = 1 << 20
 
@@ -240,8 +243,7 @@ def require(requirements: Iterable[Requirement]) -> None:
 
 def file_hash(path: str | Path) -> str:
     """The sha256 of a file."""
-    status = Path(path).stat()
-    return _file_hash(str(path), status.st_size, status.st_mtime_ns)
+    return remembered(HASHES, [Path(path)], (), partial(_file_hash, Path(path)))
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
@@ -254,7 +256,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - unpickling raises whatever it meets
+    except Exception as error:  # unpickling raises whatever it meets
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"'{path}' cannot be read as a file of weights ({reason}): restore it.") from error
     if not isinstance(found, dict):
@@ -262,10 +266,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
     return found
 
 
-@lru_cache(maxsize=64)
-def _file_hash(path: str, size: int, modified: int) -> str:
-    """The arguments besides the path make a changed file another one."""
-    with Path(path).open("rb") as file:
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

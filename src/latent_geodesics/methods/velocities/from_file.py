@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.errors import UserError, is_out_of_memory
 from latent_geodesics.methods.departure import Departure, Launch
 from latent_geodesics.methods.velocities.base import InitialVelocity, aimed, check_angle
 
@@ -81,7 +81,9 @@ def read_velocities(file: Path) -> Tensor | dict[str, Tensor]:
         found = _read(file)
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"The file of velocities '{file}' cannot be read ({reason}): save it again.") from error
     if isinstance(found, dict) and len(found) == 1 and set(found) <= {"velocity", "v0"}:

@@ -1,0 +1,108 @@
+"""Where a model is taken from, a folder in diffusers' format or the hub: found without the libraries that load it."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from latent_geodesics.errors import UserError
+
+__all__ = ["check_source", "check_model_folder", "first_line", "hub_problem", "is_hub_id", "no_model"]
+
+INDEX = "model_index.json"
+PATIENCE = 10  # seconds without an answer of the hub
+_UNREACHABLE = {
+    "OfflineModeIsEnabled",
+    "ConnectionError",
+    "ConnectError",
+    "Timeout",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "LocalEntryNotFoundError",
+}
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
+
+
+def is_hub_id(candidate: str | Path) -> bool:
+    """Whether a text may be the name of a model on the hub."""
+    return isinstance(candidate, str) and _HUB_ID.fullmatch(candidate) is not None
+
+
+def check_source(path_or_name: str | Path | Sequence[str | Path]) -> None:
+    """Sees to it that one of the folders and hub ids can be had, and looks no deeper than their index.
+
+    Raises:
+        UserError: when none can be had, or the first folder that exists is no model.
+    """
+    failures = []
+    for candidate in [path_or_name] if isinstance(path_or_name, str | Path) else path_or_name:
+        if Path(candidate).is_dir():
+            return check_model_folder(Path(candidate))
+        problem = _problem(candidate)
+        if problem is None:
+            return None
+        failures.append(f"{candidate} ({problem})")
+    raise no_model(failures)
+
+
+def _problem(candidate: str | Path) -> str | None:
+    """Why something that is no folder cannot be had, or None where it can."""
+    if Path(candidate).is_file():
+        return "a file, not a folder"
+    if not is_hub_id(candidate):
+        return "no such folder"
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(str(candidate), INDEX), str):
+        return None
+    try:
+        # A question of its own: a download asks a hub that cannot be reached again and again, for half a minute.
+        files = [entry.rfilename for entry in HfApi().model_info(str(candidate), timeout=PATIENCE).siblings or ()]
+    except Exception as error:  # noqa: BLE001 - the hub's own errors, or those of its library for the network
+        return f"no such folder; {hub_problem(error)}"
+    return None if INDEX in files else f"on the hub, but not a model in diffusers' format: it has no {INDEX}"
+
+
+def check_model_folder(folder: Path) -> None:
+    """Sees to it that a folder has what every model in diffusers' format has.
+
+    Raises:
+        UserError: when it has not.
+    """
+    if not (folder / INDEX).is_file():
+        raise UserError(
+            f"{folder} is not a model in diffusers' format: it has no {INDEX}; "
+            "save one with `pipeline.save_pretrained(folder)`"
+        )
+
+
+def no_model(failures: Sequence[str]) -> UserError:
+    """The error for when none of the candidates could be had."""
+    return UserError(
+        f"no model could be loaded, tried: {'; '.join(failures) or 'an empty list'}. "
+        "Give the folder of a model in diffusers' format, or the id of one while the network is reachable"
+    )
+
+
+def hub_problem(error: BaseException) -> str:
+    """Why the hub gave nothing, in a few words; the library chains its reasons and words them for programmers."""
+    reasons = {type(link).__name__ for link in _chain(error)}
+    if "GatedRepoError" in reasons:
+        return "on the hub, but only for those who accepted its terms and logged in with `hf auth login`"
+    if "RepositoryNotFoundError" in reasons:
+        return "no such public model on the hub"
+    if reasons & _UNREACHABLE:
+        return "not in the hub's cache, and the hub cannot be reached"
+    return f"the hub could not serve it: {first_line(error)}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those behind it: the hub's library raises its own while it handles that of the network."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its name where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
