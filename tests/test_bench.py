@@ -1,19 +1,22 @@
 """Measuring speed: a whole run on a small network of random weights, twice, and what it keeps."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
 from latent_geodesics.bench.measures import evaluations_to
+from latent_geodesics.bench.record import BenchRecord
 from latent_geodesics.tasks.bench import RATIOS
 
 
 @pytest.fixture
 def bench(command_line, tmp_path):
-    def call(name):
+    def call(name, *arguments):
         return command_line(
             "experiment=bench_gpu",
             "model.unet.sample_size=16",
@@ -25,28 +28,46 @@ def bench(command_line, tmp_path):
             "model.steps=5",
             "model.cache_dir=null",
             "task.pairs=2",
+            "frames=5",
             "task.batches=[1,2]",
             "task.seconds=0.05",
             "task.solvers.descent.max_evaluations=40",
+            "task.limit=null",
             f"task.folder={tmp_path / 'kept'}",
             "logger.mode=disabled",
             f"output_dir={tmp_path / name}",
+            *arguments,
         )
 
     return call
 
 
-def test_a_run_is_kept_and_the_next_compared_with_it(bench, tmp_path):
+@pytest.fixture
+def kept(tmp_path):
+    """The lines that were kept."""
+
+    def read():
+        (file,) = (tmp_path / "kept").iterdir()
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    return read
+
+
+STAGES = ["raw", "stack", "alone", "pair", "growth", "solvers"]
+PARTS = ["encoding", "inversion", "solving", "decoding"]
+
+
+def test_a_run_is_kept_and_the_next_compared_with_it(bench, kept, tmp_path):
     for name in ("first", "second"):
         outcome = bench(name)
         assert outcome.code == 0, outcome.stderr
-    (file,) = (tmp_path / "kept").iterdir()
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = kept()
     assert len(lines) == 2
     assert lines[0]["settings"] == lines[1]["settings"]
     assert lines[0]["settings"]["d"] == 4 * 16 * 16
     assert lines[0]["machine"]["cores"] >= 1
     assert lines[0]["machine"]["network"]["dtype"] in ("float32", "float16")
+    assert list(lines[0]["stages"]) == STAGES
     now, before = (line["numbers"] for line in reversed(lines))
     table = pd.read_csv(tmp_path / "second" / "results.csv").set_index("number")
     assert table.loc["stack_over_raw", "before"] == pytest.approx(before["stack_over_raw"])
@@ -54,6 +75,74 @@ def test_a_run_is_kept_and_the_next_compared_with_it(bench, tmp_path):
     assert set(RATIOS) - {"run/outside_networks"} <= set(now)
     assert now["raw/best"] == max(now["raw/batch_1"], now["raw/batch_2"])
     assert now["batch/together_over_alone"] == pytest.approx(now["batch/together_seconds"] / now["batch/alone_seconds"])
+
+
+def test_a_pair_is_taken_from_its_images_to_its_frames(bench, kept, tmp_path):
+    """With what it costs, stage by stage, and with nothing taken from a cache."""
+    arguments = [f"model.cache_dir={tmp_path / 'cache'}", "model.steps=5"]
+    assert bench("pair", *arguments).code == 0
+    (line,) = kept()
+    found = {name.removeprefix("pair/"): value for name, value in line["numbers"].items() if name.startswith("pair/")}
+    assert found["seconds"] == pytest.approx(sum(found[f"seconds_{part}"] for part in PARTS))
+    assert min(found[f"seconds_{part}"] for part in PARTS) > 0
+    levels = 3  # of 5 steps, at tau 0.6
+    assert found["inversion_calls"] >= 2 * levels
+    # One prediction a score, and five frames down the levels.
+    assert found["unet_calls"] == found["score_evaluations"] + 5 * levels
+    assert found["converged"] in (0, 1)
+    assert not list((tmp_path / "cache").glob("*.safetensors"))
+
+
+def test_what_was_measured_is_kept_when_the_rest_is_cut_off(bench, kept, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    assert bench("whole").code == 0
+    monkeypatch.setattr("latent_geodesics.tasks.bench.pair_cost", interrupted)
+    assert bench("cut").code == 130
+    whole, cut = kept()
+    assert list(whole["stages"]) == STAGES
+    assert list(cut["stages"]) == ["raw", "stack", "alone"]
+    assert min(cut["stages"].values()) > 0
+    assert "batch/together_over_alone" in cut["numbers"]
+    table = pd.read_csv(tmp_path / "cut" / "results.csv").set_index("number")
+    assert table.loc["stack_over_raw", "before"] == pytest.approx(whole["numbers"]["stack_over_raw"])
+    monkeypatch.undo()
+    # What the one that was cut off has not, is compared with the one before it.
+    record = BenchRecord(next((tmp_path / "kept").iterdir()), machine={}, settings=cut["settings"])
+    assert record.before["pair/seconds"] == whole["numbers"]["pair/seconds"]
+    assert record.before["raw/best"] == cut["numbers"]["raw/best"]
+
+
+def test_no_stage_begins_after_the_limit(bench, kept):
+    outcome = bench("short", "task.limit=1e-6")
+    assert outcome.code == 0, outcome.stderr
+    assert "stack, alone, pair, growth, solvers" in outcome.stderr + outcome.stdout
+    (line,) = kept()
+    assert list(line["stages"]) == ["raw"]
+    outcome = bench("none", "task.limit=0")
+    assert outcome.code == 2
+    assert "task.limit must be above 0" in outcome.sentence
+
+
+def test_the_bench_of_a_gpu_bounds_every_solver_and_its_time():
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base=None):
+        task = compose("config", overrides=["experiment=bench_gpu"]).task
+    for solver in (*task.solvers.values(), *task.knots.values()):
+        assert solver.max_evaluations <= 240
+    assert task.limit <= 140
+
+
+def test_two_runs_at_once_keep_a_line_each(tmp_path):
+    file = tmp_path / "machine.jsonl"
+    one, other = (BenchRecord(file, machine={"name": name}, settings={}) for name in "ab")
+    for stage in ("raw", "stack"):
+        for record in (one, other):
+            record.add(stage, {f"{stage}/x": float("nan")}, seconds=1.23456)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["machine"]["name"] for line in lines] == ["a", "b"]
+    assert all(line["stages"] == {"raw": 1.235, "stack": 1.235} for line in lines)
+    assert all(line["numbers"] == {"raw/x": None, "stack/x": None} for line in lines)
 
 
 def test_a_whole_run_is_measured_as_well(command_line, tiny_model_folder, pictures, tmp_path):
@@ -70,6 +159,7 @@ def test_a_whole_run_is_measured_as_well(command_line, tiny_model_folder, pictur
         "task.batches=[1]",
         "task.seconds=0.05",
         "task.solvers.descent.max_evaluations=40",
+        "task.growth=[1]",
         f"task.folder={tmp_path / 'kept'}",
         "logger.mode=disabled",
         f"output_dir={tmp_path / 'run'}",

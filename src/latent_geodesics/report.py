@@ -19,7 +19,7 @@ PROTOCOL_MARK = "@"
 
 COLUMNS = {
     name: column.title
-    for name, column in (known_columns() | COSTS).items()
+    for name, column in {**known_columns(), **COSTS}.items()
     if column.shown and PROTOCOL_MARK not in name
 }
 """The columns that pages show, with their headings; those of published protocols have a table of their own."""

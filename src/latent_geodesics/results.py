@@ -29,7 +29,7 @@ STAGE_COLUMNS = {f"seconds_{stage}": Column(title=f"{stage}, seconds", shown=Fal
 """Seconds of a pair by stage. Encoding and inversion serve all methods, so each row of a pair has the same share of its
 batch's; an inversion from the cache is what it took to read. Solving and decoding add up to `seconds`. Of metrics, what
 they can share between methods is in the row of the first."""
-LOWER_IS_BETTER = tuple(name for name, column in (known_columns() | COSTS).items() if column.better == "lower")
+LOWER_IS_BETTER = tuple(name for name, column in {**known_columns(), **COSTS}.items() if column.better == "lower")
 HIGHER_IS_BETTER = tuple(name for name, column in known_columns().items() if column.better == "higher")
 
 

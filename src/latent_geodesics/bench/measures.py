@@ -5,7 +5,8 @@ counts as two on both sides of a ratio.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,10 +20,41 @@ from latent_geodesics.path import GreatCircle
 from latent_geodesics.records import BoundaryProblem, Solution
 from latent_geodesics.solvers.base import BoundarySolver
 
-__all__ = ["batching", "evaluations_to", "growth", "overhead", "peak_memory", "raw_rates", "solver_cost", "stack_rate"]
+__all__ = [
+    "Solve",
+    "batching",
+    "evaluations_to",
+    "growth",
+    "overhead",
+    "peak_memory",
+    "raw_rates",
+    "solver_cost",
+    "stack_rate",
+    "timed_solve",
+]
 
 SHARES = (1e-1, 1e-2, 1e-3)
 POSITIONS = torch.linspace(0, 1, 17, dtype=torch.float64)[1:-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solve:
+    """A solve, the seconds that it took, and the latents that went through the U-Net."""
+
+    seconds: float
+    evaluations: int
+    solution: Solution
+
+
+def timed_solve(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver) -> Solve:
+    """A solve from its first step to its last."""
+    before = model.network_evaluations
+    wait(model.device)
+    started = time.perf_counter()
+    solution = solver.solve(problem)
+    wait(model.device)
+    seconds = time.perf_counter() - started
+    return Solve(seconds=seconds, evaluations=model.network_evaluations - before, solution=solution)
 
 
 def raw_rates(model: LatentModel, *, batches: Sequence[int], seconds: float) -> dict[str, float]:
@@ -38,75 +70,77 @@ def raw_rates(model: LatentModel, *, batches: Sequence[int], seconds: float) -> 
         def call(x: Tensor = x, t: Tensor = t, states: Tensor = states) -> None:
             with torch.no_grad():
                 unet(x, t, encoder_hidden_states=states)
+            wait(model.device)
 
         call()
-        wait(model.device)
         started, calls = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
             call()
-            wait(model.device)
             calls += 1
         rates[f"raw/batch_{batch}"] = calls * batch / (time.perf_counter() - started)
     return rates
 
 
-def stack_rate(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver) -> dict[str, float]:
-    """Latents a second through the whole stack: a solve from its first step to its last."""
-    before = model.network_evaluations
-    seconds, _ = _timed(model, problem, solver)
-    return {"stack/seconds": seconds, "stack/evaluations_per_second": (model.network_evaluations - before) / seconds}
+def stack_rate(together: Solve) -> dict[str, float]:
+    """Latents a second through the whole stack, of a solve of all pairs."""
+    return {
+        "stack/seconds": together.seconds,
+        "stack/evaluations_per_second": together.evaluations / together.seconds,
+    }
 
 
-def solver_cost(model: LatentModel, problem: BoundaryProblem, solvers: dict[str, BoundarySolver]) -> dict[str, float]:
+def solver_cost(
+    model: LatentModel, problem: BoundaryProblem, solvers: Mapping[str, BoundarySolver], *, first: Solve
+) -> dict[str, float]:
     """Evaluations and seconds of each solver until its residual falls to shares of slerp's, and where it ends.
 
     The mean over the pairs; NaN unless all pairs got there. Seconds are the share of the solve's by evaluations. Of the
-    first solver also the evaluations until its residual is where each of the others ends.
+    first solver, whose solve is known, also the evaluations until its residual is where each of the others ends.
     """
     slerp = _residual(GreatCircle(x0=problem.x0, x1=problem.x1, sphere=problem.manifold), problem)  # type: ignore[arg-type]
     found: dict[str, float] = {}
-    ours: tuple[str, Solution] | None = None
-    for name, solver in solvers.items():
-        seconds, solution = _timed(model, problem, solver)
+    ours, *others = solvers
+    solves = {ours: first} | {name: timed_solve(model, problem, solvers[name]) for name in others}
+    for name, solve in solves.items():
+        solution = solve.solution
         spent = float(solution.stats["evaluations"].sum())
         found[f"solver/{name}/evaluations"] = spent / len(slerp)
-        found[f"solver/{name}/seconds"] = seconds / len(slerp)
+        found[f"solver/{name}/seconds"] = solve.seconds / len(slerp)
         end = _residual(solution.path, problem)
         found[f"solver/{name}/residual_over_slerp"] = float((end / slerp).mean())
-        if ours is None:
-            ours = name, solution
-        else:
-            found[f"solver/{ours[0]}/evaluations_to_{name}"] = float(evaluations_to(ours[1], end).mean())
+        if name != ours:
+            found[f"solver/{ours}/evaluations_to_{name}"] = float(evaluations_to(first.solution, end).mean())
         for share in SHARES:
             to_reach = float(evaluations_to(solution, share * slerp).mean())
             found[f"solver/{name}/evaluations_to_{share:g}"] = to_reach
-            found[f"solver/{name}/seconds_to_{share:g}"] = seconds * to_reach / spent
+            found[f"solver/{name}/seconds_to_{share:g}"] = solve.seconds * to_reach / spent
     return found
 
 
-def batching(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver) -> dict[str, float]:
+def batching(
+    model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver, *, together: Solve
+) -> dict[str, float]:
     """Time of all pairs in one batch over that of each alone."""
-    together, _ = _timed(model, problem, solver)
     singles = [_some(problem, [row]) for row in range(len(problem.x0))]
-    alone = sum(_timed(model, single, solver)[0] for single in singles)
+    alone = sum(timed_solve(model, single, solver).seconds for single in singles)
     return {
-        "batch/together_seconds": together,
+        "batch/together_seconds": together.seconds,
         "batch/alone_seconds": alone,
-        "batch/together_over_alone": together / alone,
+        "batch/together_over_alone": together.seconds / alone,
     }
 
 
 def growth(
-    model: LatentModel, problem: BoundaryProblem, *, solvers: dict[str, BoundarySolver], pairs: Sequence[int]
+    model: LatentModel, problem: BoundaryProblem, *, solvers: Mapping[str, BoundarySolver], pairs: Sequence[int]
 ) -> dict[str, float]:
     """Seconds of a solve as the pairs and the knots grow."""
     found = {}
     for count in pairs:
         some = _some(problem, list(range(count)))
-        found[f"growth/pairs_{count}_seconds"] = _timed(model, some, next(iter(solvers.values())))[0]
+        found[f"growth/pairs_{count}_seconds"] = timed_solve(model, some, next(iter(solvers.values()))).seconds
     first = _some(problem, list(range(min(2, len(problem.x0)))))
     for name, solver in solvers.items():
-        found[f"growth/{name}_seconds"] = _timed(model, first, solver)[0]
+        found[f"growth/{name}_seconds"] = timed_solve(model, first, solver).seconds
     return found
 
 
@@ -133,22 +167,16 @@ def evaluations_to(solution: Solution, target: Tensor) -> Tensor:
 
     For good, since a residual on a coarse grid is of that grid alone and rises again on the next.
     """
-    below = solution.trace.residual <= target
+    trace = solution.trace
+    below = trace.residual <= target.to(trace.residual)
     at_the_end = below.flip(0).long().cumprod(0).sum(0)  # how many of the last rows
-    spent = solution.trace.evaluations.gather(0, (len(below) - at_the_end.clamp(min=1))[None])[0]
-    return torch.where(at_the_end > 0, spent.double(), torch.nan)
-
-
-def _timed(model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver) -> tuple[float, Solution]:
-    wait(model.device)
-    started = time.perf_counter()
-    solution = solver.solve(problem)
-    wait(model.device)
-    return time.perf_counter() - started, solution
+    last = (len(below) - at_the_end.clamp(min=1))[None]
+    spent = trace.evaluations.gather(0, last.to(trace.evaluations.device))[0]
+    return torch.where(at_the_end > 0, spent.to(at_the_end.device).double(), torch.nan)
 
 
 def _some(problem: BoundaryProblem, rows: list[int]) -> BoundaryProblem:
-    index = torch.tensor(rows)
+    index = torch.tensor(rows, device=problem.x0.device)
     return BoundaryProblem(
         field=problem.field.restrict(index),
         manifold=problem.manifold.restrict(index),
@@ -159,4 +187,5 @@ def _some(problem: BoundaryProblem, rows: list[int]) -> BoundaryProblem:
 
 
 def _residual(path: Any, problem: BoundaryProblem) -> Tensor:
-    return residual(path, problem.field, problem.manifold, problem.alpha, POSITIONS).mean(-1)
+    positions = POSITIONS.to(problem.x0.device)
+    return residual(path, problem.field, problem.manifold, problem.alpha, positions).mean(-1)

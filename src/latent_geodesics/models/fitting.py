@@ -79,7 +79,7 @@ class Masters:
 
     def __init__(
         self,
-        groups: Sequence[Sequence[torch.nn.Parameter]],
+        groups: Sequence[Sequence[Tensor]],
         *,
         precision: torch.dtype,
         learning_rate: float,
@@ -168,7 +168,7 @@ class Fit:
 
     def run(
         self,
-        groups: Sequence[Sequence[torch.nn.Parameter]],
+        groups: Sequence[Sequence[Tensor]],
         *,
         network: Denoiser,
         draw: Callable[[], NoisyDraws],

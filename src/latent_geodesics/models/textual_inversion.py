@@ -119,7 +119,7 @@ class TextInversion:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         with torch.inference_mode(False), torch.enable_grad():
             initial = initial.detach().float().clone()
-            embeddings = [torch.nn.Parameter(start.clone()) for start in initial]
+            embeddings: list[Tensor] = [torch.nn.Parameter(start.clone()) for start in initial]
 
             def draw() -> NoisyDraws:
                 times = network.schedule.training_times

@@ -3,26 +3,38 @@
 The numbers are kept in a file for each kind of machine, a line a run, and compared with the run before.
 """
 
-import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from omegaconf import OmegaConf
 
-from latent_geodesics.bench.measures import batching, growth, overhead, peak_memory, raw_rates, solver_cost, stack_rate
-from latent_geodesics.bench.problems import image_problem, random_problem
+from latent_geodesics.bench.measures import (
+    Solve,
+    batching,
+    growth,
+    overhead,
+    peak_memory,
+    raw_rates,
+    solver_cost,
+    stack_rate,
+    timed_solve,
+)
+from latent_geodesics.bench.page import write_bench_page, write_bench_table
+from latent_geodesics.bench.pair import pair_cost
+from latent_geodesics.bench.problems import image_problem, one_pair, random_problem
+from latent_geodesics.bench.record import BenchRecord
 from latent_geodesics.data import PairSelection
 from latent_geodesics.environment import describe_environment
+from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
-from latent_geodesics.markup import csv_text
+from latent_geodesics.methods.base import CurveMethod
 from latent_geodesics.models import LatentModel
-from latent_geodesics.pages import Section, write_page
+from latent_geodesics.records import BoundaryProblem
 from latent_geodesics.run_folder import CONFIG
 from latent_geodesics.runner import Run
 from latent_geodesics.solvers.base import BoundarySolver
@@ -32,11 +44,17 @@ __all__ = ["Bench"]
 
 log = logging.getLogger(__name__)
 
+Stage = tuple[str, str, Callable[[], Mapping[str, float]]]
+"""A name, what is measured in words, and what measures it."""
+
 RATIOS = {
     "stack_over_raw": "score evaluations a second through the whole stack, over the raw U-Net's at its best batch size",
     "batch/together_over_alone": "seconds of all pairs in one batch, over those of each pair alone",
     "run/outside_networks": "share of an interpolation run's time in which no network is at work",
     "descent_over_ours": "evaluations of the published descent, over those in which ours reaches its last residual",
+    "pair/seconds": "seconds of a pair from its images to its frames",
+    "pair/score_evaluations": "score evaluations for it",
+    "pair/unet_calls": "latents through the U-Net to solve and to decode it",
 }
 
 
@@ -52,10 +70,15 @@ class Bench:
         alpha: Power of the density.
         solvers: Name -> solver; the first is ours, which the ratios are about.
         knots: Intervals -> our solver with so many.
+        growth: With how many pairs the first of those is timed.
+        pair: The method by which one pair is taken from its images to its frames.
+        frames: How many frames that is, both ends included.
+        guidance: Classifier-free guidance at decoding them.
         batches: Batch sizes at which the raw U-Net is measured.
         seconds: For how long each of them is.
         interpolation: A whole run, of which the share outside the networks is measured; None for none.
-        folder: Where the numbers are kept.
+        folder: Where the numbers are kept, from the first stage on.
+        limit: Seconds after which no further stage is begun; None for no limit.
     """
 
     def __init__(
@@ -69,68 +92,104 @@ class Bench:
         alpha: float,
         solvers: Mapping[str, BoundarySolver],
         knots: Mapping[str, BoundarySolver],
+        growth: Sequence[int],
+        pair: CurveMethod,
+        frames: int,
+        guidance: float,
         batches: Sequence[int],
         seconds: float,
         interpolation: Interpolation | None,
         folder: str,
+        limit: float | None,
     ) -> None:
+        if limit is not None and not limit > 0:
+            raise UserError(f"task.limit must be above 0 seconds, or null for no limit; got {limit}.")
         self.model, self.data, self.pairs = model, data, pairs
         self.setting: dict[str, Any] = {"score": score, "tau": tau, "alpha": alpha}
         self.solvers, self.knots, self.batches, self.seconds = dict(solvers), dict(knots), list(batches), seconds
-        self.interpolation, self.folder = interpolation, Path(folder)
+        self.growth, self.pair, self.drawing = list(growth), pair, {"frames": frames, "guidance": guidance}
+        self.interpolation, self.folder, self.limit = interpolation, Path(folder), limit
 
     def run(self, run: Run) -> Mapping[str, float]:
-        """Measures, keeps, and compares with the run before."""
+        """Measures, keeps after each stage what there is, and compares with the runs before."""
         run.record_environment(weights={"model": self.model.fingerprint}, machinery=self.model.machinery)
-        ours = next(iter(self.solvers.values()))
-        problem = (
-            random_problem(self.model, pairs=self.pairs, seed=run.seed, **self.setting)
-            if self.data is None
-            else image_problem(self.model, self.data, **self.setting)
-        )
-        log.info("1 of 6: the raw network")
-        found = raw_rates(self.model, batches=self.batches, seconds=self.seconds)
-        log.info("2 of 6: the whole stack")
-        ours.solve(problem)  # what is slow the first time
-        found |= stack_rate(self.model, problem, ours)
-        log.info("3 of 6: pairs together and alone")
-        found |= batching(self.model, problem, ours)
-        log.info("4 of 6: growth with pairs and knots")
-        counts = [count for count in (1, 2, 4, 8) if count <= len(problem.x0)]
-        found |= growth(self.model, problem, solvers=self.knots, pairs=counts)
-        log.info("5 of 6: solvers")
-        found |= solver_cost(self.model, problem, self.solvers)
-        log.info("6 of 6: a whole run")
-        if self.interpolation is not None:
-            inner = replace(run, folder=run.folder / "interpolation")
-            write_text(inner.folder / CONFIG, OmegaConf.to_yaml(dict(run.config)))  # what makes it a run
-            found |= overhead(partial(self.interpolation.run, inner))
-        found |= peak_memory(self.model)
-        found |= _ratios(found, list(self.solvers))
-        before = self._keep(found, run)
-        _write_page(run, found, before)
-        return {name: value for name, value in found.items() if value == value}
+        record = self._record(run)
+        stages, started = self._stages(run), time.perf_counter()
+        for number, (name, words, measure) in enumerate(stages, start=1):
+            begun = time.perf_counter()
+            if record.stages and self.limit is not None and begun - started > self.limit:
+                left = ", ".join(name for name, _, _ in stages[number - 1 :])
+                log.warning("Not measured, since %g s are over: %s. task.limit=null measures all.", self.limit, left)
+                break
+            log.info("%d of %d: %s", number, len(stages), words)
+            found = {**measure(), **peak_memory(self.model)}
+            found |= _ratios({**record.numbers, **found}, list(self.solvers))
+            record.add(name, found, seconds=time.perf_counter() - begun)
+            write_bench_table(run.folder, record)
+            log.info("%d of %d took %.1f s", number, len(stages), record.stages[name])
+        write_bench_page(run.folder, record, ratios=RATIOS)
+        return {name: value for name, value in record.numbers.items() if value == value}
 
-    def _keep(self, found: Mapping[str, float], run: Run) -> Mapping[str, float]:
-        """Adds a line to this machine's file; returns the numbers of the last one before."""
+    def _stages(self, run: Run) -> list[Stage]:
+        """What is measured, in order: first what the others, and the bars, refer to."""
+        ours = next(iter(self.solvers.values()))
+        problem = self._problem(run.seed)
+        solved: list[Solve] = []
+
+        def stack() -> Mapping[str, float]:
+            ours.solve(problem)  # what is slow the first time
+            solved.append(timed_solve(self.model, problem, ours))
+            return stack_rate(solved[0])
+
+        batch = one_pair(self.model, self.data, seed=run.seed)
+        counts = [count for count in self.growth if count <= len(problem.x0)]
+        model, knots = self.model, self.knots
+        pair = partial(pair_cost, model, batch, self.pair, **self.setting, **self.drawing)
+        stages: list[Stage] = [
+            ("raw", "the raw network", lambda: raw_rates(model, batches=self.batches, seconds=self.seconds)),
+            ("stack", "the whole stack", stack),
+            ("alone", "each pair alone", lambda: batching(model, problem, ours, together=solved[0])),
+            ("pair", "a pair from its images to its frames", pair),
+            (
+                "growth",
+                "growth with pairs and knots",
+                partial(growth, model, problem, solvers=knots, pairs=counts),
+            ),
+            ("solvers", "solvers", lambda: solver_cost(model, problem, self.solvers, first=solved[0])),
+        ]
+        if self.interpolation is not None:
+            stages.append(("run", "a whole run", partial(self._whole_run, self.interpolation, run)))
+        return stages
+
+    def _problem(self, seed: int) -> BoundaryProblem:
+        if self.data is None:
+            return random_problem(self.model, pairs=self.pairs, seed=seed, **self.setting)
+        return image_problem(self.model, self.data, **self.setting)
+
+    @staticmethod
+    def _whole_run(interpolation: Interpolation, run: Run) -> Mapping[str, float]:
+        inner = replace(run, folder=run.folder / "interpolation")
+        write_text(inner.folder / CONFIG, OmegaConf.to_yaml(dict(run.config)))  # what makes it a run
+        return overhead(partial(interpolation.run, inner))
+
+    def _record(self, run: Run) -> BenchRecord:
+        """A line in this machine's file."""
         environment = describe_environment(seed=run.seed, weights={}, machinery=self.model.machinery)
         machine = {name: value for name, value in environment.items() if name not in ("seed", "weights", "command")}
         machine["parameters"] = _parameters(self.model)
-        file = self.folder / f"{_slug(machine['accelerator'] or machine['processor'])}_{machine['cores']}_cores.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        line = {"date": time.strftime("%Y-%m-%d"), "machine": machine, "settings": _settings(self)} | {
-            "numbers": {name: value if value == value else None for name, value in found.items()}
-        }
-        write_text(file, "\n".join([*lines, json.dumps(line)]) + "\n")
-        same = [old for old in map(json.loads, lines) if old["settings"] == line["settings"]]
-        return {name: value for name, value in same[-1]["numbers"].items() if value is not None} if same else {}
+        file = f"{_slug(machine['accelerator'] or machine['processor'])}_{machine['cores']}_cores.jsonl"
+        return BenchRecord(self.folder / file, machine=machine, settings=_settings(self))
 
 
 def _ratios(found: Mapping[str, float], solvers: Sequence[str]) -> dict[str, float]:
-    best = max(value for name, value in found.items() if name.startswith("raw/"))
-    ratios = {"raw/best": best, "stack_over_raw": found["stack/evaluations_per_second"] / best}
-    if len(solvers) > 1:
-        ours, theirs = solvers[:2]
+    """The ratios of what has been measured so far."""
+    best = max(value for name, value in found.items() if name.startswith("raw/batch_"))
+    ratios = {"raw/best": best}
+    if "stack/evaluations_per_second" in found:
+        ratios["stack_over_raw"] = found["stack/evaluations_per_second"] / best
+    ours, *others = solvers
+    if others and f"solver/{ours}/evaluations_to_{others[0]}" in found:
+        theirs = others[0]
         ratios["descent_over_ours"] = (
             found[f"solver/{theirs}/evaluations"] / found[f"solver/{ours}/evaluations_to_{theirs}"]
         )
@@ -149,25 +208,3 @@ def _parameters(model: LatentModel) -> int:
 
 def _slug(text: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in text.lower()).strip("_")
-
-
-def _write_page(run: Run, found: Mapping[str, float], before: Mapping[str, float]) -> None:
-    table = pd.DataFrame(
-        [
-            {"number": name, "now": value, "before": before.get(name), "change": value / before[name] - 1}
-            if before.get(name)
-            else {"number": name, "now": value, "before": None, "change": None}
-            for name, value in found.items()
-        ]
-    )
-    write_text(run.folder / "results.csv", csv_text(table))
-    ratios = pd.DataFrame(
-        [{"ratio": words, "value": found.get(name), "before": before.get(name)} for name, words in RATIOS.items()]
-    )
-    write_page(
-        run.folder,
-        title="Speed",
-        lead="What the machinery around the network costs on this machine, and against the run before on such a one.",
-        facts={"best raw rate, latents a second": round(found["raw/best"], 1)},
-        sections=[Section(title="Ratios", table=ratios), Section(title="All numbers", table=table)],
-    )
