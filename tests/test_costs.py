@@ -17,7 +17,7 @@ from latent_geodesics.methods.base import PairMethod
 from latent_geodesics.methods.timing import Timing
 from latent_geodesics.metrics import MetricPanel
 from latent_geodesics.models import stopwatch
-from latent_geodesics.models.stopwatch import STAGES, Stopwatch, synchronize
+from latent_geodesics.models.stopwatch import STAGES, Stopwatch
 from latent_geodesics.report import STAGE_TITLES
 from latent_geodesics.tasks.interpolation import InterpolationModule
 
@@ -75,23 +75,13 @@ class OnTrial(Timing):
 
 def test_a_stopwatch_gives_each_stage_its_time_and_waits_for_the_device_at_the_boundaries_alone(clock, monkeypatch):
     waited = []
-    monkeypatch.setattr(stopwatch, "synchronize", waited.append)
+    monkeypatch.setattr(stopwatch, "wait", waited.append)
     watch = Stopwatch(torch.device("cuda"))
     for stage, seconds in (("solving", 1), ("decoding", 5), ("solving", 2)):
         clock.now += seconds
         watch.lap(stage)
     assert watch.seconds == {"solving": 3, "decoding": 5}
     assert waited == [torch.device("cuda")] * 4
-
-
-def test_the_device_of_a_model_is_the_one_that_is_waited_for(monkeypatch):
-    waited = []
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
-    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
-    for name in ("cpu", "cuda", "mps", "mps:0"):
-        synchronize(torch.device(name))
-    assert waited == [torch.device("mps"), torch.device("mps:0")]
 
 
 def test_what_comes_before_drawing_is_solving(pairs, clock):

@@ -107,7 +107,7 @@ class Bench:
         self.model, self.data, self.pairs = model, data, pairs
         self.setting: dict[str, Any] = {"score": score, "tau": tau, "alpha": alpha}
         self.solvers, self.knots, self.batches, self.seconds = dict(solvers), dict(knots), list(batches), seconds
-        self.growth, self.pair, self.drawing = list(growth), pair, {"frames": frames, "guidance": guidance}
+        self.growth, self.pair, self.frames, self.guidance = list(growth), pair, frames, guidance
         self.interpolation, self.folder, self.limit = interpolation, Path(folder), limit
 
     def run(self, run: Run) -> Mapping[str, float]:
@@ -144,7 +144,7 @@ class Bench:
         batch = one_pair(self.model, self.data, seed=run.seed)
         counts = [count for count in self.growth if count <= len(problem.x0)]
         model, knots = self.model, self.knots
-        pair = partial(pair_cost, model, batch, self.pair, **self.setting, **self.drawing)
+        pair = partial(pair_cost, model, batch, self.pair, frames=self.frames, guidance=self.guidance, **self.setting)
         stages: list[Stage] = [
             ("raw", "the raw network", lambda: raw_rates(model, batches=self.batches, seconds=self.seconds)),
             ("stack", "the whole stack", stack),
