@@ -25,6 +25,7 @@ def gentle_model(folder: Path, **options) -> LatentModel:
     model = load_model(folder, device="cpu", steps=5, **options)
     with torch.no_grad():
         model.network.unet.conv_out.weight *= 0.3
+    model._ladder._reload = None  # the file has other weights now
     return model
 
 

@@ -98,7 +98,7 @@ def test_who_asks_first_comes_first():
 def test_nothing_is_written_while_a_method_is_timed(monkeypatch):
     batch = SimpleNamespace(pairs=SimpleNamespace(batch=["a", "b"]), number=0, methods=(), states={})
     kept, written = Event(), []
-    store = SimpleNamespace(write=lambda number, content: kept.set())
+    store = SimpleNamespace(write=lambda number, content, files: kept.set())
     folder = RunFolder(run=SimpleNamespace(leads=False), store=store, pairs=2)
     page = PairPage(
         id="a", group="", prompt_a="", prompt_b="", strip="", animations={}, figure=None, rows=[], courses={}

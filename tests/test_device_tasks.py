@@ -180,9 +180,16 @@ def test_training(tmp_path, device):
     trained = training_task(tmp_path, shards)
     for stage in ("autoencoder", "decoder", "diffusion", "attributes"):
         setattr(trained, stage, replace(getattr(trained, stage), precision="32-true"))
-    strategy = SingleDeviceStrategy(device=device, accelerator=Pretended())
-    options = {"strategy": strategy, "devices": 1, "enable_progress_bar": False}
+
+    class OnDevice(Run):
+        """Every stage has a strategy of its own, as a run that names one has: it keeps what it was given."""
+
+        def trainer(self, **options):
+            strategy = SingleDeviceStrategy(device=device, accelerator=Pretended())
+            return super().trainer(strategy=strategy, **options)
+
+    options = {"devices": 1, "enable_progress_bar": False}
     with counting() as counts:
-        figures = trained.run(Run(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={}))
+        figures = trained.run(OnDevice(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={}))
     assert figures["psnr"] > 0
     assert counts.uploads

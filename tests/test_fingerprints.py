@@ -30,7 +30,7 @@ def folder(tiny_model_folder, tmp_path):
 
 
 def of_all_weights(model) -> str:
-    """The definition: every value of every network, and the schedule."""
+    """The definition: every value of every network, the schedule, and the precision of products."""
     parts = model._components
     weights = [
         item
@@ -38,7 +38,8 @@ def of_all_weights(model) -> str:
         for key, value in sorted(getattr(parts, name).state_dict().items())
         for item in (f"{name}.{key}", str(value.dtype), value)
     ]
-    return content_key(*weights, model.schedule.signal, model.schedule.clean_signal, model.schedule.prediction)
+    schedule = model.schedule.signal, model.schedule.clean_signal, model.schedule.prediction
+    return content_key(*weights, *schedule, model.network.precision)
 
 
 def test_a_model_is_hashed_once(folder, tmp_path, old_files, monkeypatch):

@@ -146,16 +146,17 @@ def test_every_score_yaml_instantiates_and_names_its_density(path):
     assert "p(x" in score.density
 
 
-@pytest.mark.parametrize("tolerance", [precision.TOLERANCE, 1.0])
-def test_bfloat16_is_taken_on_a_cpu_where_it_is_faster_and_near_enough(shipped, tmp_path, monkeypatch, tolerance):
-    monkeypatch.setattr(precision, "_multiplies_bfloat16", lambda: True)
-    monkeypatch.setattr(precision, "TOLERANCE", tolerance)
+@pytest.mark.parametrize("largest", [precision.LARGEST_ERROR, 1.0])
+def test_bfloat16_is_taken_on_a_cpu_where_it_is_faster_and_near_enough(shipped, tmp_path, monkeypatch, largest):
+    monkeypatch.setattr(precision, "_candidates", lambda device: ["float32", "bfloat16"])
+    monkeypatch.setattr(precision, "LARGEST_ERROR", largest)
     model = load_model(shipped, device="cpu", cache_dir=tmp_path)
     (file,) = tmp_path.glob("precision-*.json")
     found = json.loads(file.read_text())
     assert model.machinery["precisions"] == found
-    assert 3e-4 < found["error"] < 0.1  # eight bits
-    taken = tolerance == 1.0 and found["rates"]["bfloat16"] > found["rates"]["float32"]
+    assert found["errors"]["float32"] == 0
+    assert 1e-3 < found["errors"]["bfloat16"] < 0.1  # eight bits
+    taken = largest == 1.0 and found["rates"]["bfloat16"] > found["rates"]["float32"]
     assert model.machinery["dtype"] == found["dtype"] == ("bfloat16" if taken else "float32")
     file.write_text(json.dumps(found | {"dtype": "bfloat16"}))
     assert load_model(shipped, device="cpu", cache_dir=tmp_path).machinery["dtype"] == "bfloat16"

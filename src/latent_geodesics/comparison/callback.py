@@ -107,6 +107,8 @@ def _begin(folder: Path) -> None:
 
 def _jobs(folder: Path) -> list[Path]:
     """The folders of the jobs of the sweep that just ended, in order, as far as they hold a table."""
+    if not (folder / JOBS).is_dir():
+        return [folder]
     numbers = sorted(int(entry.name) for entry in (folder / JOBS).iterdir())
     jobs = [folder / str(number) for number in numbers]
     found = [job for job in jobs if any(job.rglob("results.csv"))]

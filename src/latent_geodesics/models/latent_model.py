@@ -243,7 +243,8 @@ class LatentModel:
         if watch is not None:
             watch.lap(ENCODING)
         # With a network in bfloat16 latents would be off by three hundredths.
-        network = self._ladder.finer if self._ladder.error > COARSE_ERROR else self.network
+        coarse = self._ladder.error > COARSE_ERROR and not self.network.adapted
+        network = self._ladder.finer if coarse else self.network
 
         def inverted(network: Denoiser) -> Float[Tensor, "p d"]:
             usual = _HALF_TOLERANCE if NOMINAL_ERROR.get(network.precision) else _INVERSION_TOLERANCE
@@ -261,7 +262,8 @@ class LatentModel:
     def _unless_overflown(self, work: Callable[[Denoiser], Tensor], network: Denoiser) -> Tensor:
         """What comes of a network, or of its float32 where a lower precision overflowed."""
         found = work(network)
-        if NOMINAL_ERROR.get(network.precision) and not bool(torch.isfinite(found).all()):
+        lower = NOMINAL_ERROR.get(network.precision) and not network.adapted
+        if lower and not bool(torch.isfinite(found).all()):
             log.warning("The network overflowed in %s: this is done again in float32.", network.precision)
             return work(self._ladder.finer)
         return found

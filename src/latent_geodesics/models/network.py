@@ -102,14 +102,21 @@ class Denoiser:
     ) -> Float[Tensor, "n d"]:
         """The raw network output of one call for all rows at once, float32, differentiable in `condition`.
 
-        Where float16 overflows the network turns to float32, for good, and says so.
+        Where float16 overflows the network turns to float32, for good, and says so; not while something is fitted
+        through it, which has a loss scale of its own.
         """
         self._costs.calls += 1
         output = self._chunk(x, t, condition)
-        if self.unet.dtype is torch.float16 and not bool(torch.isfinite(output).all()):
+        fitting = torch.is_grad_enabled()
+        if self.unet.dtype is torch.float16 and not fitting and not bool(torch.isfinite(output).all()):
             self.widen()
             output = self._chunk(x, t, condition)
         return output
+
+    @property
+    def adapted(self) -> bool:
+        """Whether adapters are on the network, which no copy of it in another precision has."""
+        return bool(getattr(self.unet, "peft_config", None))
 
     def widen(self) -> None:
         """Turns the network to float32, weights and all, and warns: its float16 overflowed."""
