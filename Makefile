@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce test test-slow bench bench-gpu bench-solvers check format render-env clean
+.PHONY: help setup demo reproduce test test-slow cases bench bench-gpu bench-solvers check format render-env clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ test: $(READY)  ## Run the tests (under ten minutes)
 
 test-slow: $(READY)  ## Run the slow tests as well
 	$(BIN)/python -m pytest -n auto -m 'slow or not slow' --ignore tests/bench
+
+cases: $(READY)  ## Run every */run.sh below CASES=<folder>, which exits non-zero where a fault is there; name those that do
+	@test -d "$(CASES)" || { echo "Say where the cases are: make cases CASES=<folder>"; exit 2; }
+	@failed=; for case in $(CASES)/*/run.sh; do bash $$case > /dev/null 2>&1 && echo "passed $$case" || { echo "FAILED $$case"; failed=1; }; done; test -z "$$failed"
 
 bench: $(READY)  ## Measure speed on this machine, keep it in benchmarks/ and compare with the last
 	$(BIN)/python run.py experiment=bench

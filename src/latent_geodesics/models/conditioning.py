@@ -28,6 +28,9 @@ class TextConditioner:
     def __init__(self, *, tokenizer: Any, text_encoder: Any) -> None:
         self._tokenizer = tokenizer
         self._text_encoder = text_encoder
+        # A tokenizer whose settings name no length says 1e30; the text encoder has an embedding for each position.
+        positions = getattr(text_encoder.config, "max_position_embeddings", None) or tokenizer.model_max_length
+        self._length = int(min(tokenizer.model_max_length, positions))
         self._known: dict[str, Float[Tensor, "l c"]] = {}
 
     def __call__(self, prompts: Sequence[str]) -> Float[Tensor, "p l c"]:
@@ -42,7 +45,7 @@ class TextConditioner:
     @torch.no_grad()
     def _embed(self, text: str) -> Float[Tensor, "l c"]:
         # One prompt at a time, so that the embedding of a prompt does not depend on its neighbours even to rounding.
-        length = self._tokenizer.model_max_length
+        length = self._length
         tokens = self._tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         self._warn_of_dropped_words(text, length)
         uses_mask = getattr(self._text_encoder.config, "use_attention_mask", False)

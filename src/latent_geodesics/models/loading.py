@@ -5,7 +5,9 @@ Nothing about its sizes is assumed: the image size follows from the U-Net and th
 precision is the U-Net alone.
 """
 
+import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +30,27 @@ __all__ = ["choose_precision", "load_model", "place"]
 
 
 # Of each component: its settings, and one of these patterns of files that hold the rest of it.
+_SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Schedulers that differ in how they sample, not in the noise of a training time, which is all that is read of them."""
 _WEIGHTS = ("*.safetensors", "*.bin")
+_VARIANT = re.compile(r"[^.]+?(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?\.(?:safetensors|bin)")
+_VARIANTS = ("fp32", "fp16", "bf16", "ema", "non_ema")
+"""The variants that diffusers' models are published in, the one to take first; without a name comes before all."""
 _REQUIRED: dict[str, tuple[str, tuple[str, ...]]] = {
     "unet": ("config.json", _WEIGHTS),
     "vae": ("config.json", _WEIGHTS),
@@ -181,6 +203,7 @@ def _load_components(folder: Path, precision: torch.dtype) -> Components:
     check_model_folder(folder)
     for name in _REQUIRED:
         _check_component(folder, name)
+    _check_scheduler(folder)
     with _without_progress_bars():
         return Components(**{name: _load_component(folder, name, precision) for name in _REQUIRED})
 
@@ -216,7 +239,8 @@ def _check_component(folder: Path, name: str) -> None:
 
 def _load_component(folder: Path, name: str, precision: torch.dtype) -> Any:
     """One component; the library's many kinds of error become one sentence."""
-    options: dict[str, Any] = {"variant": "fp16"} if _only_half_precision(folder / name) else {}
+    variant = _variant(folder / name) if _WEIGHTS in _REQUIRED[name] else None
+    options: dict[str, Any] = {} if variant is None else {"variant": variant}
     if name in ("unet", "vae"):
         options["torch_dtype"] = precision if name == "unet" else torch.float32
     try:
@@ -246,9 +270,31 @@ def _kind(name: str) -> Any:
         }[name]
 
 
-def _only_half_precision(part: Path) -> bool:
-    names = [path.name for pattern in _WEIGHTS for path in part.glob(pattern)]
-    return bool(names) and all(".fp16." in name for name in names)
+def _variant(part: Path) -> str | None:
+    """Which of a component's sets of weights to read: the one without a name, else the most precise one.
+
+    Libraries name a variant, and a shard of it, behind the first dot: `model.fp16.safetensors`,
+    `model.fp16-00001-of-00002.safetensors`.
+    """
+    names = {path.name for pattern in _WEIGHTS for path in part.glob(pattern)}
+    found = {match.group(1) for name in names if (match := _VARIANT.fullmatch(name))}
+    if not found or None in found:
+        return None
+    return min(found, key=lambda name: (_VARIANTS.index(name) if name in _VARIANTS else len(_VARIANTS), name))
+
+
+def _check_scheduler(folder: Path) -> None:
+    """Refuse a scheduler whose noise is not that of `x_t = sqrt(abar_t) x_0 + sigma_t eps` at discrete times."""
+    file = folder / "scheduler" / "scheduler_config.json"
+    try:
+        name = json.loads(file.read_text(encoding="utf-8")).get("_class_name", "DDIMScheduler")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file} cannot be read ({first_line(error)}); copy the model folder again") from error
+    if name not in _SCHEDULERS:
+        raise UserError(
+            f"the model {folder} has the scheduler {name}, whose noise is not that of Stable Diffusion 1 and 2: "
+            f"choose a model with one of {', '.join(_SCHEDULERS)}"
+        )
 
 
 def _check_architecture(folder: Path, components: Components) -> None:

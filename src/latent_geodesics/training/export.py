@@ -1,5 +1,6 @@
 """Writes what ships: a half-precision folder that `StableDiffusionPipeline` loads with no network."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,19 @@ def export_pipeline(pipeline: Any, folder: Path) -> int:
         halves["vae"], halves["unet"], halves["text_encoder"], pipeline.tokenizer, pipeline.scheduler
     ).save_pretrained(folder, safe_serialization=True)
     build_tokenizer(folder / "tokenizer")
+    _read_in_float32(folder / "text_encoder" / "config.json")
     return weights_size(folder)
 
 
 def weights_size(folder: Path) -> int:
     """Bytes of all safetensors below a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+
+def _read_in_float32(config: Path) -> None:
+    """Have transformers read half-precision weights as float32, as diffusers does the other networks' by default."""
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps(settings | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
 
 
 def _half(part: Any) -> Any:

@@ -1,0 +1,69 @@
+"""Folders as libraries and people write them: variants, shards, tokenizers without a length, other schedulers."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import latent_geodesics as lg
+from latent_geodesics.models import load_model
+
+CARD = Path("data/models/clevr-ldm/README.md")
+
+
+@pytest.fixture
+def folder(tiny_model_folder, tmp_path):
+    return Path(shutil.copytree(tiny_model_folder, tmp_path / "model"))
+
+
+def weights(folder):
+    return load_model(folder, device="cpu", dtype="float32").network.unet.state_dict()
+
+
+@pytest.mark.parametrize("options", [{"variant": "bf16"}, {"variant": "fp16", "max_shard_size": "20KB"}], ids=str)
+def test_every_variant_that_is_written_is_read(tiny_model_folder, tmp_path, options):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model_folder, safety_checker=None, local_files_only=True)
+    pipeline.save_pretrained(tmp_path / "saved", **options)
+    found, true = weights(tmp_path / "saved"), weights(tiny_model_folder)
+    assert all(torch.equal(found[name], true[name]) for name in true)
+
+
+def test_of_several_variants_the_one_without_a_name_and_then_the_most_precise_is_read(folder):
+    unet = folder / "unet"
+    true = weights(folder)
+    plain = unet / "diffusion_pytorch_model.safetensors"
+    shutil.copy(plain, unet / "diffusion_pytorch_model.fp16.safetensors")
+    (unet / "diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"not read")
+    assert all(torch.equal(value, true[name]) for name, value in weights(folder).items())
+    plain.unlink()
+    assert all(torch.equal(value, true[name]) for name, value in weights(folder).items())
+
+
+def test_a_tokenizer_without_a_length_has_that_of_the_text_encoder(folder):
+    text = ["a red cube"]
+    true = load_model(folder, device="cpu").condition(text)
+    file = folder / "tokenizer" / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    del settings["model_max_length"]
+    file.write_text(json.dumps(settings))
+    assert torch.equal(load_model(folder, device="cpu").condition(text), true)
+
+
+@pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler", "Mine"])
+def test_a_scheduler_of_another_noise_is_refused_by_name(folder, name):
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"_class_name": name}))
+    with pytest.raises(lg.UserError, match=f"has the scheduler {name}"):
+        load_model(folder, device="cpu")
+
+
+def test_the_model_card_s_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", CARD.read_text(), re.S)
+    variables = {}
+    exec(example.replace("guidance_scale=3", "guidance_scale=3, num_inference_steps=2"), variables)
+    assert variables["image"].size == (64, 64)
