@@ -45,6 +45,11 @@ class Status(Enum):
         """Whether the path is what was asked for."""
         return self in (Status.CONVERGED, Status.RESOLVED, Status.COINCIDENT_ENDS, Status.INTEGRATED)
 
+    @classmethod
+    def solved(cls) -> tuple[str, ...]:
+        """How tables name the ends of a pair that was solved: to the tolerance asked for, or to what is resolved."""
+        return cls.CONVERGED.value, cls.RESOLVED.value
+
 
 _SENTENCES = {
     Status.CONVERGED: "The path is a geodesic to the tolerance asked for; nothing to do.",

@@ -71,7 +71,7 @@ def _summary(findings: Findings, embedding: Embedding | None) -> dict[str, float
         "duplicate_pairs": float((rows["status"] == DUPLICATE).sum()),
         "paths": float(len(findings.survey.geodesics)),
         "read_back": float(findings.survey.read_back),
-        "converged": float((solved["status"] == Status.CONVERGED.value).mean()) if len(solved) else 1.0,
+        "converged": float(solved["status"].isin(Status.solved()).mean()) if len(solved) else 1.0,
         "evaluations_mean": float(solved["evaluations"].mean()) if len(solved) else 0.0,
         "levels_explain": findings.measured.levels.explained,
         "triangle_violations": float(findings.triangle_violations),

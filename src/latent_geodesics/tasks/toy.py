@@ -250,7 +250,7 @@ def _summarise(table: pd.DataFrame, solvers: Sequence[str]) -> dict[str, float]:
     for method in solvers:
         rows = table[table["method"] == method]
         summary[f"{method}/shorter_than_straight"] = float((rows["length_over_straight"] < 1).mean())
-        summary[f"{method}/converged"] = float((rows["status"] == Status.CONVERGED.value).mean())
+        summary[f"{method}/converged"] = float(rows["status"].isin(Status.solved()).mean())
     return summary
 
 
