@@ -202,6 +202,19 @@ def test_a_shard_of_another_layout_is_refused(tmp_path, sizes):
         list(load_shards(tmp_path))
 
 
+def test_shards_that_are_not_compressed_are_read_as_well(tmp_path):
+    shards(tmp_path, FakeRenderer(), count=4)
+    (written,) = load_shards(tmp_path)
+    np.save(tmp_path / "shard-00000.npy", written.frames)
+    (tmp_path / "shard-00000.zip").unlink()
+    (found,) = load_shards(tmp_path)
+    assert np.array_equal(found.frames, written.frames)
+    assert found.records == written.records
+    np.save(tmp_path / "shard-00000.npy", written.frames.astype(np.float32))
+    with pytest.raises(UserError, match="render it again"):
+        list(load_shards(tmp_path))
+
+
 def test_an_empty_folder_has_no_shards(tmp_path):
     with pytest.raises(UserError, match="render the frames first"):
         list(load_shards(tmp_path))

@@ -118,7 +118,7 @@ def load_shards(folder: str | Path, *, first: int = 0, count: int | None = None)
     Raises:
         UserError: when the folder holds no shard, or one of anything but RGB frames of bytes with a record each.
     """
-    paths = sorted(Path(folder).glob("shard-*.zip"))
+    paths = sorted(path for path in Path(folder).glob("shard-*") if path.suffix in (".zip", ".npy"))
     if not paths:
         raise UserError(
             f"No shard-*.zip in {folder}: render the frames first (run.py task=render_clevr task.folder={folder})."
@@ -128,11 +128,18 @@ def load_shards(folder: str | Path, *, first: int = 0, count: int | None = None)
 
 
 def _shard(path: Path) -> Shard:
-    with zipfile.ZipFile(path) as archive:
-        pictures = [_decoded(archive.read(name)) for name in archive.namelist()]
+    if path.suffix == ".npy":  # as shards were written before they were compressed
+        pictures = list(np.load(path, mmap_mode="r"))
+    else:
+        with zipfile.ZipFile(path) as archive:
+            pictures = [_decoded(archive.read(name)) for name in archive.namelist()]
     records = _records(path.with_suffix(".jsonl"))
     shapes = {picture.shape for picture in pictures}
-    if len(shapes) != 1 or len(pictures) != len(records) or any(shape[2:] != (3,) for shape in shapes):
+    if (
+        len(shapes) != 1
+        or len(pictures) != len(records)
+        or any(picture.shape[2:] != (3,) or picture.dtype != np.uint8 for picture in pictures)
+    ):
         raise UserError(
             f"The shard {path} holds {len(pictures)} pictures of shapes {sorted(shapes)} and {len(records)} records, "
             "not RGB pictures of one size with a record each: delete it, and render it again."
