@@ -39,7 +39,8 @@ def pair_cost(
 
     Returns:
         `pair/seconds` and its parts by stage; `pair/score_evaluations`; latents through the U-Net for inverting
-        (`pair/inversion_calls`) and for solving and decoding (`pair/unet_calls`); `pair/converged`, 1 or 0.
+        (`pair/inversion_calls`) and for solving and decoding (`pair/unet_calls`); `pair/converged`, 1 where the path
+        was solved to the tolerance asked for or to what its scores resolve, else 0.
     """
     encoder = PairEncoder(model=model, score=score, tau=tau, alpha=alpha, guidance=guidance, remember=False)
     u = torch.linspace(0, 1, frames, dtype=torch.float64)
@@ -55,5 +56,5 @@ def pair_cost(
         "pair/score_evaluations": float(morph.evaluations[0]),
         "pair/inversion_calls": float(inverted),
         "pair/unet_calls": morph.unet_calls,
-        "pair/converged": float(morph.solution.status[0] is Status.CONVERGED),
+        "pair/converged": float(morph.solution.status[0].value in Status.solved()),
     }
