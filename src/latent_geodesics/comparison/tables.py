@@ -272,12 +272,14 @@ def _chosen(columns: Sequence[str] | None, known: Sequence[str]) -> list[str]:
         return list(known)
     unknown = [name for name in dict.fromkeys(columns) if name not in known]
     if unknown:
-        near = {name: difflib.get_close_matches(str(name), known, n=1) for name in unknown}
-        asked = ", ".join(
-            f"'{name}'" + (f" (did you mean '{near[name][0]}'?)" if near[name] else "") for name in unknown
-        )
+        asked = ", ".join(f"'{name}'{_guess(str(name), known)}" for name in unknown)
         raise UserError(f"No run has a column of numbers {asked}: there are {', '.join(known)}.")
     return list(dict.fromkeys(columns))
+
+
+def _guess(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _notes_on_rows(table: ComparisonTable) -> list[str]:
@@ -297,9 +299,7 @@ def _no_baseline(table: ComparisonTable, baseline: str | None) -> list[str]:
     methods = list(dict.fromkeys(row.method for row in table.rows))
     if baseline is None or baseline in methods:
         return []
-    near = difflib.get_close_matches(baseline, methods, n=1)
-    guess = f" (did you mean '{near[0]}'?)" if near else ""
-    return [f"No run has the method '{baseline}'{guess}, so that no differences from it are given."]
+    return [f"No run has the method '{baseline}'{_guess(baseline, methods)}, so that no differences from it are given."]
 
 
 def _is_data(name: str) -> bool:
