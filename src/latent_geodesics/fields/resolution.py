@@ -12,6 +12,9 @@ from torch import Tensor
 
 __all__ = ["Resolution", "rounded_resolution"]
 
+MARGIN = 2.0
+"""What a residual may be above the rounding of the scores: two of them, of two iterates, and what mixing adds."""
+
 _LEAST_VALUES = 8
 
 
@@ -26,6 +29,15 @@ class Resolution:
 
     error: float
     precision: str
+
+    def floor(self, size: Float[Tensor, " a"], strength: Float[Tensor, " a"]) -> Float[Tensor, " a"]:
+        """The relative residual of a path that the rounding of its scores leaves.
+
+        Args:
+            size: the mean of `|s|` along each path.
+            strength: the mean of its tangential part, which residuals are a share of.
+        """
+        return MARGIN * self.error * size / strength.clamp(min=torch.finfo(strength.dtype).tiny)
 
 
 def rounded_resolution(scores: Float[Tensor, "*b d"]) -> Resolution | None:

@@ -23,8 +23,9 @@ from latent_geodesics.manifold import Sphere
 from latent_geodesics.path import KnotPath, shortest_path
 from latent_geodesics.records import BoundaryProblem, Status
 from latent_geodesics.solvers.collocation import Collocation
-from latent_geodesics.solvers.fixed_point import FixedPoint, Rules
+from latent_geodesics.solvers.fixed_point import FixedPoint
 from latent_geodesics.solvers.ledger import Ledger
+from latent_geodesics.solvers.rules import Rules
 
 __all__ = ["Optimised", "Optimiser"]
 

@@ -21,7 +21,7 @@ from latent_geodesics.models.latent_field import LatentField
 from latent_geodesics.models.layout import Layout
 from latent_geodesics.models.machine import measured_once
 from latent_geodesics.models.network import Denoiser
-from latent_geodesics.models.precision import NOMINAL_ERROR, machine_name
+from latent_geodesics.models.precision import machine_name
 from latent_geodesics.models.tensor_cache import content_key
 
 __all__ = ["Ladder"]
@@ -56,14 +56,9 @@ class Ladder:
         self._known: dict[str, Resolution] = {}
 
     @property
-    def error(self) -> float:
-        """The relative error that is usual of the network's precision; zero for float32."""
-        return NOMINAL_ERROR.get(self._network.precision, 0.0)
-
-    @property
     def networks(self) -> tuple[Callable[[], Denoiser], ...]:
         """What gives each network, the one chosen first; it alone where that is float32 already."""
-        return (lambda: self._network, *([lambda: self.finer] if self.error else []))
+        return (lambda: self._network, *([lambda: self.finer] if self._network.rounding else []))
 
     @cached_property
     def finer(self) -> Denoiser:
@@ -112,11 +107,11 @@ class Ladder:
             found, true = (one.score(x[: len(pairs)], u[: len(pairs)]) for one in (some, finer))
         except (UserError, torch.OutOfMemoryError):
             log.warning("The precision of %s cannot be measured on this device: the usual one is taken.", precision)
-            return Resolution(error=self.error, precision=precision)
+            return Resolution(error=self._network.rounding, precision=precision)
         finally:
             self._network.spent = spent  # not part of any run's cost
         errors = (found - true).norm(dim=-1) / true.norm(dim=-1)
         error = float(errors.nanmean())
         if not error < float("inf"):
-            return Resolution(error=self.error, precision=precision)
+            return Resolution(error=self._network.rounding, precision=precision)
         return Resolution(error=error, precision=precision)

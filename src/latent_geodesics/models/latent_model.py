@@ -35,7 +35,7 @@ from latent_geodesics.models.latent_field import LatentField
 from latent_geodesics.models.layout import fastest_layout
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.noise_schedule import NoiseSchedule
-from latent_geodesics.models.precision import NOMINAL_ERROR, Precision
+from latent_geodesics.models.precision import Precision
 from latent_geodesics.models.scores import Conditional, Score, check_guidance
 from latent_geodesics.models.stopwatch import ENCODING, Stopwatch
 from latent_geodesics.models.tensor_cache import TensorCache, content_key
@@ -243,11 +243,11 @@ class LatentModel:
         if watch is not None:
             watch.lap(ENCODING)
         # With a network in bfloat16 latents would be off by three hundredths.
-        coarse = self._ladder.error > COARSE_ERROR and not self.network.adapted
+        coarse = self.network.rounding > COARSE_ERROR and not self.network.adapted
         network = self._ladder.finer if coarse else self.network
 
         def inverted(network: Denoiser) -> Float[Tensor, "p d"]:
-            usual = _HALF_TOLERANCE if NOMINAL_ERROR.get(network.precision) else _INVERSION_TOLERANCE
+            usual = _HALF_TOLERANCE if network.rounding else _INVERSION_TOLERANCE
             return invert(
                 network,
                 clean,
@@ -262,7 +262,7 @@ class LatentModel:
     def _unless_overflown(self, work: Callable[[Denoiser], Tensor], network: Denoiser) -> Tensor:
         """What comes of a network, or of its float32 where a lower precision overflowed."""
         found = work(network)
-        lower = NOMINAL_ERROR.get(network.precision) and not network.adapted
+        lower = network.rounding and not network.adapted
         if lower and not bool(torch.isfinite(found).all()):
             log.warning("The network overflowed in %s: this is done again in float32.", network.precision)
             return work(self._ladder.finer)
@@ -323,7 +323,7 @@ class LatentModel:
             raise UserError(f"pair_ids must name each of the {p} pairs; received {len(pair_ids)}")
         return LatentField(
             networks=self._ladder.networks,
-            resolve=self._ladder.resolve if self._ladder.error else None,
+            resolve=self._ladder.resolve if self.network.rounding else None,
             embed=self._embed,
             score=score or Conditional(),
             time=self.time(tau),

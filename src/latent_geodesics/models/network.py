@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latent_geodesics.models.chunking import Chunker
 from latent_geodesics.models.noise_schedule import NoiseSchedule
-from latent_geodesics.models.precision import products_in
+from latent_geodesics.models.precision import NOMINAL_ERROR, products_in
 
 __all__ = ["Denoiser"]
 
@@ -112,6 +112,11 @@ class Denoiser:
             self.widen()
             output = self._chunk(x, t, condition)
         return output
+
+    @property
+    def rounding(self) -> float:
+        """The relative error that is usual of its precision; zero for float32."""
+        return NOMINAL_ERROR.get(self.precision, 0.0)
 
     @property
     def adapted(self) -> bool:

@@ -21,7 +21,6 @@ from latent_geodesics.path import shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.control_points import ControlPointPath
-from latent_geodesics.solvers.fixed_point import MARGIN
 from latent_geodesics.solvers.ledger import Ledger
 
 __all__ = ["ControlPointDescent"]
@@ -249,13 +248,14 @@ class _Sight:
 
     def read(self, alpha: float, resolution: Resolution | None) -> dict[str, Tensor]:
         """A few numbers of each pair, brought to the CPU by one copy."""
-        rounding = 0.0 if resolution is None else MARGIN * resolution.error
+        size = norm(self.score).mean(-1)
+        floor = torch.zeros_like(size) if resolution is None else resolution.floor(size, self.strength)
         numbers = {
             "finite": torch.isfinite(self.score).flatten(1).all(1),
             "curvature_outweighs": norm(self.pull).mean(-1) < norm(self.bend).mean(-1),
             "residual": alpha * norm(self.pull + self.bend).mean(-1),
             "pull": alpha * self.strength,
-            "floor": rounding * norm(self.score).mean(-1) / self.strength,
+            "floor": floor,
             "length": self._length(alpha),
         }
         table = torch.stack([values.double() for values in numbers.values()]).cpu()

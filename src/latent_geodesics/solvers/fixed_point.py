@@ -18,50 +18,14 @@ from latent_geodesics.solvers.collocation import Collocation, Linearisation
 from latent_geodesics.solvers.ledger import Ledger
 from latent_geodesics.solvers.mixing import Memory
 from latent_geodesics.solvers.mixture import Products, mixture
+from latent_geodesics.solvers.rules import Rules
 
-__all__ = ["FixedPoint", "Rules", "Trail"]
+__all__ = ["FixedPoint", "Trail"]
 
-MOST_FAILURES = 10
 PROGRESS = 0.9
 NOISE = 1e-2
 LARGEST_EXPONENT = 30.0
 DOUBLINGS = 24
-MARGIN = 2.0
-"""What the residual may be above the rounding of the scores: two of them, of two iterates, and what mixing adds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """When an iteration goes on, slows down and stops.
-
-    Attributes:
-        target: the alpha of the problem.
-        tolerance: the relative residual at which a pair is done, once its alpha is the target.
-        loose: the relative residual at which alpha grows while it is below the target.
-        growth: the factor by which it grows.
-        budget_share: the share of the budget that may be spent.
-        memory: how many iterates are mixed.
-        trust: the largest move of a knot in a step, as a share of the distance of the ends.
-        patience: iterations without progress after which the step along what the memory cannot explain is halved.
-        halvings: how often it is halved before the pair is given up.
-        fall: a pair is also done when its relative residual has fallen to this share of the first one, where that is
-            the error of a coarser grid and the next will find one of its own; 0 for the tolerance alone.
-        iterations: after how many a pair is given up; no limit if not given.
-        failures: how many iterates in a row may have a score that is not finite.
-    """
-
-    target: float
-    tolerance: float
-    loose: float
-    growth: float
-    budget_share: float
-    memory: int
-    trust: float
-    patience: int
-    halvings: int
-    fall: float = 0.0
-    iterations: int | None = None
-    failures: int = MOST_FAILURES
 
 
 @dataclass(frozen=True)
@@ -149,6 +113,7 @@ class FixedPoint:
         self._scores = torch.full_like(offsets, torch.nan)
         self._left: list[tuple[Tensor, Memory]] = []
         self._iterations = 0
+        self._arrived = False  # whether alpha is the target for all that go on
         self.outcome: dict[int, Status] = {}
         self._grid, self._field = grid, field
         self._resolution, self._declared = resolution, resolution is not None
@@ -203,12 +168,14 @@ class FixedPoint:
         work, rules, cost = self._work, self._rules, self._cost
         self._evaluate()
         self._ledger.spend(self._pairs, cost)
-        self._continue()
+        if not self._arrived:
+            self._continue()
         said = self._judge()
         defects = self._memory.defects(work.alpha)
         residuals = self._grid.solve(defects, self._confinement())
         products = self._memory.products(residuals, defects, self._weight())
         said, found = _read(said, products, work.halvings)
+        self._arrived = bool((said["arrived"] > 0).all())
         self._ledger.note(self._pairs, **{name: said[name] for name in _BOOKED})
         # Which weights a step has does not depend on whether its pair goes on, so that all may be chosen here.
         chosen = mixture(
@@ -320,6 +287,7 @@ class FixedPoint:
             "step": work.factor,
             "alpha": work.alpha,
             "tolerance": floor.clamp(min=rules.tolerance),
+            "arrived": there,
             "settled": settled,
             "resolved": resolved,
             "lost": lost,
@@ -330,8 +298,7 @@ class FixedPoint:
         """The relative residual that the rounding of the scores leaves; zero where they have full precision."""
         if self._resolution is None:
             return torch.zeros_like(seen.speed[:, 0])
-        tiny = torch.finfo(seen.speed.dtype).tiny
-        return MARGIN * self._resolution.error * seen.size.mean(-1) / seen.strength.mean(-1).clamp(min=tiny)
+        return self._resolution.floor(seen.size.mean(-1), seen.strength.mean(-1))
 
     def _move(self, step: Float[Tensor, "a n d"]) -> None:
         """Step every pair, no further than it is trusted to go."""

@@ -23,13 +23,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.fields import ScoreField, well_resolved
+from latent_geodesics.fields import Resolution, ScoreField, well_resolved
 from latent_geodesics.path import shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.collocation import Collocation
-from latent_geodesics.solvers.fixed_point import MOST_FAILURES, FixedPoint, Rules, Trail
+from latent_geodesics.solvers.fixed_point import FixedPoint, Trail
 from latent_geodesics.solvers.ledger import Ledger
+from latent_geodesics.solvers.rules import MOST_FAILURES, Rules
 
 __all__ = ["PicardAnderson"]
 
@@ -105,6 +106,8 @@ class PicardAnderson(BoundarySolver):
         pairs, field = ledger.open_pairs(), problem.field
         pairs = pairs[ledger.affords(pairs, self.intervals + 1)]
         while len(pairs):
+            # Coarse scores do not even serve for the first grids: with bfloat16's it took a third more evaluations.
+            field = well_resolved(field, *grid.ends())
             there, finer = pairs.to(offsets.device), field.finer()
             reached = self._solve_pairs(problem, ledger, grid.restrict(there), field.restrict(pairs), pairs)
             offsets[there] = reached.offsets
@@ -132,8 +135,6 @@ class PicardAnderson(BoundarySolver):
     ) -> "_Reached":
         """Where the pairs that need solving get to with a field of one precision."""
         stages = self._stages(grid)
-        # Coarse scores do not even serve for the first grids: with bfloat16's the solve took a third more evaluations.
-        field = well_resolved(field, *grid.ends())
         ledger.resolution = grid.end_resolution(field)
         end_scores = grid.end_scores(field)
         ledger.spend(pairs, 2)
@@ -154,19 +155,7 @@ class PicardAnderson(BoundarySolver):
         rules = self._rules(problem.alpha, left=len(finer), fresh=pairs.past is None)
         if pairs.field.finer() is not None:
             rules = replace(rules, failures=1)
-        iteration = FixedPoint(
-            grid=stage,
-            field=pairs.field,
-            ledger=ledger,
-            pairs=pairs.numbers,
-            offsets=stage.refine(pairs.offsets),
-            end_scores=pairs.end_scores,
-            alpha=pairs.alpha,
-            rules=rules,
-            past=pairs.past,
-            resolution=ledger.resolution,
-        )
-        iteration.run()
+        iteration = pairs.iterate(stage, ledger, rules, ledger.resolution)
         outcome = [iteration.outcome[row] for row in range(len(pairs.numbers))]
         risen = replace(pairs, offsets=iteration.offsets, alpha=iteration.alpha, past=iteration.trail)
         if not finer:
@@ -195,19 +184,8 @@ class PicardAnderson(BoundarySolver):
         if finer is None:
             return reached
         some, there = replace(pairs, field=finer).restrict(index), index.to(reached.offsets.device)
-        iteration = FixedPoint(
-            grid=grid.restrict(there),
-            field=some.field,
-            ledger=ledger,
-            pairs=some.numbers,
-            offsets=some.offsets,
-            end_scores=some.end_scores,
-            alpha=some.alpha,
-            rules=replace(rules, failures=MOST_FAILURES),
-            past=some.past,
-            resolution=grid.restrict(there).end_resolution(some.field),
-        )
-        iteration.run()
+        part, rules = grid.restrict(there), replace(rules, failures=MOST_FAILURES)
+        iteration = some.iterate(part, ledger, rules, part.end_resolution(some.field))
         reached.offsets[there] = iteration.offsets
         for place, row in enumerate(index.tolist()):
             reached.outcome[row] = iteration.outcome[place]
@@ -269,6 +247,23 @@ class _Pairs:
             alpha=self.alpha[there],
             past=None if self.past is None else self.past.restrict(there),
         )
+
+    def iterate(self, grid: Collocation, ledger: Ledger, rules: Rules, resolution: Resolution | None) -> FixedPoint:
+        """The iteration on a grid, from where they are, run to its end."""
+        iteration = FixedPoint(
+            grid=grid,
+            field=self.field,
+            ledger=ledger,
+            pairs=self.numbers,
+            offsets=grid.refine(self.offsets),
+            end_scores=self.end_scores,
+            alpha=self.alpha,
+            rules=rules,
+            past=self.past,
+            resolution=resolution,
+        )
+        iteration.run()
+        return iteration
 
 
 @dataclass(frozen=True, kw_only=True)
