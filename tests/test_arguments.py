@@ -94,3 +94,8 @@ def test_dashes_before_a_key_are_told():
 def test_a_name_that_is_no_text_is_told():
     with pytest.raises(UserError, match="UTF-8"):
         as_meant(["image_a=caf\udce9.png"], conf=CONF)
+
+
+def test_hydras_own_settings_are_no_choice():
+    with pytest.raises(UserError, match="are below it"):
+        as_meant(["hydra=null"], conf=CONF)

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from pretended_device import counting, pretended_device
 
 from latent_geodesics.bench.clock import NetworkClock
 
@@ -55,3 +56,13 @@ def test_a_call_that_fails_ends_as_well(elapsed):
         time.sleep(0.1)
         Sleeper(0.05)(1)
     assert 0.1 <= clock.seconds <= elapsed() - 0.1
+
+
+def test_an_accelerator_is_waited_for_once_a_pass():
+    with pretended_device() as device:
+        network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)).to(device)
+        x = torch.zeros(1, 2, device=device)
+        with counting() as counts, NetworkClock():
+            network(x)
+            network(x)
+    assert counts.reads == 2, counts.table()

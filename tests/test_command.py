@@ -141,6 +141,16 @@ def test_a_measurement_raises_its_own_error_alone(tmp_path):
     assert error.value.__context__ is None
 
 
+def test_a_measurement_whose_file_was_damaged_is_made_again(tmp_path):
+    file, first, second = tmp_path / "x.json", Layout(rates={"a": 1.0}), Layout(rates={"a": 2.0})
+    assert measured_once(file, Layout, lambda: first) == first
+    assert measured_once(file, Layout, lambda: second) == first
+    file.write_text(file.read_text().replace("1.0", "3.0"))
+    assert measured_once(file, Layout, lambda: second) == second
+    file.write_text("{}")
+    assert measured_once(file, Layout, lambda: first) == first
+
+
 def test_a_measurement_that_cannot_be_kept_is_used_all_the_same(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     found = measured_once(tmp_path / "file" / "x.json", Layout, lambda: Layout(rates={"a": 1.0}))

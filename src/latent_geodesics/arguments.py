@@ -40,7 +40,8 @@ def as_meant(arguments: Sequence[str], *, conf: Path) -> list[str]:
         conf: The folder of the configuration, whose groups take an empty list in place of null.
 
     Raises:
-        UserError: for an option with dashes that there is not, and for what is no text at all.
+        UserError: for an option with dashes that there is not, for Hydra's own settings as a whole, and for what is no
+            text at all.
     """
     sweep = any(each in ("-m", "--multirun") for each in arguments)
     reader = _Reader(sweep=sweep, groups=frozenset(folder.name for folder in conf.iterdir() if folder.is_dir()))
@@ -106,6 +107,10 @@ def _check(argument: str) -> None:
     except UnicodeEncodeError:
         raise UserError(f"The argument {argument!a} is not in UTF-8: rename the file that it names.") from None
     name = argument.partition("=")[0]
+    if name == "hydra":
+        raise UserError(
+            f"'{argument}' cannot be chosen: Hydra's own settings are below it, as in hydra.verbose=true."
+        )
     if argument.startswith("--") and not any(flag.startswith(name) for flag in FLAGS):
         raise UserError(
             f"There is no option '{argument}': keys stand without dashes, as in {name.lstrip('-')}=<value>."

@@ -7,13 +7,16 @@ from typing import Any
 
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from latent_geodesics.models.accelerator import wait
+
 __all__ = ["NetworkClock"]
 
 
 class NetworkClock:
     """Creates a context that adds up the time in which at least one network is in a forward pass.
 
-    Networks within networks, and networks that work side by side, are counted once. Backward passes are not seen.
+    Networks within networks, and networks that work side by side, are counted once. Backward passes are not seen. An
+    accelerator is waited for at the end of each outermost pass, since it goes on working when the call has returned.
 
     Attributes:
         seconds: The time so far.
@@ -52,6 +55,9 @@ class NetworkClock:
         self._local.depth -= 1
         if self._local.depth:
             return
+        device = next((parameter.device for parameter in module.parameters()), None)
+        if device is not None and device.type != "cpu":
+            wait(device)
         with self._lock:
             self._working -= 1
             if not self._working:

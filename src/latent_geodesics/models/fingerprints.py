@@ -6,7 +6,6 @@ were, so that a model that was changed after loading, or is loaded in another pr
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latent_geodesics.models.machine import remember
+from latent_geodesics.models.machine import recall, remember
 from latent_geodesics.models.tensor_cache import content_key
 
 __all__ = ["remembered", "weights_hash"]
@@ -63,12 +62,8 @@ def _key(files: Sequence[Path], setting: Sequence[Any]) -> str | None:
 
 
 def _recalled(file: Path, key: str) -> str | None:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        found = content["hash"] if content["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, str) else None
+    content = recall(file)
+    return str(content["hash"]) if content is not None and content["key"] == key else None
 
 
 def weights_hash(parts: Mapping[str, Any], *others: Any, folder: Path | None) -> str:

@@ -1,5 +1,6 @@
 """The machine at hand: its processor, how many of its cores this process may run on, and what was measured of it."""
 
+import hashlib
 import json
 import logging
 import os
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-__all__ = ["machine_cores", "measured_once", "processor", "remember"]
+__all__ = ["machine_cores", "measured_once", "processor", "recall", "remember"]
 
 log = logging.getLogger(__name__)
 
 Measured = TypeVar("Measured")
+SEAL = "sha256"
+"""The entry that tells whether the others are as they were written: a flipped bit would change numbers unseen."""
 
 
 @cache
@@ -53,10 +56,21 @@ def measured_once(file: Path, kind: Callable[..., Measured], measure: Callable[[
 
 
 def _recalled(file: Path, kind: Callable[..., Measured]) -> Measured | None:
+    content = recall(file)
     try:
-        return kind(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return None if content is None else kind(**content)
+    except TypeError:
         return None
+
+
+def recall(file: Path) -> dict[str, Any] | None:
+    """What `remember` wrote into a file; None where there is none, or where not every bit of it is as it was."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        sound = content.pop(SEAL) == _digest(content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return content if sound else None
 
 
 def remember(file: Path, content: Mapping[str, Any]) -> None:
@@ -66,9 +80,13 @@ def remember(file: Path, content: Mapping[str, Any]) -> None:
     partial = file.with_name(f".{file.stem}.{uuid4().hex}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps({**content, SEAL: _digest(content)}, indent=2) + "\n", encoding="utf-8")
         partial.replace(file)
     except OSError as error:
         log.warning("'%s' could not be written (%s), so it is found out again the next time.", file, error.strerror)
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
