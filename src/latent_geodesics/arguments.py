@@ -108,9 +108,7 @@ def _check(argument: str) -> None:
         raise UserError(f"The argument {argument!a} is not in UTF-8: rename the file that it names.") from None
     name = argument.partition("=")[0]
     if name == "hydra":
-        raise UserError(
-            f"'{argument}' cannot be chosen: Hydra's own settings are below it, as in hydra.verbose=true."
-        )
+        raise UserError(f"'{argument}' cannot be chosen: Hydra's own settings are below it, as in hydra.verbose=true.")
     if argument.startswith("--") and not any(flag.startswith(name) for flag in FLAGS):
         raise UserError(
             f"There is no option '{argument}': keys stand without dashes, as in {name.lstrip('-')}=<value>."

@@ -21,6 +21,7 @@ from latent_geodesics.errors import UserError
 from latent_geodesics.expectations import hold
 from latent_geodesics.files import write_json
 from latent_geodesics.inputs import check_inputs
+from latent_geodesics.kinds import check_kinds
 from latent_geodesics.launch import ALONE, Place, cluster, dismiss, join, lead, refuse
 from latent_geodesics.run_folder import claimed, complete, finished
 
@@ -134,12 +135,14 @@ def _data(settings: Settings) -> dict[str, Any]:
     described = settings.task.get("data")
     if not isinstance(described, Mapping) or "_target_" not in described:
         return {}
+    check_kinds("data", described)
     made: dict[str, Any] = instantiate({"data": dict(described)}, _convert_="all")
     return made
 
 
 def _task(settings: Settings, data: Mapping[str, Any]) -> Task:
     described = {name: value for name, value in settings.task.items() if name not in data}
+    check_kinds("task", described, settings.resolved)
     make = instantiate(described, _partial_=True, _convert_="all")
     try:
         task: Task = make(**data)

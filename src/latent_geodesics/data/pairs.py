@@ -69,7 +69,7 @@ class Selection:
     """Which of the pairs of a data set are taken, and how many of them are solved together.
 
     Raises:
-        UserError: for a count below 1, or a shard that is none.
+        UserError: for a count below 1 or that is no whole number, or a shard that is none.
     """
 
     every: int = 1
@@ -78,6 +78,10 @@ class Selection:
     shard: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("every", "limit", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | None):
+                raise UserError(f"data.{name} must be a whole number, got {value!r}.")
         if self.batch_size < 1:
             raise UserError(f"data.batch_size must be at least 1, got {self.batch_size}.")
         if self.every < 1:
