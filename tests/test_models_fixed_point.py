@@ -22,14 +22,14 @@ def test_mixing_solves_what_plain_steps_would_need_a_hundred_for(problem):
     found = solve_fixed_point(
         lambda x, rows: x @ matrix + offsets[rows], torch.zeros_like(offsets), evaluations=25, tolerance=1e-8
     )
-    torch.testing.assert_close(found, solutions, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.x, solutions, rtol=1e-6, atol=1e-6)
 
 
 def test_one_evaluation_is_the_function_itself(problem):
     matrix, offsets, _ = problem
     start = torch.ones_like(offsets)
     found = solve_fixed_point(lambda x, rows: x @ matrix + offsets[rows], start, evaluations=1, tolerance=1e-8)
-    torch.testing.assert_close(found, start @ matrix + offsets)
+    torch.testing.assert_close(found.x, start @ matrix + offsets)
 
 
 def test_rows_leave_when_they_are_solved_and_do_not_feel_each_other(problem):
@@ -48,7 +48,7 @@ def test_rows_leave_when_they_are_solved_and_do_not_feel_each_other(problem):
     alone = solve_fixed_point(
         lambda x, rows: x @ matrix + offsets[1:2][rows], start[1:2], evaluations=30, tolerance=1e-6
     )
-    torch.testing.assert_close(together[1:2], alone, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(together.x[1:2], alone.x, rtol=1e-6, atol=1e-9)
 
 
 def test_a_row_that_is_not_finite_does_not_spoil_the_others(problem):
@@ -58,6 +58,16 @@ def test_a_row_that_is_not_finite_does_not_spoil_the_others(problem):
     found = solve_fixed_point(
         lambda x, rows: x @ matrix + offsets[rows], torch.zeros_like(offsets), evaluations=25, tolerance=1e-8
     )
-    assert found[2].isnan().all()
+    assert found.x[2].isnan().all()
     others = [0, 1, 3, 4]
-    torch.testing.assert_close(found[others], solutions[others], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.x[others], solutions[others], rtol=1e-6, atol=1e-6)
+
+
+def test_how_far_each_row_is_from_solved_is_told(problem):
+    matrix, offsets, solutions = problem
+    start = torch.cat([solutions[:1], torch.zeros_like(offsets[1:])])
+    found = solve_fixed_point(lambda x, rows: x @ matrix + offsets[rows], start, evaluations=3, tolerance=1e-8)
+    left = (found.x @ matrix + offsets - found.x).norm(dim=-1) / found.x.norm(dim=-1)
+    assert found.error[0] < 1e-8
+    assert (found.error[1:] > 1e-3).all()
+    assert (found.error[1:] > left[1:] / 4).all()  # that of the iterate before the last mixing

@@ -46,7 +46,7 @@ def test_a_noise_level_outside_its_range_is_refused(tau):
 
 @pytest.mark.parametrize("steps", [0, -3, 1001])
 def test_a_senseless_number_of_steps_is_refused(steps):
-    with pytest.raises(UserError, match="steps must lie between 1 and 1000"):
+    with pytest.raises(UserError, match="steps must be a whole number from 1 to 1000"):
         schedule(steps=steps)
 
 

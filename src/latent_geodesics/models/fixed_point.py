@@ -9,16 +9,24 @@ References:
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["solve_fixed_point"]
+__all__ = ["Found", "solve_fixed_point"]
 
 _MEMORY = 4
 # Keeps the small normal equations solvable when the last iterates are all but equal.
 _RIDGE = 1e-10
+
+
+class Found(NamedTuple):
+    """Where each row got to, and how far from a fixed point: `|g(x) - x| / |g(x)|` of the iterate before it."""
+
+    x: Float[Tensor, "n d"]
+    error: Float[Tensor, " n"]
 
 
 def solve_fixed_point(
@@ -27,7 +35,7 @@ def solve_fixed_point(
     *,
     evaluations: int,
     tolerance: float,
-) -> Float[Tensor, "n d"]:
+) -> Found:
     """The fixed point of each row, or its latest iterate when it takes too many evaluations.
 
     Args:
@@ -36,16 +44,18 @@ def solve_fixed_point(
         evaluations: the most evaluations of a row, at least 1; with 1 the result is `g(start)`.
         tolerance: a row is solved once `|g(x) - x| < tolerance |g(x)|`.
     """
-    result = start.clone()
+    result, errors = start.clone(), start.new_full((len(start),), torch.inf)
     rows = torch.arange(len(start), device=start.device)
     x, history = start, start.new_empty(0, 2, *start.shape)
     for _ in range(evaluations):
         g = function(x, rows)
         history = torch.cat([history[-_MEMORY:], torch.stack([g, g - x])[None]])
         # NaN counts as unsolved and is left for the caller to see.
-        unsolved = ~((g - x).norm(dim=-1) < tolerance * g.norm(dim=-1))
+        change, size = (g - x).norm(dim=-1), g.norm(dim=-1)
+        unsolved = ~(change < tolerance * size)
         x = torch.where(unsolved[:, None], _mix(history), g)
         result = x if len(rows) == len(result) else result.index_copy(0, rows, x)
+        errors = errors.index_copy(0, rows, change / size)
         # Solved rows leave, so that no row depends on how long another takes; nothing else is read from the device.
         left = [row for row, open_still in enumerate(unsolved.tolist()) if open_still]
         if not left:
@@ -53,7 +63,7 @@ def solve_fixed_point(
         if len(left) < len(rows):
             kept = torch.tensor(left, device=rows.device)
             rows, x, history = rows[kept], x[kept], history[:, :, kept]
-    return result
+    return Found(result, errors)
 
 
 def _mix(history: Float[Tensor, "m 2 n d"]) -> Float[Tensor, "n d"]:

@@ -8,16 +8,22 @@ Going up asks for the `x_k` that this step sends to the given `x_{k-1}`, an impl
 
     x_k = sqrt(abar_k / abar_{k-1}) (x_{k-1} - sigma_{k-1} eps(x_k)) + sigma_k eps(x_k),
 
-solved as a fixed point. The usual (and the published) inversion evaluates `eps` once, at `x_{k-1}`. Here every
-refinement evaluates it once more at the latest `x_k`, until the step is solved and the round trip closes; and the first
-iterate is not `x_{k-1}` but the `x_k` that follows from the noise extrapolated from the two steps before, which costs
-nothing and saves a third of the evaluations. Near the clean end the noise grows several-fold in one step, which
-converges slowly; other steps need two or three evaluations.
+solved as a fixed point. A network that predicts `v = sqrt(abar) eps - sigma x_0` turns by an angle instead, which holds
+where no signal is left as well (`abar_k = 0`): with `cos phi = sqrt(abar_k abar_{k-1}) + sigma_k sigma_{k-1}`,
+
+    x_k = (x_{k-1} + sin phi v(x_k)) / cos phi.
+
+The usual (and the published) inversion evaluates `eps` once, at `x_{k-1}`. Here every refinement evaluates it once more
+at the latest `x_k`, until the step is solved and the round trip closes; and the first iterate is not `x_{k-1}` but the
+`x_k` that follows from the noise (or `v`) extrapolated from the two steps before, which costs nothing and saves a third
+of the evaluations. Near the clean end the noise grows several-fold in one step, which converges slowly; other steps
+need two or three evaluations.
 
 References:
     Song, Meng, Ermon 2020, arXiv 2010.02502; Pan et al. 2023, arXiv 2309.04907 (fixed-point refinement).
 """
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -25,11 +31,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.models.fixed_point import solve_fixed_point
+from latent_geodesics.models.fixed_point import Found, solve_fixed_point
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 
 __all__ = ["Guidance", "denoise", "invert"]
+
+log = logging.getLogger(__name__)
+
+UNSETTLED = 1e-3
+"""The relative error of a step from which on a person should know."""
 
 
 @dataclass(frozen=True)
@@ -80,23 +91,45 @@ def invert(
         tolerance: relative change below which a latent's step is solved.
     """
     before: list[Float[Tensor, "n d"]] = []
+    worst, where = x.new_zeros(len(x)), x.new_zeros(len(x))
     for k in range(1, level + 1):
-        signal, noise = _raising(network.schedule, k)
-        first = x if refinements == 0 or not before else signal * x + noise * _extrapolated(before)
+        signal, factor = _raising(network.schedule, k)
+        if factor == 0:  # both levels are of one time
+            continue
+        first = x if refinements == 0 or not before else signal * x + factor * _extrapolated(before)
         upper = _step_up(network, x, first, k, guidance, evaluations=refinements + 1, tolerance=tolerance)
-        before = [*before[-1:], (upper - signal * x) / noise]
-        x = upper
+        before = [*before[-1:], (upper.x - signal * x) / factor]
+        where = torch.where(upper.error > worst, k, where)
+        worst, x = torch.maximum(worst, upper.error), upper.x
+    if refinements:
+        _tell_unsettled(worst, where, level)
     return x
 
 
+def _tell_unsettled(worst: Float[Tensor, " n"], where: Float[Tensor, " n"], level: int) -> None:
+    """Warns where a step was left far from solved: decoding then misses the image."""
+    errors, steps = torch.stack([worst, where]).tolist()
+    unsettled = [(error, int(step)) for error, step in zip(errors, steps, strict=True) if error > UNSETTLED]
+    if unsettled:
+        error, step = max(unsettled)
+        log.warning(
+            "The inversion of %d of %d images did not settle: step %d of %d was left with a relative error of %.1g: "
+            "what is decoded will differ from those images. Raise model.refinements or model.steps, or lower tau.",
+            len(unsettled), len(errors), step, level, error,
+        )  # fmt: skip
+
+
 def _extrapolated(before: list[Float[Tensor, "n d"]]) -> Float[Tensor, "n d"]:
-    """The noise of the next step on a straight line through those of the last two."""
+    """The noise (or v) of the next step on a straight line through those of the last two."""
     return 2 * before[-1] - before[0] if len(before) > 1 else before[0]
 
 
 def _raising(schedule: NoiseSchedule, k: int) -> tuple[float, float]:
-    """The factors of `x_{k-1}` and of the noise in `x_k`."""
+    """The factors of `x_{k-1}` and of the noise (or v) in `x_k`."""
     below, here = schedule.signal_at_level(k - 1), schedule.signal_at_level(k)
+    if schedule.prediction == "v_prediction":
+        cosine = math.sqrt(here * below) + math.sqrt((1.0 - here) * (1.0 - below))
+        return 1 / cosine, (math.sqrt((1.0 - here) * below) - math.sqrt(here * (1.0 - below))) / cosine
     signal = math.sqrt(here / below)
     return signal, math.sqrt(1.0 - here) - signal * math.sqrt(1.0 - below)
 
@@ -110,7 +143,7 @@ def _step_up(
     *,
     evaluations: int,
     tolerance: float,
-) -> Float[Tensor, "n d"]:
+) -> Found:
     """The latents of level k that a DDIM step sends to `x`, of level k-1; `first` is the first guess."""
 
     def raised(upper: Float[Tensor, "m d"], rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
@@ -122,10 +155,12 @@ def _step_up(
 def _raised(
     network: Denoiser, x: Float[Tensor, "n d"], upper: Float[Tensor, "n d"], k: int, guidance: Guidance
 ) -> Float[Tensor, "n d"]:
-    """The right-hand side of the implicit equation: `x` of level k-1 raised to level k by the noise at `upper`."""
-    t = _times(x, network.schedule.time(k))
-    signal, noise = _raising(network.schedule, k)
-    return signal * x + noise * network.schedule.noise(upper, guidance.output(network, upper, t), t)
+    """The right-hand side of the implicit equation: `x` of level k-1 raised to level k by what is said at `upper`."""
+    schedule = network.schedule
+    t = _times(x, schedule.time(k))
+    signal, factor = _raising(schedule, k)
+    output = guidance.output(network, upper, t)
+    return signal * x + factor * (output if schedule.prediction == "v_prediction" else schedule.noise(upper, output, t))
 
 
 def _times(x: Float[Tensor, "n d"], time: int) -> Int[Tensor, " n"]:

@@ -5,11 +5,8 @@ Nothing about its sizes is assumed: the image size follows from the U-Net and th
 precision is the U-Net alone.
 """
 
-import json
-import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,47 +14,20 @@ from typing import Any
 
 import torch
 
-from latent_geodesics.errors import UserError, is_out_of_memory
+from latent_geodesics.errors import UserError
 from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.compilation import compile_network
+from latent_geodesics.models.components import quiet, read_component, read_components
 from latent_geodesics.models.conditioning import TextConditioner
 from latent_geodesics.models.image_codec import reduction_factor
 from latent_geodesics.models.latent_model import Components, LatentModel
 from latent_geodesics.models.precision import PRECISIONS, Precision, fitting_precision
-from latent_geodesics.models.sources import check_model_folder, first_line, hub_problem, is_hub_id, no_model
+from latent_geodesics.models.sources import hub_problem, is_hub_id, no_model
 
 __all__ = ["choose_precision", "load_model", "place"]
 
-
-# Of each component: its settings, and one of these patterns of files that hold the rest of it.
-_SCHEDULERS = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSDEScheduler",
-    "DPMSolverSinglestepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LMSDiscreteScheduler",
-    "PNDMScheduler",
-    "UniPCMultistepScheduler",
-)
-"""Schedulers that differ in how they sample, not in the noise of a training time, which is all that is read of them."""
-_WEIGHTS = ("*.safetensors", "*.bin")
-_VARIANT = re.compile(r"[^.]+?(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?\.(?:safetensors|bin)")
-_VARIANTS = ("fp32", "fp16", "bf16", "ema", "non_ema")
-"""The variants that diffusers' models are published in, the one to take first; without a name comes before all."""
-_REQUIRED: dict[str, tuple[str, tuple[str, ...]]] = {
-    "unet": ("config.json", _WEIGHTS),
-    "vae": ("config.json", _WEIGHTS),
-    "text_encoder": ("config.json", _WEIGHTS),
-    "tokenizer": ("tokenizer_config.json", ("tokenizer.json", "vocab.json")),
-    "scheduler": ("scheduler_config.json", ("scheduler_config.json",)),
-}
+OLD_SIDE = 64
+"""The side in latents of Stable Diffusion 1."""
 
 
 def load_model(
@@ -100,8 +70,7 @@ def load_model(
     precision = choose_precision(dtype, target)
     folder = _find([path_or_name] if isinstance(path_or_name, str | Path) else list(path_or_name))
     cache = None if cache_dir is None else Path(cache_dir)
-    components = _load_components(folder, PRECISIONS[precision or "float32"])
-    _check_architecture(folder, components)
+    components = read_components(folder, PRECISIONS[precision or "float32"])
     components = replace(components, reload=partial(_reload_unet, folder, target))
     measured = place(components, target, precision, folder=cache)
     if compile:
@@ -151,8 +120,7 @@ def place(components: Components, device: torch.device, precision: str | None, *
 
 
 def _reload_unet(folder: Path, device: torch.device) -> Any:
-    with _without_progress_bars():
-        return _load_component(folder, "unet", torch.float32).to(device)
+    return read_component(folder, "unet", torch.float32).to(device)
 
 
 def _find(candidates: Sequence[str | Path]) -> Path:
@@ -177,153 +145,40 @@ def fetch(hub_id: str) -> Path:
     Raises:
         OSError: when the hub or the model cannot be reached; `ValueError` for what it cannot serve.
     """
-    with _quiet("bitsandbytes"):
+    with quiet("bitsandbytes"):
         from diffusers import StableDiffusionPipeline
 
     # Parts that are given as None are not downloaded.
     unused: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
-    with _quiet("diffusers"):
+    with quiet("diffusers"):
         return Path(StableDiffusionPipeline.download(hub_id, use_safetensors=True, **unused))
-
-
-@contextmanager
-def _quiet(library: str) -> Iterator[None]:
-    """Hold back a library's warnings about what is reported anyway."""
-    logger = logging.getLogger(library)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _load_components(folder: Path, precision: torch.dtype) -> Components:
-    """The components of a folder, each checked first so that what is missing is named; `precision` is the U-Net's."""
-    check_model_folder(folder)
-    for name in _REQUIRED:
-        _check_component(folder, name)
-    _check_scheduler(folder)
-    with _without_progress_bars():
-        return Components(**{name: _load_component(folder, name, precision) for name in _REQUIRED})
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Reading a file takes no time worth a bar; a download, elsewhere, does."""
-    from transformers.utils import logging as transformers_logging
-
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()
-
-
-def _check_component(folder: Path, name: str) -> None:
-    settings, patterns = _REQUIRED[name]
-    part = folder / name
-    missing = None
-    if not (part / settings).is_file():
-        missing = settings
-    elif not any(any(part.glob(pattern)) for pattern in patterns):
-        missing = " or ".join(patterns)
-    if missing:
-        raise UserError(
-            f"the model {folder} lacks the component {name}: there is no {part / missing}; "
-            "copy the whole model folder again, or download it afresh"
-        )
-
-
-def _load_component(folder: Path, name: str, precision: torch.dtype) -> Any:
-    """One component; the library's many kinds of error become one sentence."""
-    variant = _variant(folder / name) if _WEIGHTS in _REQUIRED[name] else None
-    options: dict[str, Any] = {} if variant is None else {"variant": variant}
-    if name in ("unet", "vae"):
-        options["torch_dtype"] = precision if name == "unet" else torch.float32
-    try:
-        part = _kind(name).from_pretrained(str(folder / name), local_files_only=True, **options)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"the component {name} of the model {folder} cannot be read ({first_line(error)}); "
-            "copy the whole model folder again, or download it afresh"
-        ) from error
-    return part.float() if name == "text_encoder" else part
-
-
-def _kind(name: str) -> Any:
-    """The library's class of a component; both libraries import their parts when they are first named."""
-    with _quiet("bitsandbytes"):
-        import diffusers
-        import transformers
-
-        return {
-            "unet": diffusers.UNet2DConditionModel,
-            "vae": diffusers.AutoencoderKL,
-            "text_encoder": transformers.CLIPTextModel,
-            "tokenizer": transformers.CLIPTokenizer,
-            "scheduler": diffusers.DDIMScheduler,
-        }[name]
-
-
-def _variant(part: Path) -> str | None:
-    """Which of a component's sets of weights to read: the one without a name, else the most precise one.
-
-    Libraries name a variant, and a shard of it, behind the first dot: `model.fp16.safetensors`,
-    `model.fp16-00001-of-00002.safetensors`.
-    """
-    names = {path.name for pattern in _WEIGHTS for path in part.glob(pattern)}
-    found = {match.group(1) for name in names if (match := _VARIANT.fullmatch(name))}
-    if not found or None in found:
-        return None
-    return min(found, key=lambda name: (_VARIANTS.index(name) if name in _VARIANTS else len(_VARIANTS), name))
-
-
-def _check_scheduler(folder: Path) -> None:
-    """Refuse a scheduler whose noise is not that of `x_t = sqrt(abar_t) x_0 + sigma_t eps` at discrete times."""
-    file = folder / "scheduler" / "scheduler_config.json"
-    try:
-        name = json.loads(file.read_text(encoding="utf-8")).get("_class_name", "DDIMScheduler")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{file} cannot be read ({first_line(error)}); copy the model folder again") from error
-    if name not in _SCHEDULERS:
-        raise UserError(
-            f"the model {folder} has the scheduler {name}, whose noise is not that of Stable Diffusion 1 and 2: "
-            f"choose a model with one of {', '.join(_SCHEDULERS)}"
-        )
-
-
-def _check_architecture(folder: Path, components: Components) -> None:
-    """Refuse U-Nets that need more than a noisy latent, a time and a text, such as SDXL's or an inpainting model's."""
-    unet, vae, text = components.unet.config, components.vae.config, components.text_encoder.config
-    problems = []
-    if unet.in_channels != vae.latent_channels:
-        problems.append(f"its U-Net reads {unet.in_channels} channels and its latents have {vae.latent_channels}")
-    if unet.cross_attention_dim != text.hidden_size:
-        problems.append(f"its U-Net reads texts of {unet.cross_attention_dim} channels, not {text.hidden_size}")
-    if unet.addition_embed_type is not None or unet.class_embed_type is not None:
-        problems.append("its U-Net needs a further embedding")
-    if problems:
-        raise UserError(
-            f"the model {folder} is not like Stable Diffusion 1 or 2: {' and '.join(problems)}; choose another model"
-        )
 
 
 def _image_size(requested: int | Sequence[int] | None, components: Components) -> tuple[int, int]:
     factor = reduction_factor(components.vae)
-    if requested is None:
-        sample = components.unet.config.sample_size
-        sides = [side * factor for side in ([sample] * 2 if isinstance(sample, int) else sample)]
-    else:
-        sides = [requested] * 2 if isinstance(requested, int) else list(requested)
+    sides = _trained_sides(components.unet.config, factor) if requested is None else _pair(requested)
     multiple = factor * 2 ** (len(components.unet.config.block_out_channels) - 1)
-    if len(sides) != 2 or any(side <= 0 or side % multiple for side in sides):
+    if len(sides) != 2 or any(not isinstance(side, int) or side <= 0 or side % multiple for side in sides):
         raise UserError(
             f"image_size must be one or two positive multiples of {multiple}, which this model's networks can halve; "
-            f"received {requested}"
+            f"received {sides if requested is None else requested}"
         )
-    return int(sides[0]), int(sides[1])
+    return sides[0], sides[1]
+
+
+def _trained_sides(config: Any, factor: int) -> list[Any]:
+    """The sides of the images that a U-Net was trained on, as far as its settings tell them rightly."""
+    sample = config.sample_size
+    if sample is None:
+        raise UserError(
+            "the model's U-Net does not say what size of images it was trained on (its sample_size is null): give "
+            "image_size"
+        )
+    # Settings of Stable Diffusion 1 that were written before diffusers 0.9 say 32 where the training had 64.
+    version = re.match(r"(\d+)\.(\d+)", str(config.get("_diffusers_version", "")))
+    old = version is not None and (int(version[1]), int(version[2])) < (0, 9)
+    return [max(side, OLD_SIDE) * factor if old else side * factor for side in _pair(sample)]
+
+
+def _pair(sides: Any) -> list[Any]:
+    return list(sides) if isinstance(sides, Sequence) and not isinstance(sides, str) else [sides] * 2

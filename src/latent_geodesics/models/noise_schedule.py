@@ -64,10 +64,10 @@ class NoiseSchedule:
         from diffusers import DDIMScheduler
 
         ddim = DDIMScheduler.from_config(scheduler.config)
-        if not 1 <= steps <= ddim.config.num_train_timesteps:
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= ddim.config.num_train_timesteps:
             raise UserError(
-                f"steps must lie between 1 and {ddim.config.num_train_timesteps}, the number of training times; "
-                f"received {steps}"
+                f"steps must be a whole number from 1 to {ddim.config.num_train_timesteps}, the number of training "
+                f"times; received {steps}"
             )
         ddim.set_timesteps(steps)
         # The library's spacing from the end has one time too many, -1, where its division does not come out even.
@@ -95,7 +95,13 @@ class NoiseSchedule:
         """The DDIM level `round(tau * steps)` of a noise level `tau` in `[0, 1)`."""
         if not 0.0 <= tau < 1.0:
             raise UserError(f"the noise level tau must lie in [0, 1); received {tau}")
-        return round(tau * self.steps)
+        level = round(tau * self.steps)
+        if self.signal_at_level(level) == 0 and self.prediction == "epsilon":
+            raise UserError(
+                f"at the noise level tau = {tau} this model's schedule leaves no signal, and from the noise that it "
+                f"predicts there no image follows; lower tau to at most {(level - 1) / self.steps:g}"
+            )
+        return level
 
     def time(self, level: int) -> int:
         """The diffusion time of a level; level 0 has no step of its own and reads the network at time 0."""
