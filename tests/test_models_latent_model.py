@@ -1,6 +1,5 @@
 """Encoding and decoding: agreement with Stable Diffusion's own pipeline, exact round trips, chunks, clear refusals."""
 
-import json
 import threading
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ from tiny_model import pictures
 from latent_geodesics.errors import UserError
 from latent_geodesics.models import LatentModel, chunking, load_model
 from latent_geodesics.models.chunking import Chunker
+from latent_geodesics.models.machine import remember
 
 TAU = 0.6
 
@@ -142,7 +142,7 @@ def test_the_layout_is_measured_once_and_changes_no_number(tiny_model_folder, co
     assert first.machinery["layout"] == max(rates, key=rates.get)
     assert first.network_evaluations == 0
     other = {"channels_last": first.machinery["layout"] == "channels_first", "rates": rates}
-    file.write_text(json.dumps(other))
+    remember(file, other)
     second = load_model(tiny_model_folder, device="cpu", steps=5, cache_dir=tmp_path)
     assert second.machinery["layout"] != first.machinery["layout"]
     assert second.fingerprint == first.fingerprint
