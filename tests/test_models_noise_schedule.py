@@ -85,8 +85,8 @@ def test_the_scheduler_that_stable_diffusion_1_ships_with_gives_the_same_levels(
 
 
 def test_an_unknown_kind_of_prediction_is_refused():
-    with pytest.raises(UserError, match="predicts 'flow', which is not supported"):
-        NoiseSchedule(signal=torch.tensor([0.9]), clean_signal=0.9, times=(0,), prediction="flow")
+    with pytest.raises(UserError, match="predicts 'score', which is not supported"):
+        NoiseSchedule(signal=torch.tensor([0.9]), clean_signal=0.9, times=(0,), prediction="score")
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])

@@ -17,6 +17,7 @@ import torch
 
 from latent_geodesics.errors import UserError, is_out_of_memory
 from latent_geodesics.models.latent_model import Components
+from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER
 from latent_geodesics.models.sources import INDEX, check_model_folder, first_line
 
 __all__ = ["quiet", "read_component", "read_components"]
@@ -45,9 +46,11 @@ CLASSES = {
     "vae": ("AutoencoderKL",),
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "scheduler": SCHEDULERS,
+    "scheduler": (*SCHEDULERS, FLOW_SCHEDULER),
 }
 """Component -> the classes of it whose meaning is known."""
+FLOW_PREDICTION = "flow_prediction"
+"""What diffusers calls the velocity of a flow model where a scheduler takes several predictions."""
 _WEIGHTS = ("*.safetensors", "*.bin")
 _VARIANT = re.compile(r"[^.]+?(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?\.(?:safetensors|bin)")
 _VARIANTS = ("fp32", "fp16", "bf16", "ema", "non_ema")
@@ -91,13 +94,14 @@ def read_component(folder: Path, name: str, precision: torch.dtype) -> Any:
     weighty = _WEIGHTS in _REQUIRED[name][1:]
     variant = _variant(folder / name) if weighty else None
     options: dict[str, Any] = {} if variant is None else {"variant": variant}
+    kind = _kind(folder, name)
     if name in ("unet", "vae"):
         options["torch_dtype"] = precision if name == "unet" else torch.float32
     try:
         with _without_progress_bars(), quiet("diffusers"), quiet("transformers"):
             if not weighty:
-                return _kind(name).from_pretrained(str(folder / name), local_files_only=True)
-            part, said = _kind(name).from_pretrained(
+                return kind.from_pretrained(str(folder / name), local_files_only=True)
+            part, said = kind.from_pretrained(
                 str(folder / name), local_files_only=True, output_loading_info=True, **options
             )
     except Exception as error:
@@ -184,6 +188,20 @@ def _check_classes(folder: Path) -> None:
                     f"the model {folder} has the {name} {found} ({place}){what}: choose a model with one of "
                     f"{', '.join(known)}"
                 )
+    settings = folder / "scheduler" / _REQUIRED["scheduler"][0]
+    content = _mapping(settings) if settings.is_file() else {}
+    if _is_flow(content) and content.get("prediction_type") != FLOW_PREDICTION:
+        # Put beside a network that predicts noise it would change what every output means.
+        raise UserError(
+            f"the model {folder} has the scheduler {FLOW_SCHEDULER} beside Stable Diffusion's network, whose noise is "
+            "not that of a flow: choose the scheduler that it was trained with; if it predicts the velocity, "
+            f'say "prediction_type": "{FLOW_PREDICTION}" in {settings}'
+        )
+
+
+def _is_flow(settings: Mapping[str, Any]) -> bool:
+    """Whether a scheduler's settings are a flow model's."""
+    return settings.get("_class_name") == FLOW_SCHEDULER
 
 
 def _named_classes(folder: Path, name: str, index: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,11 +230,14 @@ def _mapping(file: Path) -> dict[str, Any]:
     return content
 
 
-def _kind(name: str) -> Any:
+def _kind(folder: Path, name: str) -> Any:
     """The library's class of a component; both libraries import their parts when they are first named."""
     with quiet("bitsandbytes"):
         import diffusers
         import transformers
+
+        if name == "scheduler" and _is_flow(_mapping(folder / name / _REQUIRED[name][0])):
+            return diffusers.FlowMatchEulerDiscreteScheduler
 
         return {
             "unet": diffusers.UNet2DConditionModel,

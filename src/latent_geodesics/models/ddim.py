@@ -7,7 +7,6 @@ A step from level j to level k keeps the predicted clean latent and noise,
 and levels may be skipped. What the network says is left to the caller, who may change weights or attention on the way.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -44,10 +43,7 @@ def descend(
 ) -> Float[Tensor, "n d"]:
     """Takes latents from the first of the levels to the last."""
     for here, below in pairwise(levels):
-        t, output = times(schedule, x, here), predict(x, here)
-        signal = schedule.signal_at_level(below)
-        clean, noise = schedule.clean(x, output, t), schedule.noise(x, output, t)
-        x = math.sqrt(signal) * clean + math.sqrt(1.0 - signal) * noise
+        x = schedule.step_down(x, predict(x, here), times(schedule, x, here), below)
     return x
 
 
@@ -60,11 +56,9 @@ def ascend(
     `inversion.invert` refines row by row until each is solved; rows that attend to one another must stay together.
     """
     for k in range(1, level + 1):
-        below, here = schedule.signal_at_level(k - 1), schedule.signal_at_level(k)
+        signal, factor = schedule.step_up(k)
         upper, t = x, times(schedule, x, k)
         for _ in range(refinements + 1):
-            noise = schedule.noise(upper, predict(upper, k), t)
-            clean = (x - math.sqrt(1.0 - below) * noise) / math.sqrt(below)
-            upper = math.sqrt(here) * clean + math.sqrt(1.0 - here) * noise
+            upper = signal * x + factor * schedule.driver(upper, predict(upper, k), t)
         x = upper
     return x

@@ -8,10 +8,11 @@ Going up asks for the `x_k` that this step sends to the given `x_{k-1}`, an impl
 
     x_k = sqrt(abar_k / abar_{k-1}) (x_{k-1} - sigma_{k-1} eps(x_k)) + sigma_k eps(x_k),
 
-solved as a fixed point. A network that predicts `v = sqrt(abar) eps - sigma x_0` turns by an angle instead, which holds
-where no signal is left as well (`abar_k = 0`): with `cos phi = sqrt(abar_k abar_{k-1}) + sigma_k sigma_{k-1}`,
+solved as a fixed point. Where no signal is left (`abar_k = 0`) this says nothing, and near it little. A network that
+predicts `v = sqrt(abar) eps - sigma x_0` turns by an angle instead, `cos phi = sqrt(abar_k abar_{k-1}) + sigma_k
+sigma_{k-1}`, and a flow model, `v = eps - x_0`, goes straight; both hold up to pure noise:
 
-    x_k = (x_{k-1} + sin phi v(x_k)) / cos phi.
+    x_k = (x_{k-1} + sin phi v(x_k)) / cos phi,        x_k = x_{k-1} + (sigma_k - sigma_{k-1}) v(x_k).
 
 The usual (and the published) inversion evaluates `eps` once, at `x_{k-1}`. Here every refinement evaluates it once more
 at the latest `x_k`, until the step is solved and the round trip closes; and the first iterate is not `x_{k-1}` but the
@@ -24,7 +25,6 @@ References:
 """
 
 import logging
-import math
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,6 @@ from torch import Tensor
 
 from latent_geodesics.models.fixed_point import Found, solve_fixed_point
 from latent_geodesics.models.network import Denoiser
-from latent_geodesics.models.noise_schedule import NoiseSchedule
 
 __all__ = ["Guidance", "denoise", "invert"]
 
@@ -72,8 +71,7 @@ def denoise(network: Denoiser, x: Float[Tensor, "n d"], *, level: int, guidance:
     for k in range(level, 0, -1):
         t = _times(x, schedule.time(k))
         output = guidance.output(network, x, t)
-        below = schedule.signal_at_level(k - 1)
-        x = math.sqrt(below) * schedule.clean(x, output, t) + math.sqrt(1.0 - below) * schedule.noise(x, output, t)
+        x = schedule.step_down(x, output, t, k - 1)
     return x
 
 
@@ -93,7 +91,7 @@ def invert(
     before: list[Float[Tensor, "n d"]] = []
     worst, where = x.new_zeros(len(x)), x.new_zeros(len(x))
     for k in range(1, level + 1):
-        signal, factor = _raising(network.schedule, k)
+        signal, factor = network.schedule.step_up(k)
         if factor == 0:  # both levels are of one time
             continue
         first = x if refinements == 0 or not before else signal * x + factor * _extrapolated(before)
@@ -124,16 +122,6 @@ def _extrapolated(before: list[Float[Tensor, "n d"]]) -> Float[Tensor, "n d"]:
     return 2 * before[-1] - before[0] if len(before) > 1 else before[0]
 
 
-def _raising(schedule: NoiseSchedule, k: int) -> tuple[float, float]:
-    """The factors of `x_{k-1}` and of the noise (or v) in `x_k`."""
-    below, here = schedule.signal_at_level(k - 1), schedule.signal_at_level(k)
-    if schedule.prediction == "v_prediction":
-        cosine = math.sqrt(here * below) + math.sqrt((1.0 - here) * (1.0 - below))
-        return 1 / cosine, (math.sqrt((1.0 - here) * below) - math.sqrt(here * (1.0 - below))) / cosine
-    signal = math.sqrt(here / below)
-    return signal, math.sqrt(1.0 - here) - signal * math.sqrt(1.0 - below)
-
-
 def _step_up(
     network: Denoiser,
     x: Float[Tensor, "n d"],
@@ -158,9 +146,9 @@ def _raised(
     """The right-hand side of the implicit equation: `x` of level k-1 raised to level k by what is said at `upper`."""
     schedule = network.schedule
     t = _times(x, schedule.time(k))
-    signal, factor = _raising(schedule, k)
+    signal, factor = schedule.step_up(k)
     output = guidance.output(network, upper, t)
-    return signal * x + factor * (output if schedule.prediction == "v_prediction" else schedule.noise(upper, output, t))
+    return signal * x + factor * schedule.driver(upper, output, t)
 
 
 def _times(x: Float[Tensor, "n d"], time: int) -> Int[Tensor, " n"]:

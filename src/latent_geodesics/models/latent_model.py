@@ -12,7 +12,6 @@ References:
 """
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -112,7 +111,7 @@ class LatentModel:
             decoding=torch.float16 if half else torch.float32,
         )
         self._embed = TextConditioner(tokenizer=components.tokenizer, text_encoder=components.text_encoder)
-        self.schedule = NoiseSchedule.from_scheduler(components.scheduler, steps)
+        self.schedule = NoiseSchedule.of(components.scheduler, steps)
         self.network = Denoiser(
             unet=components.unet,
             schedule=self.schedule,
@@ -184,8 +183,8 @@ class LatentModel:
         return float(self.schedule.signal[self.time(tau)])
 
     def sigma(self, tau: float) -> float:
-        """`sigma_t = sqrt(1 - abar_t)`, the noise standard deviation at the noise level tau."""
-        return math.sqrt(1.0 - self.abar(tau))
+        """`sigma_t`, the noise standard deviation at the noise level tau."""
+        return float(self.schedule.noise_beside(self.abar(tau)))
 
     def condition(self, prompts: Sequence[str]) -> Float[Tensor, "p l c"]:
         """The text embeddings of prompts; a prompt too long is cut, with a warning."""

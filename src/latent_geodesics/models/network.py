@@ -173,7 +173,8 @@ class Denoiser:
         dtype = self.unet.dtype
         images = x.to(dtype).reshape(-1, *self.shape)
         with products_in(self.precision, x.device):
-            output = self.unet(images, t, encoder_hidden_states=condition.to(dtype)).sample
+            told = self.schedule.told(t)
+            output = self.unet(images, told, encoder_hidden_states=condition.to(dtype)).sample
         with self._costs.counting:
             self._costs.evaluations += len(x)
         return torch.as_tensor(output).flatten(1).float()

@@ -1,16 +1,29 @@
 """The noise schedule: how much signal and how much noise a latent carries at a diffusion time.
 
-A noisy latent is `x_t = sqrt(abar_t) x_0 + sigma_t eps` with `sigma_t = sqrt(1 - abar_t)` and `eps ~ N(0, I)`.
-Deterministic DDIM visits `steps` of the training times only; they are numbered here by *level*, from 0 (clean) to
-`steps` (noisiest).
+A noisy latent is `x_t = a_t x_0 + sigma_t eps` with `eps ~ N(0, I)`. For a diffusion model `a_t = sqrt(abar_t)` and
+`sigma_t = sqrt(1 - abar_t)` at discrete training times; for a flow model (rectified flow) `a = 1 - sigma` at any
+`sigma` in `[0, 1]`. Sampling visits `steps` of the times only; they are numbered here by *level*, from 0 (clean) to
+`steps` (noisiest), and one deterministic step (DDIM; of a flow model, Euler's) keeps the predicted clean latent and
+noise:
 
-Symbols: `t` diffusion time, an integer in `[0, T)`; `tau` noise level in `[0, 1)`; `k = round(tau * steps)` DDIM
-level; `abar_t` signal variance in `(0, 1]`; `sigma_t` noise standard deviation in `[0, 1)`; `v = sqrt(abar_t) eps -
-sigma_t x_0`.
+    x_{k-1} = a_{k-1} x_0(x_k) + sigma_{k-1} eps(x_k).
+
+What a network may predict, and what follows of it: `epsilon`, the noise; `sample`, `x_0`; `v_prediction`, `v = a eps -
+sigma x_0`, of which `x_0 = a x - sigma v` and `eps = a v + sigma x`; `flow`, `v = eps - x_0`, of which `x_0 = x - sigma
+v` and `eps = x + (1 - sigma) v`. The score is `-eps / sigma` whichever it is.
+
+Symbols: `t` the index of a time in the schedule's tables, for a diffusion model the training time itself; `tau` noise
+level in `[0, 1)`; `k = round(tau * steps)` the level; `abar_t = a_t^2` the signal's variance; `sigma_t` the noise's
+standard deviation in `[0, 1]`.
 
 Deviation: the published code truncates `int(50 tau)`, which turns tau = 0.58 into level 28; here the level is rounded.
+
+References:
+    Song, Meng, Ermon 2020, arXiv 2010.02502 (DDIM); Salimans, Ho 2022, arXiv 2202.00512 (v-prediction); Liu, Gong, Liu
+    2022, arXiv 2209.03003, and Lipman et al. 2022, arXiv 2210.02747 (rectified flow, flow matching).
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +33,10 @@ from torch import Tensor
 
 from latent_geodesics.errors import UserError
 
-__all__ = ["NoiseSchedule"]
+__all__ = ["FLOW_SCHEDULER", "NoiseSchedule"]
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
+PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")
 
 
 def _column(values: Float[Tensor, " n"]) -> Float[Tensor, "n 1"]:
@@ -31,23 +45,24 @@ def _column(values: Float[Tensor, " n"]) -> Float[Tensor, "n 1"]:
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """The DDIM levels of a discrete diffusion model and the conversions between its predictions.
+    """The levels of a model and the conversions between its predictions.
 
     Args:
-        signal: `abar_t` for every training time, decreasing, in `[0, 1)`, float64.
-        clean_signal: `abar` of level 0; Stable Diffusion uses `abar` of the first training time, not 1.
-        times: diffusion time of the levels 1 to `steps`, increasing.
-        prediction: what the network returns: `epsilon`, `v_prediction` or `sample`.
-
-    References:
-        Song, Meng, Ermon 2020, arXiv 2010.02502 (DDIM); Salimans, Ho 2022, arXiv 2202.00512 (v-prediction).
+        signal: `abar` at every index, in `[0, 1]`, float64; first those of the training times, in increasing noise.
+        clean_signal: `abar` of level 0; Stable Diffusion uses `abar` of the first training time, a flow model 1.
+        times: index of the levels 1 to `steps`, in increasing noise.
+        prediction: what the network returns: `epsilon`, `v_prediction`, `sample` or `flow`.
+        network_times: what the network is told at every index; None tells it the index, as diffusion models are.
+        training_times: T, how many of the indices are training times; None for all.
     """
 
     signal: Float[Tensor, " T"]
     clean_signal: float
     times: tuple[int, ...]
     prediction: str = "epsilon"
-    _tables: dict[torch.device, tuple[Tensor, Tensor]] = field(
+    network_times: Float[Tensor, " T"] | None = None
+    training_times: int = 0
+    _tables: dict[torch.device, tuple[Tensor, Tensor, Tensor | None]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -57,6 +72,14 @@ class NoiseSchedule:
                 f"the model's scheduler predicts {self.prediction!r}, which is not supported; "
                 f"use a model that predicts one of {', '.join(PREDICTIONS)}"
             )
+        if not self.training_times:
+            object.__setattr__(self, "training_times", len(self.signal))
+
+    @classmethod
+    def of(cls, scheduler: Any, steps: int) -> "NoiseSchedule":
+        """Read the schedule of a model whose images all have the same times, by the kind of its scheduler."""
+        flow = type(scheduler).__name__ == FLOW_SCHEDULER
+        return cls.from_flow(scheduler, steps) if flow else cls.from_scheduler(scheduler, steps)
 
     @classmethod
     def from_scheduler(cls, scheduler: Any, steps: int) -> "NoiseSchedule":
@@ -64,11 +87,7 @@ class NoiseSchedule:
         from diffusers import DDIMScheduler
 
         ddim = DDIMScheduler.from_config(scheduler.config)
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= ddim.config.num_train_timesteps:
-            raise UserError(
-                f"steps must be a whole number from 1 to {ddim.config.num_train_timesteps}, the number of training "
-                f"times; received {steps}"
-            )
+        _check_steps(steps, ddim.config.num_train_timesteps)
         ddim.set_timesteps(steps)
         # The library's spacing from the end has one time too many, -1, where its division does not come out even.
         times = sorted(int(t) for t in ddim.timesteps if int(t) >= 0)
@@ -81,15 +100,42 @@ class NoiseSchedule:
             prediction=str(ddim.config.prediction_type),
         )
 
+    @classmethod
+    def from_flow(
+        cls, scheduler: Any, steps: int, *, evenly: bool = False, shift: float | None = None
+    ) -> "NoiseSchedule":
+        """Read the schedule of diffusers' `FlowMatchEulerDiscreteScheduler`, visited in `steps` Euler steps.
+
+        Args:
+            scheduler: The scheduler.
+            steps: How many steps, at least 1.
+            evenly: Whether the pipeline gives the scheduler `sigma = 1, 1 - 1/steps, ..., 1/steps` to shift; otherwise
+                the scheduler spaces its own.
+            shift: `mu` of a schedule that is shifted by the size of the image; None for one that is not.
+        """
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        trained = FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
+        count = trained.config.num_train_timesteps
+        _check_steps(steps, count)
+        training = trained.sigmas.double().flip(0)
+        given = {"sigmas": [1.0 - step / steps for step in range(steps)]} if evenly else {"num_inference_steps": steps}
+        trained.set_timesteps(**given, mu=shift)
+        levels = trained.sigmas.double()[:-1].flip(0)
+        sigmas = torch.cat([training, levels])
+        return cls(
+            signal=(1.0 - sigmas).square(),
+            clean_signal=1.0,
+            times=tuple(range(count, count + steps)),
+            prediction="flow",
+            network_times=sigmas * count,
+            training_times=count,
+        )
+
     @property
     def steps(self) -> int:
         """The number of DDIM steps from pure noise to a clean latent."""
         return len(self.times)
-
-    @property
-    def training_times(self) -> int:
-        """T, the number of diffusion times that the network was trained on."""
-        return len(self.signal)
 
     def level(self, tau: float) -> int:
         """The DDIM level `round(tau * steps)` of a noise level `tau` in `[0, 1)`."""
@@ -111,19 +157,69 @@ class NoiseSchedule:
         """`abar` of a DDIM level."""
         return self.clean_signal if level == 0 else float(self.signal[self.times[level - 1]])
 
+    def amounts(self, level: int) -> tuple[float, float]:
+        """`a` and `sigma` of a level."""
+        signal = self.signal_at_level(level)
+        return math.sqrt(signal), self.noise_beside(signal)
+
     def abar(self, t: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """`abar_t` of diffusion times, float32."""
+        """`abar_t` at indices, float32."""
         return self._table(t.device)[0][t]
 
     def sigma(self, t: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """`sigma_t = sqrt(1 - abar_t)`, float32; taken in float64, where the difference keeps its digits."""
+        """`sigma_t`, float32; taken in float64, where the difference keeps its digits."""
         return self._table(t.device)[1][t]
 
-    def _table(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Both for all times, brought to each device once: a copy there would be waited for at every call."""
+    def told(self, t: Int[Tensor, " n"]) -> Tensor:
+        """What the network is told at indices."""
+        told = self._table(t.device)[2]
+        return t if told is None else told[t]
+
+    def training_time(self, t: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """The training time of the noise that is nearest to that at indices."""
+        if self.training_times == len(self.signal):
+            return t
+        sigma = self._table(t.device)[1]
+        return (sigma[: self.training_times] - _column(sigma[t])).abs().argmin(-1)
+
+    def step_up(self, level: int) -> tuple[float, float]:
+        """The factors of `x_{k-1}` and of what `driver` tells of `x_k` in `x_k`, `k` the level.
+
+        The driver is what keeps the factors finite: the noise; for v-prediction `v`, since the step is a rotation; for
+        a flow `v`, since the step is a straight line.
+        """
+        (a0, s0), (a1, s1) = self.amounts(level - 1), self.amounts(level)
+        if self.prediction == "v_prediction":
+            cosine = a0 * a1 + s0 * s1
+            return 1 / cosine, (s1 * a0 - a1 * s0) / cosine
+        if self.prediction == "flow":
+            return 1.0, s1 - s0
+        return a1 / a0, s1 - a1 / a0 * s0
+
+    def driver(
+        self, x: Float[Tensor, "n d"], output: Float[Tensor, "n d"], t: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n d"]:
+        """What a step is taken by: see `step_up`."""
+        return output if self.prediction in ("v_prediction", "flow") else self.noise(x, output, t)
+
+    def step_down(
+        self, x: Float[Tensor, "n d"], output: Float[Tensor, "n d"], t: Int[Tensor, " n"], below: int
+    ) -> Float[Tensor, "n d"]:
+        """The latents of the level `below` that follow from those at `t` by one deterministic step."""
+        a, sigma = self.amounts(below)
+        return a * self.clean(x, output, t) + sigma * self.noise(x, output, t)
+
+    def noise_beside(self, signal: Any) -> Any:
+        """`sigma` beside a variance of the signal."""
+        return 1.0 - signal**0.5 if self.prediction == "flow" else (1.0 - signal) ** 0.5
+
+    def _table(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of all indices, brought to each device once: a copy there would be waited for at every call."""
         if device not in self._tables:
-            columns = (self.signal, (1.0 - self.signal).sqrt())
-            self._tables[device] = tuple(column.float().to(device) for column in columns)  # type: ignore[assignment]
+            told = None if self.network_times is None else self.network_times.float().to(device)
+            columns = (self.signal, self.noise_beside(self.signal))
+            abar, sigma = (column.float().to(device) for column in columns)
+            self._tables[device] = (abar, sigma, told)
         return self._tables[device]
 
     def noise(
@@ -135,7 +231,7 @@ class NoiseSchedule:
             return a * output + sigma * x
         if self.prediction == "sample":
             return (x - a * output) / sigma
-        return output
+        return x + a * output if self.prediction == "flow" else output
 
     def clean(
         self, x: Float[Tensor, "n d"], output: Float[Tensor, "n d"], t: Int[Tensor, " n"]
@@ -146,12 +242,14 @@ class NoiseSchedule:
             return a * x - sigma * output
         if self.prediction == "sample":
             return output
-        return (x - sigma * output) / a
+        return x - sigma * output if self.prediction == "flow" else (x - sigma * output) / a
 
     def target(
         self, x0: Float[Tensor, "n d"], noise: Float[Tensor, "n d"], t: Int[Tensor, " n"]
     ) -> Float[Tensor, "n d"]:
-        """What the network was trained to return for `x_t = sqrt(abar_t) x_0 + sigma_t eps`."""
+        """What the network was trained to return for `x_t = a_t x_0 + sigma_t eps`."""
+        if self.prediction == "flow":
+            return noise - x0
         if self.prediction == "v_prediction":
             return _column(self.abar(t).sqrt()) * noise - _column(self.sigma(t)) * x0
         return x0 if self.prediction == "sample" else noise
@@ -159,5 +257,12 @@ class NoiseSchedule:
     def diffuse(
         self, x0: Float[Tensor, "n d"], noise: Float[Tensor, "n d"], t: Int[Tensor, " n"]
     ) -> Float[Tensor, "n d"]:
-        """The noisy latent `x_t = sqrt(abar_t) x_0 + sigma_t eps`."""
+        """The noisy latent `x_t = a_t x_0 + sigma_t eps`."""
         return _column(self.abar(t).sqrt()) * x0 + _column(self.sigma(t)) * noise
+
+
+def _check_steps(steps: Any, most: int) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
+        raise UserError(
+            f"steps must be a whole number from 1 to {most}, the number of training times; received {steps}"
+        )

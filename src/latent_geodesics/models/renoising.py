@@ -70,8 +70,8 @@ class Renoised(Score):
 
     def _renoise(self, network: Denoiser, query: Query, draw: int) -> Query:
         schedule = network.schedule
-        t, noise = self._draw(query, draw)
-        t = t.clamp(0, schedule.training_times - 1)
+        shift, noise = self._draw(query, draw)
+        t = (schedule.training_time(query.t) + shift).clamp(0, schedule.training_times - 1)
         keep = (schedule.abar(t) / schedule.abar(query.t)).sqrt()
         added = schedule.sigma(t) - keep * schedule.sigma(query.t)
         return replace(query, x=keep.unsqueeze(-1) * query.x + added.unsqueeze(-1) * noise, t=t)
@@ -85,7 +85,7 @@ class Renoised(Score):
             generator = _generator(self.seed, draw, *key)
             shifts.append(int(torch.randint(-self.window, self.window, (), generator=generator)))
             noises.append(torch.randn(query.x.shape[-1], generator=generator))
-        return query.t + torch.tensor(shifts).to(query.t), torch.stack(noises).to(query.x)
+        return torch.tensor(shifts).to(query.t), torch.stack(noises).to(query.x)
 
 
 def _generator(*key: int) -> torch.Generator:
