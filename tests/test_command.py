@@ -179,7 +179,7 @@ def test_a_shell_that_hands_on_a_backend_or_ascii_ends_nothing(monkeypatch):
     ("arguments", "words"),
     [
         (["data._target_=nope.Nope"], "'nope.Nope' (at `data` in the configuration) cannot be imported"),
-        (["data.limit=all"], "a text in place of a number"),
+        (["data.limit=all"], "data.limit must be a whole number, got 'all'"),
         (["method=null"], "No method was chosen"),
         (["task=report", "task.runs=README.md"], "'README.md' (task.runs) is a file, not a folder"),
     ],
