@@ -24,7 +24,7 @@ def gentle_model(folder: Path, **options) -> LatentModel:
     """The tiny model with a prediction that varies slowly enough for five coarse DDIM steps to have an inverse."""
     model = load_model(folder, device="cpu", steps=5, **options)
     with torch.no_grad():
-        model.network.unet.conv_out.weight *= 0.3
+        model.network.module.conv_out.weight *= 0.3
     model._ladder._reload = None  # the file has other weights now
     return model
 
@@ -62,13 +62,13 @@ def save_adapter(model: LatentModel, folder: Path) -> Path:
     from diffusers import StableDiffusionPipeline
     from peft.utils import get_peft_model_state_dict
 
-    with Loras(model.network.unet) as loras:
+    with Loras(model.network.module) as loras:
         loras.add("a", rank=2, seed=0)
         rng = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for factor in loras.parameters("a"):
                 factor.copy_(torch.randn(factor.shape, generator=rng) * 0.2)
-        state = get_peft_model_state_dict(model.network.unet, adapter_name="a")
+        state = get_peft_model_state_dict(model.network.module, adapter_name="a")
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=state)
     return folder
 

@@ -19,7 +19,7 @@ def rows(gentle):
 
 
 def output(model, rows, mixture, **options):
-    with torch.no_grad(), attending(model.network.unet, mixture, **options):
+    with torch.no_grad(), attending(model.network.module, mixture, **options):
         return model.network.output(*rows)
 
 
@@ -75,10 +75,10 @@ def test_only_the_chosen_layers_take_part(gentle, rows):
 
 
 def test_the_processors_come_back_even_after_an_error(gentle, rows):
-    before, processors = probe(gentle), dict(gentle.network.unet.attn_processors)
-    with pytest.raises(RuntimeError, match="on purpose"), attending(gentle.network.unet, Average()):
-        assert gentle.network.unet.attn_processors.keys() == processors.keys()
-        assert all(gentle.network.unet.attn_processors[name] is not base for name, base in processors.items())
+    before, processors = probe(gentle), dict(gentle.network.module.attn_processors)
+    with pytest.raises(RuntimeError, match="on purpose"), attending(gentle.network.module, Average()):
+        assert gentle.network.module.attn_processors.keys() == processors.keys()
+        assert all(gentle.network.module.attn_processors[name] is not base for name, base in processors.items())
         raise RuntimeError("on purpose")
-    assert all(gentle.network.unet.attn_processors[name] is base for name, base in processors.items())
+    assert all(gentle.network.module.attn_processors[name] is base for name, base in processors.items())
     assert torch.equal(probe(gentle), before)

@@ -65,8 +65,8 @@ def test_a_method_gives_sequences_of_images_and_their_cost(made, name):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_leaves_the_model_as_it_was(made, gentle, name):
     assert made(name)[3]
-    assert not any(parameter.requires_grad for parameter in gentle.network.unet.parameters())
-    assert not any("lora" in key for key in gentle.network.unet.state_dict())
+    assert not any(parameter.requires_grad for parameter in gentle.network.module.parameters())
+    assert not any("lora" in key for key in gentle.network.module.state_dict())
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -30,7 +30,7 @@ def randomise(loras, name, seed):
 
 @pytest.fixture
 def two(gentle):
-    with Loras(gentle.network.unet) as loras:
+    with Loras(gentle.network.module) as loras:
         for seed, name in enumerate("ab"):
             loras.add(name, rank=4, seed=seed)
             randomise(loras, name, seed)
@@ -40,7 +40,7 @@ def two(gentle):
 def test_a_new_adapter_changes_nothing_and_its_seed_decides_it(gentle, before):
     factors = []
     for _ in range(2):
-        with Loras(gentle.network.unet) as loras:
+        with Loras(gentle.network.module) as loras:
             loras.add("a", rank=4, seed=3)
             loras.weigh({"a": 1.0})
             assert torch.equal(probe(gentle), before)
@@ -49,9 +49,9 @@ def test_a_new_adapter_changes_nothing_and_its_seed_decides_it(gentle, before):
 
 
 def test_every_attention_layer_has_its_projections_adapted(gentle):
-    with Loras(gentle.network.unet) as loras:
+    with Loras(gentle.network.module) as loras:
         loras.add("a", rank=2, seed=0)
-        assert len(loras.parameters("a")) == 2 * 3 * len(gentle.network.unet.attn_processors)
+        assert len(loras.parameters("a")) == 2 * 3 * len(gentle.network.module.attn_processors)
 
 
 @pytest.mark.parametrize(("weights", "alone"), [((1.0, 0.0), "a"), ((0.0, 1.0), "b")])
@@ -84,19 +84,19 @@ def test_a_layers_change_is_linear_in_the_weight(gentle, two):
 
 
 def test_nothing_stays_behind_even_after_an_error(gentle, before):
-    modules = dict(gentle.network.unet.named_modules())
-    with pytest.raises(RuntimeError, match="on purpose"), Loras(gentle.network.unet) as loras:
+    modules = dict(gentle.network.module.named_modules())
+    with pytest.raises(RuntimeError, match="on purpose"), Loras(gentle.network.module) as loras:
         for name in "ab":
             loras.add(name, rank=4, seed=1)
             randomise(loras, name, 5)
         loras.weigh({"a": 1.0, "b": 0.5})
         assert not torch.equal(probe(gentle), before)
         raise RuntimeError("on purpose")
-    after = dict(gentle.network.unet.named_modules())
+    after = dict(gentle.network.module.named_modules())
     assert after.keys() == modules.keys()
     assert all(after[name] is module for name, module in modules.items())
     assert torch.equal(probe(gentle), before)
-    assert not any(parameter.requires_grad for parameter in gentle.network.unet.parameters())
+    assert not any(parameter.requires_grad for parameter in gentle.network.module.parameters())
 
 
 def test_fitting_lowers_the_error_on_the_image_and_repeats_itself(gentle, before):
@@ -114,7 +114,7 @@ def test_fitting_lowers_the_error_on_the_image_and_repeats_itself(gentle, before
 
     plain, results = error(), []
     for _ in range(2):
-        with Loras(gentle.network.unet) as loras:
+        with Loras(gentle.network.module) as loras:
             training.run(gentle.network, loras, "a", latents=latents, conditions=conditions, seed=4)
             results.append((error(), probe(gentle)))
     # Attention is a small part of this network, so it can do little; the shipped model is held to more.
@@ -125,7 +125,7 @@ def test_fitting_lowers_the_error_on_the_image_and_repeats_itself(gentle, before
 
 def test_training_counts_its_network_evaluations(gentle):
     calls = gentle.network_evaluations
-    with Loras(gentle.network.unet) as loras:
+    with Loras(gentle.network.module) as loras:
         LoraTraining(rank=1, steps=3, batch_size=2).run(
             gentle.network,
             loras,
@@ -141,7 +141,7 @@ def test_a_file_of_an_adapter_is_read_in_its_folder_or_by_itself(gentle, two, tm
     from diffusers import StableDiffusionPipeline
     from peft.utils import get_peft_model_state_dict
 
-    unet = gentle.network.unet
+    unet = gentle.network.module
     state = get_peft_model_state_dict(unet, adapter_name="a")
     StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=state)
     two.weigh({"a": 1.0})
@@ -166,7 +166,7 @@ def test_a_file_that_is_no_adapter_of_the_model_is_refused(gentle, before, tmp_p
         save_file({key.format("A"): torch.zeros(2, 8), key.format("B"): torch.zeros(8, 2)}, file)
     elif content is not None:
         file.write_bytes(content)
-    with pytest.raises(UserError, match=words), Loras(gentle.network.unet) as loras:
+    with pytest.raises(UserError, match=words), Loras(gentle.network.module) as loras:
         loras.load("a", file)
     assert torch.equal(probe(gentle), before)
 
@@ -181,7 +181,7 @@ def test_a_network_that_predicts_v_in_half_precision_can_be_fitted(tmp_path):
     folder = build_tiny_model(tmp_path / "v", prediction="v_prediction")
     model = gentle_model(folder, dtype="bfloat16")
     before = probe(model)
-    with Loras(model.network.unet) as loras:
+    with Loras(model.network.module) as loras:
         LoraTraining(rank=2, steps=2).run(
             model.network, loras, "a", latents=model.encode(pictures(1)), conditions=model.condition(["a"]), seed=0
         )

@@ -66,7 +66,7 @@ def test_a_lora_learns_the_image(pairs):
         return float((output - schedule.target(x0, noise, t)).square().mean())
 
     before = error()
-    with Loras(model.network.unet) as loras:
+    with Loras(model.network.module) as loras:
         LoraTraining(steps=40, learning_rate=1e-3).run(
             model.network, loras, "a", latents=latents, conditions=condition, seed=0
         )

@@ -47,7 +47,7 @@ def models(tiny_model_folder, device):
     for place in (str(device), "cpu"):
         model = load_model(tiny_model_folder, device=place, dtype="float32", steps=3, refinements=2)
         with torch.no_grad():
-            model.network.unet.conv_out.weight *= 0.3
+            model.network.module.conv_out.weight *= 0.3
         found.append(model)
     return found
 

@@ -35,7 +35,7 @@ def direct_noise(model, x, u, conditions):
             embedding = (1 - w) * conditions[0][pair] + w * conditions[1][pair]
             image = x[pair, point].reshape(1, *model.latent_shape)
             with torch.no_grad():
-                rows.append(model.network.unet(image, model.time(TAU), embedding[None]).sample.flatten())
+                rows.append(model.network.module(image, model.time(TAU), embedding[None]).sample.flatten())
     return torch.stack(rows).reshape(x.shape)
 
 
@@ -111,7 +111,7 @@ def test_a_network_that_predicts_v_has_the_same_score_and_images(tiny_model_fold
     other = load_model(tiny_model_folder, device="cpu", steps=5)
     parts = other._components
     parts.scheduler.register_to_config(prediction_type="v_prediction")
-    rewired = type(parts)(**{**vars(parts), "unet": Velocity(parts.unet, model.schedule)})
+    rewired = type(parts)(**{**vars(parts), "network": Velocity(parts.network, model.schedule)})
     twin = type(other)(components=rewired, image_size=other.image_size, steps=5)
     assert twin.schedule.prediction == "v_prediction"
     score = field_of(twin, conditions, Conditional()).score(*points)

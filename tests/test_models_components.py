@@ -52,7 +52,8 @@ def test_weights_that_are_missing_or_left_over_are_counted_and_named(folder, nam
         ("{}", "of the pipeline None"),
         ("[]", "not a file of settings"),
         ("no JSON", r"model_index.json cannot be read"),
-        ('{"_class_name": "StableDiffusionXLPipeline"}', "pipeline StableDiffusionXLPipeline"),
+        ('{"_class_name": "StableDiffusionXLPipeline"}', "lacks the component text_encoder_2"),
+        ('{"_class_name": "StableCascadePipeline"}', "pipeline StableCascadePipeline"),
         ('{"_class_name": "LatentConsistencyModelPipeline"}', "pipeline LatentConsistencyModelPipeline"),
     ],
 )

@@ -40,7 +40,7 @@ def flat(parameters):
 def fitted(model, images, *, learning_rate=1e-2, steps=10, batch_size=4):
     """What training made of an adapter's factors, less what they started from, and the last gradient."""
     latents, conditions = model.encode(images), model.condition(["a red cube"])
-    with Loras(model.network.unet) as loras:
+    with Loras(model.network.module) as loras:
         loras.add("start", rank=4, seed=0)
         LoraTraining(rank=4, steps=steps, learning_rate=learning_rate, batch_size=batch_size).run(
             model.network, loras, "fitted", latents=latents, conditions=conditions, seed=0
@@ -54,7 +54,7 @@ def fitted(model, images, *, learning_rate=1e-2, steps=10, batch_size=4):
 def test_an_adapter_starts_from_the_same_numbers_in_any_precision(models, dtype):
     starts = []
     for name in ("float32", dtype):
-        with Loras(models[name].network.unet) as loras:
+        with Loras(models[name].network.module) as loras:
             loras.add("a", rank=4, seed=3)
             starts.append(flat(loras.parameters("a")))
     assert torch.equal(*starts)
@@ -86,7 +86,7 @@ def test_a_layer_with_adapters_answers_in_its_own_precision_row_by_row(models, d
     x = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
     outputs = []
     for name, precision in (("float32", torch.float32), (dtype, HALF[dtype])):
-        with Loras(models[name].network.unet) as loras:
+        with Loras(models[name].network.module) as loras:
             for seed, adapter in enumerate("ab"):
                 loras.add(adapter, rank=4, seed=seed)
                 with torch.no_grad():
@@ -115,10 +115,10 @@ def test_an_adapter_of_a_file_keeps_its_float32_numbers(models, dtype, tmp_path)
     state["unet.conv_out.lora_A.weight"] = torch.randn(2, 16, 3, 3, generator=rng) * 0.1
     state["unet.conv_out.lora_B.weight"] = torch.randn(4, 2, 1, 1, generator=rng)
     save_file(state, tmp_path / "adapter.safetensors")
-    with Loras(model.network.unet) as loras:
+    with Loras(model.network.module) as loras:
         loras.load("a", tmp_path)
         for name in (*sides, "conv_out"):
-            layer = model.network.unet.get_submodule(name)
+            layer = model.network.module.get_submodule(name)
             for letter, factor in (("A", layer.lora_A["a"]), ("B", layer.lora_B["a"])):
                 assert torch.equal(factor.weight, state[f"unet.{name}.lora_{letter}.weight"])
         loras.weigh({"a": torch.tensor([0.0, 1.0])})
@@ -210,14 +210,14 @@ def broken(tiny_model_folder):
     def build(dtype, factor):
         model = gentle_model(tiny_model_folder, dtype=dtype)
         with torch.no_grad():
-            model.network.unet.conv_out.weight *= factor
+            model.network.module.conv_out.weight *= factor
         return model
 
     return build
 
 
 def train(model, learning_rate):
-    with Loras(model.network.unet) as loras:
+    with Loras(model.network.module) as loras:
         LoraTraining(rank=2, steps=3, learning_rate=learning_rate).run(
             model.network, loras, "a", latents=model.encode(pictures(1)), conditions=model.condition(["a"]), seed=0
         )

@@ -21,7 +21,7 @@ def gentle(tiny_model_folder):
     """The parts of a model whose prediction varies slowly enough for five coarse DDIM steps to have an inverse."""
     components = load_model(tiny_model_folder, device="cpu")._components
     with torch.no_grad():
-        components.unet.conv_out.weight *= 0.3
+        components.network.conv_out.weight *= 0.3
     return components
 
 
@@ -194,7 +194,7 @@ def test_images_need_not_be_square(tiny_model_folder):
 
 def test_a_network_in_half_precision_is_float32_outside(tiny_model_folder, model, condition, noise):
     half = load_model(tiny_model_folder, device="cpu", dtype="bfloat16", steps=5)
-    assert half.network.unet.dtype == torch.bfloat16
+    assert half.network.module.dtype == torch.bfloat16
     latents = half.encode(pictures(3), condition=condition, tau=TAU)
     images = half.decode(noise, condition=condition, tau=TAU)
     assert latents.dtype == images.dtype == torch.float32

@@ -20,7 +20,7 @@ def folder(tiny_model_folder, tmp_path):
 
 
 def weights(folder):
-    return load_model(folder, device="cpu", dtype="float32").network.unet.state_dict()
+    return load_model(folder, device="cpu", dtype="float32").network.module.state_dict()
 
 
 @pytest.mark.parametrize("options", [{"variant": "bf16"}, {"variant": "fp16", "max_shard_size": "20KB"}], ids=str)

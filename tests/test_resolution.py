@@ -232,7 +232,7 @@ def test_a_network_that_overflows_in_float16_is_asked_again_in_float32(tiny_mode
     exact, half = (load_model(tiny_model_folder, device="cpu", steps=5, dtype=name) for name in ("float32", "float16"))
     x = torch.randn(2, exact.dimension, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        half.network.unet.conv_in.weight.fill_(6e4)
+        half.network.module.conv_in.weight.fill_(6e4)
     condition = exact.condition(["a red cube"])
     torch.testing.assert_close(
         half.decode(x, condition=condition, tau=0.6), exact.decode(x, condition=condition, tau=0.6)
@@ -278,13 +278,13 @@ def test_the_fastest_precision_that_is_near_enough_is_chosen_and_remembered(mode
             )
 
     monkeypatch.setattr(precision, "_candidates", lambda device: ["float32", "float16", "bfloat16"])
-    unet = Faulty(model.network.unet)
-    found = fitting_precision(unet, condition=model.condition(["a"]), folder=tmp_path)
+    unet, family = Faulty(model.network.module), model.network.family
+    found = fitting_precision(unet, family, condition=model.condition(["a"]), folder=tmp_path)
     assert found.errors["float16"] == math.inf
     assert found.errors["float32"] == 0 < found.errors["bfloat16"] < 0.1
     assert found.dtype == "float32", "no other is within a thousandth"
-    assert fitting_precision(unet, condition=model.condition(["a"]), folder=tmp_path) == found
-    assert fitting_precision(unet, condition=model.condition(["a"]), folder=None).dtype == "float32"
+    assert fitting_precision(unet, family, condition=model.condition(["a"]), folder=tmp_path) == found
+    assert fitting_precision(unet, family, condition=model.condition(["a"]), folder=None).dtype == "float32"
 
 
 def test_a_precision_of_other_hardware_is_refused(tiny_model_folder):

@@ -58,18 +58,19 @@ def timed_solve(model: LatentModel, problem: BoundaryProblem, solver: BoundarySo
 
 
 def raw_rates(model: LatentModel, *, batches: Sequence[int], seconds: float) -> dict[str, float]:
-    """Latents a second of the bare U-Net, called by a loop of nothing else, at each batch size."""
-    unet, network = model.network.unet, model.network
-    condition = model.condition(["a red cube"]).to(unet.dtype)
+    """Latents a second of the bare network, called by a loop of nothing else, at each batch size."""
+    network = model.network
+    bare = network.module
+    condition = model.condition(["a red cube"]).to(bare.dtype)
     rates = {}
     for batch in batches:
-        x = torch.randn(batch, *network.shape, generator=torch.Generator().manual_seed(0)).to(unet.device, unet.dtype)
-        t = torch.full((batch,), int(model.time(0.6)), device=unet.device)
+        x = torch.randn(batch, *network.shape, generator=torch.Generator().manual_seed(0)).to(bare.device, bare.dtype)
+        told = network.schedule.told(torch.full((batch,), model.time(0.6), device=bare.device))
         states = condition.expand(batch, -1, -1)
 
-        def call(x: Tensor = x, t: Tensor = t, states: Tensor = states) -> None:
+        def call(x: Tensor = x, told: Tensor = told, states: Tensor = states) -> None:
             with torch.no_grad():
-                unet(x, t, encoder_hidden_states=states)
+                network.family.predict(bare, x, told, states, network.pixels)
             wait(model.device)
 
         call()

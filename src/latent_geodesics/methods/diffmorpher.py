@@ -64,7 +64,7 @@ class DiffMorpher(PairMethod):
     def sequence(self, pair: EncodedPairs) -> Iterator[Draw]:
         """Fits both LoRAs and inverts each image with its own."""
         batch = pair.batch
-        with Loras(pair.model.network.unet) as loras:
+        with Loras(pair.model.network.steerable) as loras:
             ends = torch.cat(
                 [
                     self._end(pair, loras, "a", batch.images_a, pair.condition_a),

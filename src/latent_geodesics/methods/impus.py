@@ -106,7 +106,7 @@ class Impus(PairMethod):
         )
         clean = model.encode(images)
         empty = model.condition([""]).to(embeddings).expand_as(embeddings)
-        with Loras(model.network.unet) as loras:
+        with Loras(model.network.steerable) as loras:
             network = model.network
             self.unconditional.run(network, loras, _UNCONDITIONAL, latents=clean, conditions=empty, seed=seed)
             training.run(network, loras, _CONDITIONAL, latents=clean, conditions=embeddings, seed=seed)

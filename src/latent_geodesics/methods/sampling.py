@@ -65,7 +65,7 @@ def guided(
     check_guidance(weight)
     network = model.network
     t = times(network.schedule, x, level)
-    with attending(network.unet, mixture, part=part, cross=cross):
+    with attending(network.steerable, mixture, part=part, cross=cross):
         conditional = network.output(x, t, condition)
     if weight == 1.0:
         return conditional

@@ -52,7 +52,7 @@ class SmoothDiffusion(PairMethod):
         model, level = pair.model, noise_level(pair, self.tau)
         images = torch.cat([pair.batch.images_a, pair.batch.images_b])
         guidance = pair.guidance if self.guidance is None else self.guidance
-        with Loras(model.network.unet) as loras:
+        with Loras(model.network.steerable) as loras:
             loras.load("smooth", self.weights)
             loras.weigh({"smooth": 1.0})
             condition = torch.cat([pair.condition_a, pair.condition_b])

@@ -16,54 +16,27 @@ from typing import Any
 import torch
 
 from latent_geodesics.errors import UserError, is_out_of_memory
-from latent_geodesics.models.latent_model import Components
+from latent_geodesics.models.families import FAMILIES, Components, Family
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER
 from latent_geodesics.models.sources import INDEX, check_model_folder, first_line
 
-__all__ = ["quiet", "read_component", "read_components"]
+__all__ = ["family_of", "quiet", "read_component", "read_components"]
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-"""Pipelines whose U-Net takes a noisy latent, a time and one text."""
-SCHEDULERS = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSDEScheduler",
-    "DPMSolverSinglestepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LMSDiscreteScheduler",
-    "PNDMScheduler",
-    "UniPCMultistepScheduler",
-)
-"""Schedulers that differ in how they sample, not in the noise of a training time, which is all that is read of them."""
-CLASSES = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "scheduler": (*SCHEDULERS, FLOW_SCHEDULER),
-}
-"""Component -> the classes of it whose meaning is known."""
 FLOW_PREDICTION = "flow_prediction"
 """What diffusers calls the velocity of a flow model where a scheduler takes several predictions."""
 _WEIGHTS = ("*.safetensors", "*.bin")
 _VARIANT = re.compile(r"[^.]+?(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?\.(?:safetensors|bin)")
 _VARIANTS = ("fp32", "fp16", "bf16", "ema", "non_ema")
 """The variants that diffusers' models are published in, the one to take first; without a name comes before all."""
-# Of each component: its settings, and one of these patterns of files that hold the rest of it.
-_REQUIRED: dict[str, tuple[str, tuple[str, ...]]] = {
-    "unet": ("config.json", _WEIGHTS),
-    "vae": ("config.json", _WEIGHTS),
-    "text_encoder": ("config.json", _WEIGHTS),
-    "tokenizer": ("tokenizer_config.json", ("tokenizer.json", "vocab.json")),
+# Of a kind of component: its settings, and one of these patterns of files that hold the rest of it.
+_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "network": ("config.json", _WEIGHTS),
+    "tokenizer": ("tokenizer_config.json", ("tokenizer.json", "vocab.json", "spiece.model")),
     "scheduler": ("scheduler_config.json", ("scheduler_config.json",)),
 }
 SHOWN = 3
+LARGE = 1_000_000_000
+"""The weights of a text encoder that is not brought to float32."""
 
 
 def read_components(folder: Path, precision: torch.dtype) -> Components:
@@ -71,33 +44,43 @@ def read_components(folder: Path, precision: torch.dtype) -> Components:
 
     Args:
         folder: A folder in diffusers' format.
-        precision: That of the U-Net; the others are read in float32.
+        precision: That of the denoising network; the autoencoder and the text encoders are read in float32, text
+            encoders of more than a milliard weights in the precision that they are stored in.
 
     Raises:
         UserError: when the folder lacks something, or holds what is not known here.
     """
-    check_model_folder(folder)
-    _check_classes(folder)
-    for name in _REQUIRED:
-        _check_component(folder, name)
-    components = Components(**{name: read_component(folder, name, precision) for name in _REQUIRED})
-    _check_architecture(folder, components)
+    family, index = family_of(folder), _mapping(folder / INDEX)
+    absent = _absent(family, index)
+    _check_classes(folder, family, index, absent)
+    for name in family.parts:
+        if name not in absent:
+            _check_component(folder, name)
+    made = {name: None if name in absent else read_component(folder, family, name, precision) for name in family.parts}
+    network, vae, scheduler = (made.pop(name) for name in (family.network, "vae", "scheduler"))
+    components = Components(family=family, vae=vae, network=network, scheduler=scheduler, texts=made)
+    problems = family.problems(components)
+    if problems:
+        raise UserError(
+            f"the model {folder} is not like those of {family.pipelines[0]}: {' and '.join(problems)}; choose another "
+            "model"
+        )
     return components
 
 
-def read_component(folder: Path, name: str, precision: torch.dtype) -> Any:
+def read_component(folder: Path, family: Family, name: str, precision: torch.dtype) -> Any:
     """One component; the libraries' many kinds of error become one sentence.
 
     Raises:
         UserError: when it cannot be read, or its weights are not those of its class.
     """
-    weighty = _WEIGHTS in _REQUIRED[name][1:]
+    weighty = _kind_of(name) == "network"
     variant = _variant(folder / name) if weighty else None
     options: dict[str, Any] = {} if variant is None else {"variant": variant}
-    kind = _kind(folder, name)
-    if name in ("unet", "vae"):
-        options["torch_dtype"] = precision if name == "unet" else torch.float32
+    if name in (family.network, "vae"):
+        options["torch_dtype"] = precision if name == family.network else torch.float32
     try:
+        kind = _class(folder, family, name)
         with _without_progress_bars(), quiet("diffusers"), quiet("transformers"):
             if not weighty:
                 return kind.from_pretrained(str(folder / name), local_files_only=True)
@@ -112,7 +95,8 @@ def read_component(folder: Path, name: str, precision: torch.dtype) -> Any:
             "copy the whole model folder again, or download it afresh"
         ) from error
     _check_keys(folder, name, said)
-    return part.float() if name == "text_encoder" else part
+    small = name.startswith("text_encoder") and sum(each.numel() for each in part.parameters()) < LARGE
+    return part.float() if small else part
 
 
 def _check_keys(folder: Path, name: str, said: Mapping[str, Any]) -> None:
@@ -157,7 +141,7 @@ def _without_progress_bars() -> Iterator[None]:
 
 
 def _check_component(folder: Path, name: str) -> None:
-    settings, patterns = _REQUIRED[name]
+    settings, patterns = _FILES[_kind_of(name)]
     part = folder / name
     missing = None
     if not (part / settings).is_file():
@@ -171,26 +155,42 @@ def _check_component(folder: Path, name: str) -> None:
         )
 
 
-def _check_classes(folder: Path) -> None:
-    """Refuse a pipeline, or a component's class, whose meaning is not known."""
-    index = _mapping(folder / INDEX)
-    pipeline = index.get("_class_name")
-    if pipeline not in PIPELINES:
-        raise UserError(
-            f"{folder / INDEX} is of the pipeline {pipeline}, which is not supported: choose a model of one of "
-            f"{', '.join(PIPELINES)}"
-        )
-    for name, known in CLASSES.items():
+def family_of(folder: Path) -> Family:
+    """The family of the pipeline that wrote a folder.
+
+    Raises:
+        UserError: when it is none that is known.
+    """
+    check_model_folder(folder)
+    pipeline = _mapping(folder / INDEX).get("_class_name")
+    for family in FAMILIES:
+        if pipeline in family.pipelines:
+            return family
+    known = ", ".join(family.pipelines[0] for family in FAMILIES)
+    raise UserError(
+        f"{folder / INDEX} is of the pipeline {pipeline}, which is not supported: choose a model of one of {known}"
+    )
+
+
+def _absent(family: Family, index: Mapping[str, Any]) -> frozenset[str]:
+    """The components that a folder says it has not, and that its family can do without."""
+    return frozenset(name for name in family.optional if (index.get(name) or [None, None])[1] is None)
+
+
+def _check_classes(folder: Path, family: Family, index: Mapping[str, Any], absent: frozenset[str]) -> None:
+    """Refuse a component of a class whose meaning is not known."""
+    for name, known in family.parts.items():
         for place, found in _named_classes(folder, name, index).items():
-            if found not in known:
-                what = ", whose noise is not that of Stable Diffusion 1 and 2" if name == "scheduler" else ""
+            if found not in known and name not in absent:
+                what = f", whose noise is not that of {family.pipelines[0]}" if name == "scheduler" else ""
                 raise UserError(
                     f"the model {folder} has the {name} {found} ({place}){what}: choose a model with one of "
                     f"{', '.join(known)}"
                 )
-    settings = folder / "scheduler" / _REQUIRED["scheduler"][0]
+    settings = folder / "scheduler" / _FILES["scheduler"][0]
     content = _mapping(settings) if settings.is_file() else {}
-    if _is_flow(content) and content.get("prediction_type") != FLOW_PREDICTION:
+    either = {FLOW_SCHEDULER} < set(family.parts["scheduler"])
+    if either and content.get("_class_name") == FLOW_SCHEDULER and content.get("prediction_type") != FLOW_PREDICTION:
         # Put beside a network that predicts noise it would change what every output means.
         raise UserError(
             f"the model {folder} has the scheduler {FLOW_SCHEDULER} beside Stable Diffusion's network, whose noise is "
@@ -199,19 +199,14 @@ def _check_classes(folder: Path) -> None:
         )
 
 
-def _is_flow(settings: Mapping[str, Any]) -> bool:
-    """Whether a scheduler's settings are a flow model's."""
-    return settings.get("_class_name") == FLOW_SCHEDULER
-
-
 def _named_classes(folder: Path, name: str, index: Mapping[str, Any]) -> dict[str, Any]:
     """Where a component's class is named, and which it is; files that are not there are missed elsewhere."""
     found = {}
     entry = index.get(name)
     if isinstance(entry, list) and len(entry) == 2:
         found[INDEX] = entry[1]
-    settings = folder / name / _REQUIRED[name][0]
-    if settings.is_file():
+    settings = folder / name / _FILES[_kind_of(name)][0]
+    if settings.is_file() and _kind_of(name) != "tokenizer":
         content = _mapping(settings)
         written = content.get("_class_name") or next(iter(content.get("architectures") or []), None)
         if written is not None:
@@ -230,22 +225,22 @@ def _mapping(file: Path) -> dict[str, Any]:
     return content
 
 
-def _kind(folder: Path, name: str) -> Any:
+def _kind_of(name: str) -> str:
+    """Which files a component is made of."""
+    return "tokenizer" if name.startswith("tokenizer") else "scheduler" if name == "scheduler" else "network"
+
+
+def _class(folder: Path, family: Family, name: str) -> Any:
     """The library's class of a component; both libraries import their parts when they are first named."""
     with quiet("bitsandbytes"):
         import diffusers
         import transformers
 
-        if name == "scheduler" and _is_flow(_mapping(folder / name / _REQUIRED[name][0])):
-            return diffusers.FlowMatchEulerDiscreteScheduler
-
-        return {
-            "unet": diffusers.UNet2DConditionModel,
-            "vae": diffusers.AutoencoderKL,
-            "text_encoder": transformers.CLIPTextModel,
-            "tokenizer": transformers.CLIPTokenizer,
-            "scheduler": diffusers.DDIMScheduler,
-        }[name]
+        known = family.parts[name]
+        if name == "scheduler":  # all that are known are read alike, but for those of flows
+            flow = _mapping(folder / name / _FILES[name][0]).get("_class_name") == FLOW_SCHEDULER
+            return getattr(diffusers, FLOW_SCHEDULER if flow else "DDIMScheduler")
+        return getattr(diffusers if hasattr(diffusers, known[0]) else transformers, known[0])
 
 
 def _variant(part: Path) -> str | None:
@@ -259,24 +254,3 @@ def _variant(part: Path) -> str | None:
     if not found or None in found:
         return None
     return min(found, key=lambda name: (_VARIANTS.index(name) if name in _VARIANTS else len(_VARIANTS), name))
-
-
-def _check_architecture(folder: Path, components: Components) -> None:
-    """Refuse U-Nets that need more than a noisy latent, a time and a text, such as an inpainting model's or LCM's."""
-    unet, vae, text = components.unet.config, components.vae.config, components.text_encoder.config
-    problems = []
-    for side, channels in (("reads", unet.in_channels), ("returns", unet.out_channels)):
-        if channels != vae.latent_channels:
-            problems.append(f"its U-Net {side} {channels} channels and its latents have {vae.latent_channels}")
-    if unet.cross_attention_dim != text.hidden_size:
-        problems.append(f"its U-Net reads texts of {unet.cross_attention_dim} channels, not {text.hidden_size}")
-    further = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
-    named = [name for name in further if unet.get(name) is not None]
-    if named:
-        problems.append(f"its U-Net needs a further embedding ({', '.join(named)})")
-    if unet.get("time_cond_proj_dim") is not None:
-        problems.append("its U-Net is told the weight of a guidance that it was distilled from (time_cond_proj_dim)")
-    if problems:
-        raise UserError(
-            f"the model {folder} is not like Stable Diffusion 1 or 2: {' and '.join(problems)}; choose another model"
-        )

@@ -189,7 +189,7 @@ class Fit:
         Raises:
             UserError: when a loss or its gradients are not finite, or the parameters are not in the end.
         """
-        precision = network.unet.dtype
+        precision = network.module.dtype
         masters = Masters(groups, precision=precision, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         hide = None if self.progress is None else not self.progress
         for step in tqdm(range(self.steps), desc=self.name, disable=hide, leave=False):
@@ -232,7 +232,7 @@ def _overflow(what: str, precision: torch.dtype) -> str:
 def _weights(network: Denoiser, fitted: Sequence[Sequence[Tensor]]) -> Iterator[Tensor]:
     """The network's weights, but for those that are fitted."""
     known = {id(parameter) for group in fitted for parameter in group}
-    return (weight for weight in network.unet.parameters() if id(weight) not in known)
+    return (weight for weight in network.module.parameters() if id(weight) not in known)
 
 
 def _all_finite(tensors: Iterable[Tensor]) -> bool:

@@ -1,7 +1,7 @@
 """The autoencoder between images and clean flat latents.
 
-A latent is the *mean* of the encoder's distribution, shifted and multiplied by the model's scaling factor, so
-encoding is deterministic. It is done in float32: it runs once an image. Decoding may be done in half precision, which
+A latent is the *mean* of the encoder's distribution, shifted and scaled as the model's family says, so encoding is
+deterministic. It is done in float32: it runs once an image. Decoding may be done in half precision, which
 no eye can tell from float32; where it overflows (the decoder of SDXL does), float32 takes over.
 """
 
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from latent_geodesics.errors import UserError
 from latent_geodesics.models.chunking import Chunker
+from latent_geodesics.models.families import Family
 from latent_geodesics.models.precision import products_in
 
-__all__ = ["ImageCodec", "reduction_factor"]
+__all__ = ["ImageCodec"]
 
 log = logging.getLogger(__name__)
 
@@ -26,32 +27,31 @@ log = logging.getLogger(__name__)
 _RANGE_TOLERANCE = 1e-3
 
 
-def reduction_factor(vae: Any) -> int:
-    """How many image pixels lie along one side of a latent pixel."""
-    return int(2 ** (len(vae.config.block_out_channels) - 1))
-
-
 class ImageCodec:
     """Encodes images into flat latents and decodes them.
 
     Args:
-        vae: an `AutoencoderKL` of diffusers, on its device, float32.
+        vae: an autoencoder of diffusers, on its device, float32.
+        family: what its latents are.
         image_size: `(height, width)` of the images in pixels.
         batch_size: the largest number of images in one call.
         decoding: the precision to decode in.
     """
 
     def __init__(
-        self, *, vae: Any, image_size: tuple[int, int], batch_size: int, decoding: torch.dtype = torch.float32
+        self,
+        *,
+        vae: Any,
+        family: Family,
+        image_size: tuple[int, int],
+        batch_size: int,
+        decoding: torch.dtype = torch.float32,
     ) -> None:
-        self._vae = vae
+        self._vae, self._family = vae, family
         self._decoding = decoding
         self._chunker = Chunker(size=batch_size)
-        self._scale = float(vae.config.scaling_factor)
-        self._shift = float(getattr(vae.config, "shift_factor", None) or 0.0)
         self.image_size = image_size
-        factor = reduction_factor(vae)
-        self.latent_shape = (int(vae.config.latent_channels), image_size[0] // factor, image_size[1] // factor)
+        self.latent_shape = family.latent_shape(vae, image_size)
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "p 3 h w"]) -> Float[Tensor, "p d"]:
@@ -77,15 +77,12 @@ class ImageCodec:
         return torch.nn.Module.to(deepcopy(self._vae), self._decoding)
 
     def _encode_chunk(self, images: Float[Tensor, "p 3 h w"]) -> Float[Tensor, "p d"]:
-        mean: Tensor = self._vae.encode(2.0 * images - 1.0).latent_dist.mode()
-        return (self._scale * (mean - self._shift)).flatten(1)
+        return self._family.encode(self._vae, 2.0 * images - 1.0).flatten(1)
 
     def _decode_chunk(self, latents: Float[Tensor, "n d"]) -> Float[Tensor, "n 3 h w"]:
-        mean = latents.reshape(-1, *self.latent_shape) / self._scale + self._shift
         vae = self._vae if self._decoding is torch.float32 else self._half
-        with products_in("tf32", mean.device):
-            images: Tensor = vae.decode(mean.to(self._decoding)).sample
-        return images.float()
+        with products_in("tf32", latents.device):
+            return self._family.decode(vae, latents.reshape(-1, *self.latent_shape)).float()
 
     def _check(self, images: Tensor) -> None:
         height, width = self.image_size

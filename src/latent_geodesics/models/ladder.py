@@ -69,10 +69,10 @@ class Ladder:
         """
         coarse = self._network
         if coarse.precision == "tf32":
-            return coarse.beside(coarse.unet, "float32")
+            return coarse.beside(coarse.module, "float32")
         log.info("Loading the network in float32 as well, for what %s does not resolve.", coarse.precision)
         try:
-            unet = deepcopy(coarse.unet).float() if self._reload is None else self._reload()
+            unet = deepcopy(coarse.module).float() if self._reload is None else self._reload()
         except torch.OutOfMemoryError:
             raise UserError(
                 f"the device has no room for the network in float32 beside {coarse.precision}, which the tolerance "

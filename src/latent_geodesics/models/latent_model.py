@@ -13,7 +13,7 @@ References:
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from latent_geodesics.errors import UserError
 from latent_geodesics.fields import COARSE_ERROR
 from latent_geodesics.models.compilation import is_compiled
 from latent_geodesics.models.conditioning import TextConditioner, match_rows
+from latent_geodesics.models.families import Components
 from latent_geodesics.models.fingerprints import weights_hash
 from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import Guidance, denoise, invert
@@ -33,7 +34,6 @@ from latent_geodesics.models.ladder import Ladder
 from latent_geodesics.models.latent_field import LatentField
 from latent_geodesics.models.layout import fastest_layout
 from latent_geodesics.models.network import Denoiser
-from latent_geodesics.models.noise_schedule import NoiseSchedule
 from latent_geodesics.models.precision import Precision
 from latent_geodesics.models.scores import Conditional, Score, check_guidance
 from latent_geodesics.models.stopwatch import ENCODING, Stopwatch
@@ -47,22 +47,6 @@ log = logging.getLogger(__name__)
 # Relative change at which an inversion step is solved; in half precision less is not resolved.
 _INVERSION_TOLERANCE = 1e-5
 _HALF_TOLERANCE = 5e-4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Components:
-    """The parts of a Stable-Diffusion-like model, as diffusers names them.
-
-    Attributes:
-        reload: gives the U-Net anew, in float32 and on its device; None where its weights are all that there is.
-    """
-
-    vae: Any
-    unet: Any
-    text_encoder: Any
-    tokenizer: Any
-    scheduler: Any
-    reload: Callable[[], Any] | None = None
 
 
 class LatentModel:
@@ -99,29 +83,30 @@ class LatentModel:
         if inversion_tolerance is not None and not 0 < inversion_tolerance < 1:
             raise UserError(f"inversion_tolerance must lie between 0 and 1; received {inversion_tolerance}")
         self._components = components
-        self._precision = precision or Precision(dtype=str(components.unet.dtype).removeprefix("torch."))
+        self._precision = precision or Precision(dtype=str(components.network.dtype).removeprefix("torch."))
         self._inversion_tolerance = inversion_tolerance
         self._refinements = refinements
         self._cache = TensorCache(folder=cache_dir, limit_mb=cache_limit_mb)
-        half = components.unet.dtype is not torch.float32 and torch.device(components.unet.device).type != "cpu"
+        half = components.network.dtype is not torch.float32 and torch.device(components.network.device).type != "cpu"
         self._codec = ImageCodec(
             vae=components.vae,
+            family=components.family,
             image_size=image_size,
             batch_size=batch_size,
             decoding=torch.float16 if half else torch.float32,
         )
-        self._embed = TextConditioner(tokenizer=components.tokenizer, text_encoder=components.text_encoder)
-        self.schedule = NoiseSchedule.of(components.scheduler, steps)
+        self._embed = TextConditioner(components.family.embedder(components))
+        self.schedule = components.family.schedule(components.scheduler, steps, self.latent_shape)
         self.network = Denoiser(
-            unet=components.unet,
+            module=components.network,
+            family=components.family,
+            pixels=image_size[0] // self.latent_shape[1],
             schedule=self.schedule,
             shape=self.latent_shape,
             batch_size=batch_size,
             precision=self._precision.dtype,
         )
-        self._layout = fastest_layout(
-            self.network, width=int(components.unet.config.cross_attention_dim), folder=cache_dir
-        )
+        self._layout = fastest_layout(self.network, condition=lambda: self._embed([""]), folder=cache_dir)
         self._ladder = Ladder(
             self.network,
             reload=components.reload,
@@ -148,21 +133,21 @@ class LatentModel:
     @property
     def device(self) -> torch.device:
         """Where the networks live."""
-        return torch.device(self._components.unet.device)
+        return torch.device(self._components.network.device)
 
     @property
     def network_evaluations(self) -> int:
-        """The number of latents sent through the U-Net so far, for whatever purpose."""
+        """The number of latents sent through the network so far, for whatever purpose."""
         return self.network.evaluations
 
     @property
     def machinery(self) -> dict[str, Any]:
-        """What the U-Net runs on: device, precision, memory layout, and what these were chosen by."""
+        """What the network runs on: device, precision, memory layout, and what these were chosen by."""
         return {
             "device": str(self.device),
             "dtype": self._precision.dtype,
             "precisions": asdict(self._precision),
-            "compiled": is_compiled(self._components.unet),
+            "compiled": is_compiled(self._components.network),
             "layout": "channels_last" if self._layout.channels_last else "channels_first",
             "evaluations_per_second": dict(self._layout.rates),
         }
@@ -170,7 +155,8 @@ class LatentModel:
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal sha256 of the weights as loaded (so of their dtype too) and of the noise schedule."""
-        parts = {name: getattr(self._components, name) for name in ("vae", "unet", "text_encoder")}
+        components = self._components
+        parts = {"vae": components.vae, components.family.network: components.network, **components.text_encoders}
         schedule = (self.schedule.signal, self.schedule.clean_signal, self.schedule.prediction, self.network.precision)
         return weights_hash(parts, *schedule, folder=self._cache.folder)
 

@@ -6,11 +6,14 @@ kept in a file: a run that is gone on with, and every process of a run, has the 
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from latent_geodesics.models.accelerator import wait
 from latent_geodesics.models.compilation import is_compiled
@@ -42,48 +45,51 @@ class Layout:
         unet.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
 
-def fastest_layout(network: Denoiser, *, width: int, folder: Path | None) -> Layout:
+def fastest_layout(
+    network: Denoiser, *, condition: Callable[[], Float[Tensor, "1 l c"]], folder: Path | None
+) -> Layout:
     """The layout for a network: from the folder, or measured and put there.
 
     Args:
         network: The network, whose layout is left as the one that is returned.
-        width: Size of an embedding's vectors.
+        condition: Gives the embedding of a text.
         folder: Where choices are remembered; None keeps the layout that the weights were loaded in, unmeasured, and so
-            does a network that is compiled.
+            do a network that is compiled and one that has no convolutions to speak of.
     """
-    if folder is None or is_compiled(network.unet):  # which would compile each of them
+    # A compiled network would compile each of them.
+    if folder is None or is_compiled(network.module) or not network.family.controlled:
         return Layout()
     file = folder / f"layout-{_key(network)[:24]}.json"
-    layout = measured_once(file, Layout, lambda: _measured(network, width))
-    layout.apply(network.unet)
+    layout = measured_once(file, Layout, lambda: _measured(network, condition()))
+    layout.apply(network.module)
     return layout
 
 
 def _key(network: Denoiser) -> str:
-    unet = network.unet
-    device = machine_name(unet.device)
-    sizes = sorted((name, tuple(value.shape)) for name, value in unet.state_dict().items())
-    return content_key(device, torch.__version__, str(unet.dtype), network.shape, sizes)
+    module = network.module
+    device = machine_name(module.device)
+    sizes = sorted((name, tuple(value.shape)) for name, value in module.state_dict().items())
+    return content_key(device, torch.__version__, str(module.dtype), network.shape, sizes)
 
 
-def _measured(network: Denoiser, width: int) -> Layout:
+def _measured(network: Denoiser, condition: Tensor) -> Layout:
     """Both layouts in turn, several times, the best of each: what else the machine does only ever slows a call."""
     spent = network.spent
-    rows = max(1, min(network.batch_size, int(_SECONDS * _rate(network, width, 1))))
+    rows = max(1, min(network.batch_size, int(_SECONDS * _rate(network, condition, 1))))
     best = {"channels_first": 0.0, "channels_last": 0.0}
     for _ in range(_ROUNDS):
         for name in best:
-            Layout(channels_last=name == "channels_last").apply(network.unet)
-            best[name] = max(best[name], _rate(network, width, rows))
+            Layout(channels_last=name == "channels_last").apply(network.module)
+            best[name] = max(best[name], _rate(network, condition, rows))
     network.spent = spent  # not part of any run's cost
     return Layout(channels_last=best["channels_last"] > best["channels_first"], rates=best)
 
 
-def _rate(network: Denoiser, width: int, rows: int) -> float:
-    device = network.unet.device
+def _rate(network: Denoiser, condition: Tensor, rows: int) -> float:
+    device = network.module.device
     x = torch.zeros(rows, network.dimension, device=device)
     t = torch.full((rows,), int(network.schedule.times[-1]), dtype=torch.long, device=device)
-    condition = torch.zeros(rows, 1, width, device=device)
+    condition = condition.to(device).expand(rows, -1, -1)
     network.noise(x, t, condition)  # the first call of a kind is slow
     wait(device)
     started = time.perf_counter()

@@ -1,11 +1,10 @@
 """Loading a model: a folder in diffusers' format, or the name of one on the Hugging Face hub.
 
-The folder must hold `model_index.json` and the components `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler`.
-Nothing about its sizes is assumed: the image size follows from the U-Net and the autoencoder. What is loaded in half
-precision is the U-Net alone.
+The folder must hold `model_index.json`, which says of which family it is, and that family's components. Nothing about
+its sizes is assumed: the image size follows from the denoising network and the autoencoder. What is loaded in half
+precision is the network alone.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,17 +16,13 @@ import torch
 from latent_geodesics.errors import UserError
 from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.compilation import compile_network
-from latent_geodesics.models.components import quiet, read_component, read_components
-from latent_geodesics.models.conditioning import TextConditioner
-from latent_geodesics.models.image_codec import reduction_factor
-from latent_geodesics.models.latent_model import Components, LatentModel
+from latent_geodesics.models.components import family_of, quiet, read_component, read_components
+from latent_geodesics.models.families import Components, Family, reduction_factor
+from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.precision import PRECISIONS, Precision, fitting_precision
 from latent_geodesics.models.sources import hub_problem, is_hub_id, no_model
 
 __all__ = ["choose_precision", "load_model", "place"]
-
-OLD_SIDE = 64
-"""The side in latents of Stable Diffusion 1."""
 
 
 def load_model(
@@ -44,15 +39,16 @@ def load_model(
     cache_limit_mb: float = 2000.0,
     compile: bool = False,
 ) -> LatentModel:
-    """Load a Stable-Diffusion-like latent diffusion model.
+    """Load a latent diffusion or flow model of one of `models.families`.
 
     Args:
         path_or_name: a folder in diffusers' format, a hub id, or several of them, of which the first that can be had
             is taken.
         device: a torch device, or `auto` for an accelerator where there is one.
-        dtype: `float32`, `tf32`, `float16` or `bfloat16` of the U-Net, or `auto`: the fastest of those that the device
-            has in hardware whose error is measured to be small enough (`models.precision`); without a cache folder
-            nothing is measured: float16 on an accelerator, float32 on a CPU.
+        dtype: `float32`, `tf32`, `float16` or `bfloat16` of the network, or `auto`: the fastest of those that the
+            device has in hardware whose error is measured to be small enough (`models.precision`); without a cache
+            folder nothing is measured: float16 on an accelerator, float32 on a CPU. Networks that were trained in
+            bfloat16 (the transformers of SD3 and FLUX) have that on an accelerator.
         steps: DDIM steps from pure noise to a clean latent; the noise level tau stands for `round(tau * steps)` of
             them.
         image_size: side or `(height, width)` of the images in pixels; None is the size that the model was trained on.
@@ -61,7 +57,7 @@ def load_model(
         inversion_tolerance: relative change below which a step is solved; None is 1e-5, in half precision 5e-4.
         cache_dir: folder that keeps inversions, embeddings and what was measured of the device between runs, or None.
         cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
-        compile: whether to compile the U-Net (`models.compilation`); it then keeps its memory layout.
+        compile: whether to compile the network (`models.compilation`); it then keeps its memory layout.
 
     Raises:
         UserError: when no model can be had, a component is missing or unreadable, or an option is out of range.
@@ -70,11 +66,13 @@ def load_model(
     precision = choose_precision(dtype, target)
     folder = _find([path_or_name] if isinstance(path_or_name, str | Path) else list(path_or_name))
     cache = None if cache_dir is None else Path(cache_dir)
+    if precision is None and not family_of(folder).measured:
+        precision = "float32" if target.type == "cpu" else "bfloat16"
     components = read_components(folder, PRECISIONS[precision or "float32"])
-    components = replace(components, reload=partial(_reload_unet, folder, target))
+    components = replace(components, reload=partial(_reload, folder, components.family, target))
     measured = place(components, target, precision, folder=cache)
     if compile:
-        compile_network(components.unet, target)
+        compile_network(components.network, target)
     return LatentModel(
         components=components,
         image_size=_image_size(image_size, components),
@@ -100,27 +98,27 @@ def choose_precision(name: str, device: torch.device) -> str | None:
 
 
 def place(components: Components, device: torch.device, precision: str | None, *, folder: Path | None) -> Precision:
-    """Brings networks to their device, without gradients, and the U-Net to a precision; None measures which.
+    """Brings networks to their device, without gradients, and the denoising one to a precision; None measures which.
 
     Args:
-        components: the parts of a model, whose U-Net is in float32 where the precision is None.
+        components: the parts of a model, whose network is in float32 where the precision is None.
         device: where to.
         precision: one of `PRECISIONS`, or None.
         folder: where measurements are remembered; see `fitting_precision`.
     """
-    for part in (components.vae, components.text_encoder, components.unet):
+    for part in (components.vae, components.network, *components.text_encoders.values()):
         part.requires_grad_(False).eval().to(device)
     found = Precision(dtype=precision or "float32")
     if precision is None:
-        embed = TextConditioner(tokenizer=components.tokenizer, text_encoder=components.text_encoder)
-        found = fitting_precision(components.unet, condition=embed(["a photograph"]), folder=folder)
+        condition = components.family.embedder(components)("a photograph")[None]
+        found = fitting_precision(components.network, components.family, condition=condition, folder=folder)
     # Torch's own `to`: that of diffusers warns of what was weighed here.
-    torch.nn.Module.to(components.unet, PRECISIONS[found.dtype])
+    torch.nn.Module.to(components.network, PRECISIONS[found.dtype])
     return found
 
 
-def _reload_unet(folder: Path, device: torch.device) -> Any:
-    return read_component(folder, "unet", torch.float32).to(device)
+def _reload(folder: Path, family: Family, device: torch.device) -> Any:
+    return read_component(folder, family, family.network, torch.float32).to(device)
 
 
 def _find(candidates: Sequence[str | Path]) -> Path:
@@ -146,18 +144,17 @@ def fetch(hub_id: str) -> Path:
         OSError: when the hub or the model cannot be reached; `ValueError` for what it cannot serve.
     """
     with quiet("bitsandbytes"):
-        from diffusers import StableDiffusionPipeline
+        from diffusers import DiffusionPipeline
 
     # Parts that are given as None are not downloaded.
     unused: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
     with quiet("diffusers"):
-        return Path(StableDiffusionPipeline.download(hub_id, use_safetensors=True, **unused))
+        return Path(DiffusionPipeline.download(hub_id, use_safetensors=True, **unused))
 
 
 def _image_size(requested: int | Sequence[int] | None, components: Components) -> tuple[int, int]:
-    factor = reduction_factor(components.vae)
-    sides = _trained_sides(components.unet.config, factor) if requested is None else _pair(requested)
-    multiple = factor * 2 ** (len(components.unet.config.block_out_channels) - 1)
+    sides = _trained_sides(components) if requested is None else _pair(requested)
+    multiple = components.family.multiple(components)
     if len(sides) != 2 or any(not isinstance(side, int) or side <= 0 or side % multiple for side in sides):
         raise UserError(
             f"image_size must be one or two positive multiples of {multiple}, which this model's networks can halve; "
@@ -166,18 +163,15 @@ def _image_size(requested: int | Sequence[int] | None, components: Components) -
     return sides[0], sides[1]
 
 
-def _trained_sides(config: Any, factor: int) -> list[Any]:
-    """The sides of the images that a U-Net was trained on, as far as its settings tell them rightly."""
-    sample = config.sample_size
+def _trained_sides(components: Components) -> list[Any]:
+    """The sides of the images that a network was trained on."""
+    sample = components.family.sample_size(components)
     if sample is None:
         raise UserError(
-            "the model's U-Net does not say what size of images it was trained on (its sample_size is null): give "
+            "the model's network does not say what size of images it was trained on (its sample_size is null): give "
             "image_size"
         )
-    # Settings of Stable Diffusion 1 that were written before diffusers 0.9 say 32 where the training had 64.
-    version = re.match(r"(\d+)\.(\d+)", str(config.get("_diffusers_version", "")))
-    old = version is not None and (int(version[1]), int(version[2])) < (0, 9)
-    return [max(side, OLD_SIDE) * factor if old else side * factor for side in _pair(sample)]
+    return [side * reduction_factor(components.vae) for side in _pair(sample)]
 
 
 def _pair(sides: Any) -> list[Any]:

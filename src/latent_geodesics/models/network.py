@@ -1,8 +1,8 @@
 """The denoising network as a function of flat latents.
 
-`Denoiser` hides everything that is particular to a U-Net in memory: latents are flat `[n d]` outside and `[n c h w]`
+`Denoiser` hides everything that is particular to a network in memory: latents are flat `[n d]` outside and `[n c h w]`
 inside, float32 outside and half precision inside, and many rows are evaluated in chunks. It counts what it costs: one
-*network evaluation* is one latent sent once through the U-Net.
+*network evaluation* is one latent sent once through the network.
 """
 
 import logging
@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_geodesics.errors import UserError
 from latent_geodesics.models.chunking import Chunker
+from latent_geodesics.models.families import Family
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 from latent_geodesics.models.precision import NOMINAL_ERROR, products_in
 
@@ -34,7 +36,9 @@ class Denoiser:
     """The network's predictions at flat latents, with the schedule that gives them a meaning.
 
     Args:
-        unet: a conditional 2-D U-Net of diffusers, already on its device and in its dtype.
+        module: a denoising network of diffusers, already on its device and in its dtype.
+        family: how it is asked.
+        pixels: how many pixels of an image lie along one side of a latent.
         schedule: the noise schedule it was trained with.
         shape: `(c, h, w)` of a latent.
         batch_size: the largest number of latents in one call.
@@ -47,14 +51,16 @@ class Denoiser:
     def __init__(
         self,
         *,
-        unet: Any,
+        module: Any,
+        family: Family,
+        pixels: int,
         schedule: NoiseSchedule,
         shape: tuple[int, int, int],
         batch_size: int,
         precision: str | None = None,
     ) -> None:
-        self.unet = unet
-        self.precision = precision or str(unet.dtype).removeprefix("torch.")
+        self.module, self.family, self.pixels = module, family, pixels
+        self.precision = precision or str(module.dtype).removeprefix("torch.")
         self.schedule = schedule
         self.shape = shape
         self._costs = _Costs()
@@ -79,10 +85,16 @@ class Denoiser:
     def spent(self, costs: tuple[int, int]) -> None:
         self._costs.evaluations, self._costs.calls = costs
 
-    def beside(self, unet: Any, precision: str) -> "Denoiser":
-        """The same with another U-Net, in another precision; their costs are counted together."""
+    def beside(self, module: Any, precision: str) -> "Denoiser":
+        """The same with another network, in another precision; their costs are counted together."""
         other = Denoiser(
-            unet=unet, schedule=self.schedule, shape=self.shape, batch_size=self.batch_size, precision=precision
+            module=module,
+            family=self.family,
+            pixels=self.pixels,
+            schedule=self.schedule,
+            shape=self.shape,
+            batch_size=self.batch_size,
+            precision=precision,
         )
         other._costs = self._costs
         return other
@@ -108,7 +120,7 @@ class Denoiser:
         self._costs.calls += 1
         output = self._chunk(x, t, condition)
         fitting = torch.is_grad_enabled()
-        if self.unet.dtype is torch.float16 and not fitting and not bool(torch.isfinite(output).all()):
+        if self.module.dtype is torch.float16 and not fitting and not bool(torch.isfinite(output).all()):
             self.widen()
             output = self._chunk(x, t, condition)
         return output
@@ -119,14 +131,28 @@ class Denoiser:
         return NOMINAL_ERROR.get(self.precision, 0.0)
 
     @property
+    def steerable(self) -> Any:
+        """The network, whose attention layers may be steered and adapted.
+
+        Raises:
+            UserError: when it is no U-Net.
+        """
+        if not self.family.controlled:
+            raise UserError(
+                f"steering attention and training adapters are known for U-Nets, and this model's network is a "
+                f"{type(self.module).__name__}: choose another method, such as geodesic, slerp or lerp"
+            )
+        return self.module
+
+    @property
     def adapted(self) -> bool:
         """Whether adapters are on the network, which no copy of it in another precision has."""
-        return bool(getattr(self.unet, "peft_config", None))
+        return bool(getattr(self.module, "peft_config", None))
 
     def widen(self) -> None:
         """Turns the network to float32, weights and all, and warns: its float16 overflowed."""
         log.warning("The network overflowed in float16: it goes on in float32. Choose dtype=bfloat16 or float32.")
-        torch.nn.Module.to(self.unet, torch.float32)
+        torch.nn.Module.to(self.module, torch.float32)
         self.precision = "float32"
 
     @torch.no_grad()
@@ -170,11 +196,11 @@ class Denoiser:
     def _chunk(
         self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
     ) -> Float[Tensor, "n d"]:
-        dtype = self.unet.dtype
+        dtype = self.module.dtype
         images = x.to(dtype).reshape(-1, *self.shape)
         with products_in(self.precision, x.device):
             told = self.schedule.told(t)
-            output = self.unet(images, told, encoder_hidden_states=condition.to(dtype)).sample
+            output = self.family.predict(self.module, images, told, condition.to(dtype), self.pixels)
         with self._costs.counting:
             self._costs.evaluations += len(x)
-        return torch.as_tensor(output).flatten(1).float()
+        return output.flatten(1).float()

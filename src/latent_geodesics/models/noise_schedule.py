@@ -76,12 +76,6 @@ class NoiseSchedule:
             object.__setattr__(self, "training_times", len(self.signal))
 
     @classmethod
-    def of(cls, scheduler: Any, steps: int) -> "NoiseSchedule":
-        """Read the schedule of a model whose images all have the same times, by the kind of its scheduler."""
-        flow = type(scheduler).__name__ == FLOW_SCHEDULER
-        return cls.from_flow(scheduler, steps) if flow else cls.from_scheduler(scheduler, steps)
-
-    @classmethod
     def from_scheduler(cls, scheduler: Any, steps: int) -> "NoiseSchedule":
         """Read the schedule of any discrete diffusers scheduler, visited in `steps` DDIM steps."""
         from diffusers import DDIMScheduler

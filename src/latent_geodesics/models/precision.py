@@ -6,10 +6,11 @@ share of the score, so that what is chosen here is what `LatentField.resolution`
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.models.accelerator import device_name, wait
+from latent_geodesics.models.families import Family
 from latent_geodesics.models.fingerprints import weights_hash
 from latent_geodesics.models.machine import machine_cores, measured_once, processor
 from latent_geodesics.models.tensor_cache import content_key
@@ -46,6 +48,8 @@ NOMINAL_ERROR = {"float32": 0.0, "tf32": 6e-4, "float16": 6e-4, "bfloat16": 5e-3
 LARGEST_ERROR = 1e-3
 """The largest relative error of the noise in a precision that is chosen, not asked for."""
 
+PIXELS = 8
+"""Pixels along one side of a latent, which some networks are told; here it only has to be usual."""
 _ROWS, _ROUNDS, _TIMES = 2, 3, (200, 500, 800)
 
 
@@ -86,11 +90,14 @@ def machine_name(device: torch.device) -> str:
     return f"{processor()}, {machine_cores()} cores" if device.type == "cpu" else device_name(device)
 
 
-def fitting_precision(unet: Any, *, condition: Float[Tensor, "1 l c"], folder: Path | None) -> Precision:
+def fitting_precision(
+    unet: Any, family: Family, *, condition: Float[Tensor, "1 l c"], folder: Path | None
+) -> Precision:
     """The precision for a U-Net that is loaded in float32: from the folder, or measured and put there.
 
     Args:
         unet: the network on its device, which stays as it is.
+        family: how it is asked.
         condition: the embedding of a prompt.
         folder: where choices are remembered; None measures nothing: float16 on an accelerator, float32 on a CPU.
     """
@@ -100,7 +107,7 @@ def fitting_precision(unet: Any, *, condition: Float[Tensor, "1 l c"], folder: P
         return Precision(dtype="float32" if device.type == "cpu" else "float16")
     key = content_key(machine_name(device), torch.__version__, candidates, weights_hash({"unet": unet}, folder=folder))
     file = folder / f"precision-{key[:24]}.json"
-    return measured_once(file, Precision, lambda: _measured(unet, condition, candidates))
+    return measured_once(file, Precision, lambda: _measured(unet, family, condition, candidates))
 
 
 def _candidates(device: torch.device) -> list[str]:
@@ -115,7 +122,7 @@ def _candidates(device: torch.device) -> list[str]:
 
 
 @torch.no_grad()
-def _measured(unet: Any, condition: Tensor, candidates: list[str]) -> Precision:
+def _measured(unet: Any, family: Family, condition: Tensor, candidates: list[str]) -> Precision:
     """The fastest candidate whose noise is near enough to float32's."""
     config, device = unet.config, torch.device(unet.device)
     sides = [config.sample_size] * 2 if isinstance(config.sample_size, int) else list(config.sample_size)
@@ -130,20 +137,21 @@ def _measured(unet: Any, condition: Tensor, candidates: list[str]) -> Precision:
         dtype = PRECISIONS[name]
         network = unet if dtype is torch.float32 else torch.nn.Module.to(deepcopy(unet), dtype)
         with products_in(name, device):
-            outputs[name] = network(x.to(dtype), t, encoder_hidden_states=states.to(dtype)).sample.float()
-            rates[name] = _rate(network, x.to(dtype), t, states.to(dtype))
+            asked = partial(family.predict, network, x.to(dtype), t, states.to(dtype), PIXELS)
+            outputs[name] = asked().float()
+            rates[name] = len(x) * _calls_a_second(asked, device)
         error = float((outputs[name] - outputs["float32"]).norm() / outputs["float32"].norm())
         errors[name] = error if error < float("inf") else float("inf")  # NaN is an overflow too
     sound = [name for name in candidates if errors[name] <= LARGEST_ERROR]
     return Precision(dtype=max(sound, key=rates.__getitem__), rates=rates, errors=errors)
 
 
-def _rate(network: Any, x: Tensor, t: Tensor, states: Tensor) -> float:
-    """Evaluations a second, the best of a few."""
+def _calls_a_second(asked: Callable[[], Tensor], device: torch.device) -> float:
+    """The best of a few."""
     fastest = float("inf")
     for _ in range(_ROUNDS):
         started = time.perf_counter()
-        network(x, t, encoder_hidden_states=states)
-        wait(x.device)
+        asked()
+        wait(device)
         fastest = min(fastest, time.perf_counter() - started)
-    return len(x) / fastest
+    return 1 / fastest

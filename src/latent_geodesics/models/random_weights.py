@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from latent_geodesics.models.accelerator import choose_device
-from latent_geodesics.models.latent_model import Components, LatentModel
+from latent_geodesics.models.families import Components
+from latent_geodesics.models.families.stable_diffusion import StableDiffusion
+from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.loading import choose_precision, place
 
 __all__ = ["random_model"]
@@ -54,10 +56,13 @@ def random_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         components = Components(
-            unet=network(),
+            family=StableDiffusion(),
+            network=network(),
             vae=AutoencoderKL(**vae),
-            text_encoder=_text_encoder(tokenizer, width=int(unet["cross_attention_dim"])),
-            tokenizer=tokenizer,
+            texts={
+                "tokenizer": tokenizer,
+                "text_encoder": _text_encoder(tokenizer, width=int(unet["cross_attention_dim"])),
+            },
             scheduler=DDIMScheduler.from_pretrained(Path(parts) / "scheduler"),
             reload=lambda: network().to(target),
         )

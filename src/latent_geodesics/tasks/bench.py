@@ -203,7 +203,7 @@ def _settings(bench: Bench) -> dict[str, Any]:
 
 
 def _parameters(model: LatentModel) -> int:
-    return sum(parameter.numel() for parameter in model.network.unet.parameters())
+    return sum(parameter.numel() for parameter in model.network.module.parameters())
 
 
 def _slug(text: str) -> str:

@@ -1,0 +1,146 @@
+"""What is particular to one family of models: its parts, what its network is asked, its texts, times and latents.
+
+A family is one file here and one line in `FAMILIES`. Everything else sees flat latents, one embedding of each text and
+a noise schedule.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.models.noise_schedule import NoiseSchedule
+
+__all__ = ["Components", "Family", "beside_tokens", "reduction_factor", "split_pooled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """The parts of a model.
+
+    Attributes:
+        family: What its parts mean.
+        vae: The autoencoder between images and clean latents.
+        network: The denoising network.
+        scheduler: Holds the noise schedule that the network was trained with.
+        texts: Name -> tokenizer or text encoder; None for one that the model can do without and does not have.
+        reload: Gives the network anew, in float32 and on its device; None where its weights are all that there is.
+    """
+
+    family: "Family"
+    vae: Any
+    network: Any
+    scheduler: Any
+    texts: Mapping[str, Any] = field(default_factory=dict)
+    reload: Callable[[], Any] | None = None
+
+    @property
+    def text_encoders(self) -> dict[str, Any]:
+        """Those of `texts` that have weights."""
+        return {name: part for name, part in self.texts.items() if isinstance(part, torch.nn.Module)}
+
+
+class Family(ABC):
+    """Says what the parts of a pipeline of diffusers mean.
+
+    Attributes:
+        pipelines: The pipelines that write such folders.
+        network: The component that is the denoising network.
+        parts: Component -> the classes of it whose meaning is known.
+        optional: Components that a folder may lack.
+        controlled: Whether its attention layers can be steered and adapted, as those of a U-Net.
+        measured: Whether a precision is chosen by measuring; otherwise the network has the one that it was trained in.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]]
+    network: ClassVar[str]
+    parts: ClassVar[Mapping[str, tuple[str, ...]]]
+    optional: ClassVar[frozenset[str]] = frozenset()
+    controlled: ClassVar[bool] = False
+    measured: ClassVar[bool] = False
+
+    @abstractmethod
+    def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:
+        """What turns a text into the one embedding that conditions the network on it."""
+
+    @abstractmethod
+    def predict(
+        self,
+        network: Any,
+        images: Float[Tensor, "n c h w"],
+        told: Float[Tensor, " n"],
+        condition: Float[Tensor, "n l c"],
+        pixels: int,
+    ) -> Float[Tensor, "n c h w"]:
+        """The network's raw output.
+
+        Args:
+            network: The denoising network.
+            images: Latents, in its precision.
+            told: What it is told of the time.
+            condition: Embeddings, in its precision.
+            pixels: How many pixels of an image lie along one side of a latent.
+        """
+
+    def problems(self, components: Components) -> list[str]:
+        """What of a model's settings does not fit together, or needs more than this family gives."""
+        del components
+        return []
+
+    def schedule(self, scheduler: Any, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:
+        """The noise schedule at latents of a size, by default one that does not depend on it."""
+        del latent_shape
+        return NoiseSchedule.from_scheduler(scheduler, steps)
+
+    def latent_shape(self, vae: Any, image_size: tuple[int, int]) -> tuple[int, int, int]:
+        """`(c, h, w)` of the latents of images."""
+        factor = reduction_factor(vae)
+        return int(vae.config.latent_channels), image_size[0] // factor, image_size[1] // factor
+
+    def encode(self, vae: Any, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h w"]:
+        """The clean latents of images in [-1, 1]: the mean of the encoder's distribution, shifted and scaled."""
+        mean: Tensor = vae.encode(images).latent_dist.mode()
+        return float(vae.config.scaling_factor) * (mean - _shift(vae))
+
+    def decode(self, vae: Any, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h w"]:
+        """The images of clean latents."""
+        images: Tensor = vae.decode((latents / float(vae.config.scaling_factor) + _shift(vae)).to(vae.dtype)).sample
+        return images
+
+    def multiple(self, components: Components) -> int:
+        """What the sides of images must be multiples of."""
+        return reduction_factor(components.vae)
+
+    def sample_size(self, components: Components) -> Any:
+        """The side or sides, in latents of the autoencoder, of the images that it was trained on; None if not told."""
+        return components.network.config.sample_size
+
+
+def reduction_factor(vae: Any) -> int:
+    """How many image pixels lie along one side of a latent pixel."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+def beside_tokens(tokens: Float[Tensor, "l c"], pooled: Float[Tensor, " m"]) -> Float[Tensor, "l+k c"]:
+    """One embedding of a text's tokens and of the text as a whole, which is put behind them in rows as wide.
+
+    So it moves, is stored and is fitted as the tokens are.
+    """
+    width = tokens.shape[-1]
+    rows = -(-len(pooled) // width)
+    padded = torch.nn.functional.pad(pooled, (0, rows * width - len(pooled)))
+    return torch.cat([tokens, padded.reshape(rows, width)])
+
+
+def split_pooled(condition: Float[Tensor, "n l c"], size: int) -> tuple[Float[Tensor, "n k c"], Float[Tensor, "n m"]]:
+    """The tokens and the `size` values of the text as a whole that `beside_tokens` put together."""
+    rows = -(-size // condition.shape[-1])
+    return condition[:, :-rows], condition[:, -rows:].flatten(1)[:, :size]
+
+
+def _shift(vae: Any) -> float:
+    return float(getattr(vae.config, "shift_factor", None) or 0.0)

@@ -1,0 +1,109 @@
+"""FLUX.1: a transformer over tokens of two by two latents that predicts the velocity of a flow."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.models.families.base import Components, Family, beside_tokens, reduction_factor, split_pooled
+from latent_geodesics.models.families.stable_diffusion_3 import image_shift
+from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
+
+__all__ = ["Flux"]
+
+PATCH = 2
+GUIDANCE = 3.5
+"""What the distilled models are told of guidance, the pipeline's default.
+
+FLUX.1 [dev] was distilled from a guided model, so that its velocity is that of a guided flow: its score is not that of
+one density p(x | c).
+"""
+
+
+class Flux(Family):
+    """FLUX.1 [dev] and [schnell].
+
+    References:
+        Labs et al. 2025, arXiv 2506.15742.
+    """
+
+    pipelines = ("FluxPipeline", "FluxImg2ImgPipeline")
+    network = "transformer"
+    parts = {
+        "transformer": ("FluxTransformer2DModel",),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModel",),
+        "text_encoder_2": ("T5EncoderModel",),
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "tokenizer_2": ("T5Tokenizer", "T5TokenizerFast"),
+        "scheduler": (FLOW_SCHEDULER,),
+    }
+
+    def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
+        from diffusers import FluxPipeline
+
+        texts = components.texts
+        pipeline = FluxPipeline(
+            vae=components.vae, transformer=components.network, scheduler=components.scheduler, **texts
+        )
+
+        @torch.no_grad()
+        def embed(text: str) -> Float[Tensor, "l c"]:
+            tokens, pooled, _ = pipeline.encode_prompt(text, None, device=texts["text_encoder"].device)
+            return beside_tokens(tokens[0].float(), pooled[0].float())
+
+        return embed
+
+    def predict(  # noqa: D102
+        self, network: Any, images: Tensor, told: Tensor, condition: Tensor, pixels: int
+    ) -> Tensor:
+        tokens, pooled = split_pooled(condition, network.config.pooled_projection_dim)
+        height, width = images.shape[-2:]
+        guidance = torch.full_like(told, GUIDANCE) if network.config.guidance_embeds else None
+        (output,) = network(
+            hidden_states=_packed(images),
+            timestep=told.to(images.dtype) / 1000,
+            guidance=guidance,
+            pooled_projections=pooled,
+            encoder_hidden_states=tokens,
+            txt_ids=images.new_zeros(tokens.shape[1], 3),
+            img_ids=_positions(height // PATCH, width // PATCH).to(images),
+            return_dict=False,
+        )
+        return _unpacked(torch.as_tensor(output), height, width)
+
+    def schedule(self, scheduler: Any, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
+        shift = image_shift(scheduler.config, latent_shape[1] * latent_shape[2] // PATCH**2)
+        return NoiseSchedule.from_flow(scheduler, steps, evenly=True, shift=shift)
+
+    def problems(self, components: Components) -> list[str]:  # noqa: D102
+        channels, latents = components.network.config.in_channels, components.vae.config.latent_channels
+        if channels != PATCH**2 * latents:
+            return [f"its transformer reads {channels} channels and two by two latents have {PATCH**2 * latents}"]
+        return []
+
+    def multiple(self, components: Components) -> int:  # noqa: D102
+        return reduction_factor(components.vae) * PATCH
+
+    def sample_size(self, components: Components) -> Any:
+        """128 latents, the pipeline's default; the network's settings do not say."""
+        del components
+        return 128
+
+
+def _packed(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n m k"]:
+    """Latents as tokens of two by two, row by row."""
+    tokens = torch.nn.functional.pixel_unshuffle(images, PATCH)
+    return tokens.flatten(2).mT
+
+
+def _unpacked(tokens: Float[Tensor, "n m k"], height: int, width: int) -> Float[Tensor, "n c h w"]:
+    grid = tokens.mT.reshape(len(tokens), -1, height // PATCH, width // PATCH)
+    return torch.nn.functional.pixel_shuffle(grid, PATCH)
+
+
+def _positions(rows: int, columns: int) -> Float[Tensor, "m 3"]:
+    """Where each token lies: a zero, its row and its column."""
+    return torch.cartesian_prod(torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float())

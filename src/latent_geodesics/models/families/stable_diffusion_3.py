@@ -1,0 +1,95 @@
+"""Stable Diffusion 3 and 3.5: a transformer that predicts the velocity of a flow, and up to three text encoders."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.models.families.base import Components, Family, beside_tokens, reduction_factor, split_pooled
+from latent_geodesics.models.families.stable_diffusion import warn_of_dropped_words
+from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
+
+__all__ = ["StableDiffusion3"]
+
+
+class StableDiffusion3(Family):
+    """SD3 and SD3.5; the third text encoder, T5, may be absent.
+
+    References:
+        Esser et al. 2024, arXiv 2403.03206.
+    """
+
+    pipelines = ("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline")
+    network = "transformer"
+    parts = {
+        "transformer": ("SD3Transformer2DModel",),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModelWithProjection",),
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "text_encoder_3": ("T5EncoderModel",),
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "tokenizer_3": ("T5Tokenizer", "T5TokenizerFast"),
+        "scheduler": (FLOW_SCHEDULER,),
+    }
+    optional = frozenset({"text_encoder_3", "tokenizer_3"})
+
+    def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
+        from diffusers import StableDiffusion3Pipeline
+
+        texts = components.texts
+        pipeline = StableDiffusion3Pipeline(
+            vae=components.vae, transformer=components.network, scheduler=components.scheduler, **texts
+        )
+
+        @torch.no_grad()
+        def embed(text: str) -> Float[Tensor, "l c"]:
+            if texts["text_encoder_3"] is None:  # it reads more than the others
+                warn_of_dropped_words(texts["tokenizer"], text, texts["tokenizer"].model_max_length)
+            tokens, _, pooled, _ = pipeline.encode_prompt(
+                text, None, None, device=texts["text_encoder"].device, do_classifier_free_guidance=False
+            )
+            return beside_tokens(tokens[0].float(), pooled[0].float())
+
+        return embed
+
+    def predict(  # noqa: D102
+        self, network: Any, images: Tensor, told: Tensor, condition: Tensor, pixels: int
+    ) -> Tensor:
+        tokens, pooled = split_pooled(condition, network.config.pooled_projection_dim)
+        (output,) = network(
+            hidden_states=images,
+            timestep=told,
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            return_dict=False,
+        )
+        return torch.as_tensor(output)
+
+    def schedule(self, scheduler: Any, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
+        shift = None
+        if scheduler.config.get("use_dynamic_shifting"):
+            shift = image_shift(scheduler.config, latent_shape[1] * latent_shape[2] // PATCH**2)
+        return NoiseSchedule.from_flow(scheduler, steps, shift=shift)
+
+    def problems(self, components: Components) -> list[str]:  # noqa: D102
+        channels, latents = components.network.config.in_channels, components.vae.config.latent_channels
+        return (
+            [f"its transformer reads {channels} channels and its latents have {latents}"] if channels != latents else []
+        )
+
+    def multiple(self, components: Components) -> int:  # noqa: D102
+        return reduction_factor(components.vae) * int(components.network.config.patch_size)
+
+
+PATCH = 2
+"""The side in latents of what the published transformers take as one token."""
+
+
+def image_shift(config: Any, tokens: int) -> float:
+    """`mu`, the shift of a schedule at images of so many tokens: linear between those of two sizes."""
+    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    base, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return float(base + (most - base) * (tokens - low) / (high - low))
