@@ -31,11 +31,12 @@ def folder(tiny_model_folder, tmp_path):
 
 def of_all_weights(model) -> str:
     """The definition: every value of every network, the schedule, and the precision of products."""
-    parts = model._components
+    components = model._components
+    parts = {"vae": components.vae, "unet": components.network, "text_encoder": components.texts["text_encoder"]}
     weights = [
         item
-        for name in ("vae", "unet", "text_encoder")
-        for key, value in sorted(getattr(parts, name).state_dict().items())
+        for name, part in parts.items()
+        for key, value in sorted(part.state_dict().items())
         for item in (f"{name}.{key}", str(value.dtype), value)
     ]
     schedule = model.schedule.signal, model.schedule.clean_signal, model.schedule.prediction
