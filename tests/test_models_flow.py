@@ -8,8 +8,12 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+import latent_geodesics as lg
 from latent_geodesics.errors import UserError
 from latent_geodesics.models import Conditional, load_model
+from latent_geodesics.models.families.stable_diffusion import StableDiffusion
+from latent_geodesics.models.latent_field import LatentField
+from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 
 SHIFTS = ({}, {"shift": 3.0}, {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15})
@@ -133,3 +137,53 @@ def test_a_flow_s_scheduler_beside_a_network_of_noise_is_refused(flow_folder):
     file.write_text(json.dumps(settings))
     with pytest.raises(UserError, match="whose noise is not that of a flow"):
         load_model(flow_folder, device="cpu")
+
+
+class ExactFlow(torch.nn.Module):
+    """The velocity of a mixture's flow, in float64: it stands where a network stands."""
+
+    def __init__(self, means, scales):
+        super().__init__()
+        self.means, self.scales = means, scales
+        self.level = torch.nn.Parameter(torch.zeros(()))
+        self.dtype, self.device, self.config = torch.float32, torch.device("cpu"), None
+
+    def noisy(self, sigma):
+        """The density of noisy points."""
+        return lg.fields.GaussianMixture(
+            means=(1 - sigma) * self.means, scales=((1 - sigma) ** 2 * self.scales**2 + sigma**2).sqrt()
+        )
+
+    def velocity(self, x, sigma):
+        noise = -sigma * self.noisy(sigma).score(x, torch.zeros(len(x)))
+        return noise - (x - sigma * noise) / (1 - sigma)
+
+
+class AsNetwork(StableDiffusion):
+    """Asks it as a network is asked."""
+
+    def predict(self, network, images, told, condition, pixels):
+        sigma = float(told[0]) / 1000
+        return network.velocity(images.flatten(1).double(), sigma).float().reshape(images.shape)
+
+
+@pytest.mark.parametrize("tau", [0.3, 0.6])
+def test_geodesics_seen_through_a_flow_are_those_of_the_exact_score(tau):
+    rng = torch.Generator().manual_seed(4)
+    exact = ExactFlow(2 * torch.randn(3, 8, generator=rng, dtype=torch.float64), torch.tensor([0.6, 0.8, 1.0]).double())
+    levels = schedule(steps=10, shift=3.0)
+    network = Denoiser(module=exact, family=AsNetwork(), pixels=8, schedule=levels, shape=(8, 1, 1), batch_size=64)
+    time = levels.time(levels.level(tau))
+    sigma = levels.amounts(levels.level(tau))[1]
+    field = LatentField(
+        networks=[lambda: network], embed=None, score=Conditional(), time=time, condition0=torch.zeros(2, 1, 1),
+        condition1=None, negative=None, pair=torch.arange(2),
+    )  # fmt: skip
+    ends = torch.randn(2, 2, 8, generator=rng, dtype=torch.float64)
+    lengths = []
+    for each in (field, exact.noisy(sigma)):
+        problem = lg.BoundaryProblem(field=each, manifold=lg.Euclidean(), x0=ends[0], x1=ends[1], alpha=0.1)
+        solution = lg.solvers.PicardAnderson(tolerance=1e-5).solve(problem)
+        assert all(status.ok for status in solution.status)
+        lengths.append(lg.geometry.length(solution.path, exact.noisy(sigma), 0.1))
+    torch.testing.assert_close(lengths[0], lengths[1], rtol=1e-5, atol=0)
