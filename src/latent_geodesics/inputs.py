@@ -63,6 +63,7 @@ _IMAGE = Input(kind=FILE, what="image", remedy="give the path of an image file")
 _IMAGES = Input(kind=EITHER, what="images", remedy="give a folder of images or a CSV manifest")
 _NETWORK = Input(kind=FOLDER, what="network's folder", remedy="give the folder of an attribute network")
 _FRAMES = Input(kind=FOLDER, what="folder of frames", remedy="render them by task=render_clevr", needed=_trains_afresh)
+_MODEL_FOLDER = Input(kind=FOLDER, what="model's folder", remedy="give one in diffusers' format")
 _TEXT = Input(kind=TEXT, what="text")
 _EXPECTED = Input(kind=FILE, what="file of bounds", remedy="name one such as experiments/demo/expected.json")
 
@@ -99,15 +100,17 @@ READS: Mapping[str, Input] = {
     "metrics.ClevrFeatures.folder": _NETWORK,
     "metrics.Protocol.network": Input(kind=NAME, what="network"),
     "metrics.Typicality.reference": _IMAGES,
-    "models.random_model.parts": Input(kind=FOLDER, what="model's folder", remedy="give one in diffusers' format"),
+    "models.random_model.parts": _MODEL_FOLDER,
     "models.weights.WeightsRegistry.files": Input(kind=FILE, what="weight file", remedy="correct it or leave it out"),
     "tasks.distances.Distances.images": _IMAGES,
     "tasks.distances.Distances.known": Input(kind=FILE, what="manifest", remedy="give a CSV file of pairs, or null"),
     "tasks.distances.Distances.resume": Input(kind=FOLDER, what="folder", remedy="give that of a run of distances"),
     "tasks.extrapolation.Extrapolation.images": _IMAGES,
     "tasks.extrapolation.Extrapolation.reference": _IMAGES,
+    "training.diffusion.DiffusionSettings.start": _MODEL_FOLDER,
     "training.task.TrainClevrLdm.attribute_frames": _FRAMES,
     "training.task.TrainClevrLdm.frames": _FRAMES,
+    "training.task.TrainClevrLdm.given_autoencoder": _MODEL_FOLDER,
     "truth.FloorError.scenes": Input(kind=FILE, what="file of scenes", remedy="give a file of one scene a line"),
 }
 
