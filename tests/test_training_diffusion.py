@@ -1,5 +1,6 @@
 """The diffusion model's training on tiny networks: predictions, captions, what is kept, one device's loop, flows."""
 
+import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -217,15 +218,15 @@ def test_training_starts_from_a_model_and_measures_it_first(training, tmp_path, 
     networks = build_networks(SETTINGS, autoencoder, tokenizer).eval()
     pipeline = assemble(autoencoder, networks["unet"], networks["text_encoder"], tokenizer, build_scheduler("velocity"))
     export_pipeline(pipeline, tmp_path / "model")
-    module = training(start=str(tmp_path / "model"), prediction="velocity", measure_every=100, show_every=100)
+    module = training(start_from=str(tmp_path / "model"), prediction="velocity", measure_every=100, show_every=100)
     for name, weight in networks.state_dict().items():
         assert torch.allclose(module.averaged.state_dict()[name].float(), weight.float(), atol=2e-3), name
     trained_on_device(module, tmp_path / "work")
     assert int(module.best_step) in (0, 4)
-    with pytest.raises(UserError, match="Training cannot start from.*task.diffusion.start"):
-        training(start=str(tmp_path / "model"), channels=(8, 32))
+    with pytest.raises(UserError, match="Training cannot start from.*task.diffusion.start_from"):
+        training(start_from=str(tmp_path / "model"), channels=(8, 32))
     with pytest.raises(UserError, match="Training cannot start from"):
-        training(start=str(tmp_path / "nothing"))
+        training(start_from=str(tmp_path / "nothing"))
 
 
 def test_the_folder_of_a_flow_holds_the_parts_and_the_flows_scheduler(tmp_path, autoencoder, tokenizer):
@@ -237,6 +238,8 @@ def test_the_folder_of_a_flow_holds_the_parts_and_the_flows_scheduler(tmp_path, 
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "flow", dtype=torch.float32, local_files_only=True)
     assert isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler)
     assert pipeline.scheduler.config.shift == 1.0
+    settings = json.loads((tmp_path / "flow" / "scheduler" / "scheduler_config.json").read_text())
+    assert settings["prediction_type"] == "flow_prediction"
     images = sample(pipeline, ["a red cube", "a blue sphere"], seed=0, steps=2, guidance=2.0)
     assert images.shape == (2, 3, 32, 32)
     # an image is that of its number, whatever else is in the batch

@@ -92,7 +92,7 @@ def test_the_flow_twin_is_trained_from_a_models_folder(tmp_path, shards, run):
     task(tmp_path, shards).run(run)
     given = tmp_path / "ldm"
     before = load_file(given / "vae" / "diffusion_pytorch_model.safetensors")
-    settings = replace(task(tmp_path, shards).diffusion, prediction="velocity", start=str(given), mirror=True)
+    settings = replace(task(tmp_path, shards).diffusion, prediction="velocity", start_from=str(given), mirror=True)
     twin = task(
         tmp_path,
         shards,
@@ -113,7 +113,7 @@ def test_the_flow_twin_is_trained_from_a_models_folder(tmp_path, shards, run):
     assert index["unet"] == ["diffusers", "UNet2DConditionModel"]
     assert "rectified flow" in (tmp_path / "clevr-flow" / "README.md").read_text()
     assert {"diffusion/held_out_error", "diffusion/training_error"} <= set(figures)
-    with pytest.raises(UserError, match=r"trained with other settings \(start\)"):
+    with pytest.raises(UserError, match=r"trained with other settings \(start_from\)"):
         weights_file = given / "unet" / "diffusion_pytorch_model.safetensors"
         weights_file.write_bytes((given / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
         twin.run(run)

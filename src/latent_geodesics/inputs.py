@@ -69,6 +69,7 @@ _EXPECTED = Input(kind=FILE, what="file of bounds", remedy="name one such as exp
 
 READS: Mapping[str, Input] = {
     # Whatever class has an option of that name.
+    "given_autoencoder": _MODEL_FOLDER,
     "image_a": _IMAGE,
     "image_b": _IMAGE,
     "manifest": Input(
@@ -82,6 +83,7 @@ READS: Mapping[str, Input] = {
     "prompt_b": _TEXT,
     "renderer_python": Input(kind=FILE, what="renderer's Python", remedy="run `make render-env`"),
     "root": Input(kind=FOLDER, what="folder", remedy="give the unpacked data; data/README.md says where they are had"),
+    "start_from": _MODEL_FOLDER,
     "textual_inversion": Input(
         kind=OPTIONS, what="options", names=("steps", "learning_rate", "batch_size", "shared", "progress")
     ),
@@ -107,10 +109,8 @@ READS: Mapping[str, Input] = {
     "tasks.distances.Distances.resume": Input(kind=FOLDER, what="folder", remedy="give that of a run of distances"),
     "tasks.extrapolation.Extrapolation.images": _IMAGES,
     "tasks.extrapolation.Extrapolation.reference": _IMAGES,
-    "training.diffusion.DiffusionSettings.start": _MODEL_FOLDER,
     "training.task.TrainClevrLdm.attribute_frames": _FRAMES,
     "training.task.TrainClevrLdm.frames": _FRAMES,
-    "training.task.TrainClevrLdm.given_autoencoder": _MODEL_FOLDER,
     "truth.FloorError.scenes": Input(kind=FILE, what="file of scenes", remedy="give a file of one scene a line"),
 }
 

@@ -179,7 +179,7 @@ def fit_on_device(
         kept = checkpoints.load_checkpoint(last)
         step, minutes = int(kept["step"]), float(kept["minutes"])
         work.restore(kept["state"])
-    elif settings.start is not None:
+    elif settings.start_from is not None:
         module.publish(module.measure_and_keep(0), step=0)
     since = time.monotonic() - 60 * minutes
     progress = module.budget.progress(step=step, minutes=minutes)

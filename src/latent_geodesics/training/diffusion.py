@@ -17,6 +17,7 @@ import copy
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ class DiffusionSettings:
     Args:
         budget: steps and minutes.
         prediction: what the network predicts, of `PREDICTIONS`.
-        start: folder of a model in diffusers' layout whose U-Net and text encoder training starts from; its networks
-            must have the shapes given here.
+        start_from: folder of a model in diffusers' layout whose U-Net and text encoder training starts from; its
+            networks must have the shapes given here.
         channels: widths of the U-Net's levels.
         attention: whether each level attends (to itself and to the caption).
         layers: residual blocks a level.
@@ -83,7 +84,7 @@ class DiffusionSettings:
 
     budget: Budget
     prediction: str = "epsilon"
-    start: str | None = None
+    start_from: str | None = None
     channels: tuple[int, ...] = (64, 128, 128)
     attention: tuple[bool, ...] = (False, True, True)
     layers: int = 1
@@ -210,7 +211,7 @@ class DiffusionTraining(BudgetedModule):
 
     def on_train_start(self) -> None:
         """Measure the weights that training starts from, where they are those of a trained model."""
-        if self.global_step == 0 and self.settings.start is not None and self.trainer.is_global_zero:
+        if self.global_step == 0 and self.settings.start_from is not None and self.trainer.is_global_zero:
             self.publish(self.measure_and_keep(0), step=0)
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
@@ -334,9 +335,11 @@ class DiffusionTraining(BudgetedModule):
         return loss, error
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """What Lightning's precision of that name computes in, for code that Lightning does not call."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed", cache_enabled=False)
+    if precision != "bf16-mixed":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
 def average_decay(step: int, limit: float) -> float:

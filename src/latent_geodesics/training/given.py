@@ -46,6 +46,6 @@ def hash_of_weights(folder: Path, *parts: str) -> str:
 def lasting(settings: Any) -> dict[str, Any]:
     """What a stage's result depends on of its settings; of a model to start from, the weights, not the place."""
     found = {key: value for key, value in asdict(settings).items() if key not in INCIDENTAL}
-    if found.get("start") is not None:
-        found["start"] = hash_of_weights(Path(found["start"]), "unet", "text_encoder")
+    if found.get("start_from") is not None:
+        found["start_from"] = hash_of_weights(Path(found["start_from"]), "unet", "text_encoder")
     return found

@@ -57,7 +57,7 @@ def build_text_encoder(settings: "DiffusionSettings", tokenizer: CLIPTokenizer) 
 def build_networks(
     settings: "DiffusionSettings", autoencoder: AutoencoderKL, tokenizer: CLIPTokenizer
 ) -> nn.ModuleDict:
-    """U-Net (`unet`) and text encoder (`text_encoder`), untrained or, where `settings.start` is given, that model's.
+    """U-Net (`unet`) and text encoder (`text_encoder`), untrained or those of the model `settings.start_from`.
 
     Raises:
         UserError: when the model to start from is not there, or its networks have other shapes.
@@ -65,18 +65,18 @@ def build_networks(
     networks = nn.ModuleDict(
         {"unet": build_unet(settings, autoencoder), "text_encoder": build_text_encoder(settings, tokenizer)}
     )
-    if settings.start is not None:
+    if settings.start_from is not None:
         try:
-            unet = UNet2DConditionModel.from_pretrained(settings.start, subfolder="unet", local_files_only=True)
+            unet = UNet2DConditionModel.from_pretrained(settings.start_from, subfolder="unet", local_files_only=True)
             text_encoder = CLIPTextModel.from_pretrained(
-                settings.start, subfolder="text_encoder", local_files_only=True
+                settings.start_from, subfolder="text_encoder", local_files_only=True
             )
             networks["unet"].load_state_dict(unet.float().state_dict())
             networks["text_encoder"].load_state_dict(text_encoder.float().state_dict())
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"Training cannot start from '{settings.start}' ({' '.join(str(error).split())[:200]}): give "
-                "task.diffusion.start a model in diffusers' layout with the networks that task.diffusion describes."
+                f"Training cannot start from '{settings.start_from}' ({' '.join(str(error).split())[:200]}): give "
+                "task.diffusion.start_from a model in diffusers' layout with networks as task.diffusion describes them."
             ) from error
     return networks
 

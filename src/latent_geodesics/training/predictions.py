@@ -122,7 +122,10 @@ def build_prediction(name: str, *, gamma: float) -> Prediction:
 def build_scheduler(prediction: str = "epsilon") -> Any:
     """The scheduler that ships with a prediction: Stable Diffusion's DDIM, or Euler steps of the unshifted flow."""
     if prediction == "velocity":
-        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=_TIMES, shift=1.0)
+        scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=_TIMES, shift=1.0)
+        # The folder is otherwise that of Stable Diffusion, whose network predicts noise: this says which one it is.
+        scheduler.register_to_config(prediction_type="flow_prediction")
+        return scheduler
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

@@ -34,7 +34,7 @@ pipeline_tag: text-to-image
 
 # {name}
 
-{kind} of CLEVR scenes with one to {numbers} objects, {side} x {side} pixels, in the folder format of
+{kind} of CLEVR scenes with one to {numbers} objects, {side:.0f} x {side:.0f} pixels, in the folder format of
 Stable Diffusion:
 
 {example}
@@ -70,8 +70,8 @@ Data: frames rendered by this project (`latent_geodesics.rendering`) after the r
 cube and a small yellow metal cylinder", objects in any order, some without size, material or both.
 {notes}
 ## Limits
-One to {numbers} objects, the camera and lamps of CLEVR within its jitter, {side} x {side} pixels. Words outside the
-captions' have no meaning to the model, and neither have spatial relations. Other numbers of objects are outside its
+One to {numbers} objects, the camera and lamps of CLEVR within its jitter, {side:.0f} x {side:.0f} pixels. Words outside
+the captions' have no meaning to the model, and neither have spatial relations. Other numbers of objects are outside its
 data.
 
 Licence: MIT, as the project.

@@ -370,7 +370,7 @@ class TrainClevrLdm:
     def pipeline(self, weights: dict[str, torch.Tensor]) -> Any:
         """A `StableDiffusionPipeline` of the finished autoencoder and the given weights of U-Net and text encoder."""
         tokenizer, autoencoder = build_tokenizer(self.work_dir / "tokenizer"), self.whitened()
-        parts = build_networks(replace(self.diffusion, start=None), autoencoder, tokenizer)
+        parts = build_networks(replace(self.diffusion, start_from=None), autoencoder, tokenizer)
         parts.load_state_dict(weights)
         parts.eval().requires_grad_(False)
         scheduler = build_scheduler(self.diffusion.prediction)
