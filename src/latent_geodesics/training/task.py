@@ -285,15 +285,13 @@ class TrainClevrLdm:
             save({"weights": module.autoencoder.state_dict(), "minutes": minutes}, folder / "autoencoder.pt")
 
     def _train_diffusion(self, run: "Run") -> None:
-        module = self._diffusion_module(run.seed)
-        folder = self.work_dir / "diffusion"
+        module, folder = self._diffusion_module(run.seed), self.work_dir / "diffusion"
         device = run.one_cuda_device()
         if device is None:
             minutes = self._fit("diffusion", module, run, self.diffusion)
         else:
-            minutes = fit_on_device(
-                module, folder=folder, device=device, origin=self._origin("diffusion", run), logger=run.logger.lightning
-            )
+            origin, logger = self._origin("diffusion", run), run.logger.lightning or None
+            minutes = fit_on_device(module, folder=folder, device=device, origin=origin, logger=logger)
         if run.leads:
             save({"weights": module.best.state_dict(), "minutes": minutes, **module.kept()}, folder / "best.pt")
 
