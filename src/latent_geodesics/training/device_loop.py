@@ -39,12 +39,14 @@ class DeviceStep:
     """
 
     def __init__(self, module: DiffusionTraining, *, device: torch.device, graph: bool) -> None:
-        self.module, self.device = module.to(device), device
+        module.to(device)
+        self.module, self.device = module, device
         module.data, module.prediction = module.data.to(device), module.prediction.to(device)
         self.on_cuda = device.type == "cuda"
         if self.on_cuda:
             for networks in (module.trained, module.averaged):
-                networks["unet"].set_attn_processor(AttnProcessor2_0())
+                unet: Any = networks["unet"]
+                unet.set_attn_processor(AttnProcessor2_0())
         settings = module.settings
         self.optimizer = adamw(
             module.trained, lr=settings.lr, weight_decay=settings.weight_decay, capturable=self.on_cuda
@@ -100,7 +102,7 @@ class DeviceStep:
         draw = self._draw()
         with autocast(self.device, module.settings.precision):
             losses, errors = module.errors(module.trained, draw)
-        losses.mean().backward()
+        torch.autograd.backward(losses.mean())
         nn.utils.clip_grad_norm_(module.trained.parameters(), _CLIP)
         self.optimizer.step()
         # kept and not freed: a graph writes where it wrote when it was recorded
@@ -137,7 +139,7 @@ class DeviceStep:
         }
         self._set_rate(0.0)  # neither weights nor their averages move
         self.average_rate.zero_()
-        side = torch.cuda.Stream(self.device)
+        side: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP):

@@ -322,7 +322,7 @@ class DiffusionTraining(BudgetedModule):
         # neighbours are of one shard, not of one kind: levels in the order of the frames cover every kind
         places = even_places(count, generator=generator)[torch.randperm(count, generator=generator)]
         sums = torch.zeros(2, dtype=torch.float64)
-        for part in torch.arange(count).split(_CHUNK):
+        for part in torch.split(torch.arange(count), _CHUNK):
             draw = Draw(
                 latents=data.latents[frames[part]].to(self.device),
                 tokens=data.tokens[frames[part], 0].long().to(self.device),

@@ -64,5 +64,5 @@ def _follow_flow(
         else:
             velocity = unet(latents, time, states).sample
         latents = scheduler.step(velocity, time, latents).prev_sample
-    decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+    decoded: Tensor = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
     return (decoded / 2 + 0.5).clamp(0, 1)
