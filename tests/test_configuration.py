@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 OPTIONS = sorted(file.relative_to(CONF) for file in CONF.glob("*/*.yaml"))
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
-# It makes what ships; its claim is the model card.
-WITHOUT_FOLDER = {"train_clevr_ldm"}
+# They make what ships; their claims are the model cards.
+WITHOUT_FOLDER = {"train_clevr_ldm", "train_clevr_flow"}
 
 
 def composed(*overrides: str) -> DictConfig:

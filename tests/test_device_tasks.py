@@ -175,7 +175,8 @@ class Pretended(Accelerator):
         return NAME
 
 
-def test_training(tmp_path, device):
+@pytest.mark.parametrize("loop", ["lightning", "one device"])
+def test_training(tmp_path, device, loop):
     shards = [write_discs(tmp_path / str(seed), seed=seed, count=30) for seed in (0, 1)]
     trained = training_task(tmp_path, shards)
     for stage in ("autoencoder", "decoder", "diffusion", "attributes"):
@@ -187,6 +188,9 @@ def test_training(tmp_path, device):
         def trainer(self, **options):
             strategy = SingleDeviceStrategy(device=device, accelerator=Pretended())
             return super().trainer(strategy=strategy, **options)
+
+        def one_cuda_device(self):
+            return device if loop == "one device" else None
 
     options = {"devices": 1, "enable_progress_bar": False}
     with counting() as counts:

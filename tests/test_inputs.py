@@ -81,6 +81,12 @@ def test_a_training_that_has_begun_does_not_ask_for_its_frames(tmp_path):
     check_inputs(composed("experiment=train_clevr_ldm", "task.frames=nope", f"task.work_dir={tmp_path}"))
 
 
+@pytest.mark.parametrize("option", ["task.given_autoencoder", "task.diffusion.start_from"])
+def test_a_model_that_training_starts_from_is_looked_for(tmp_path, option):
+    with pytest.raises(UserError, match=rf"'no/model' \({option}\) does not exist"):
+        check_inputs(composed("experiment=train_clevr_ldm", f"{option}=no/model", f"task.work_dir={tmp_path}"))
+
+
 def test_the_options_of_textual_inversion_are_those_that_there_are():
     parameters = set(inspect.signature(LatentModel.invert_text).parameters)
     assert set(READS["textual_inversion"].names) == parameters - {"self", "images", "prompts", "seed"}

@@ -2,6 +2,7 @@
 whitening, judging."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -16,9 +17,16 @@ from latent_geodesics.training.autoencoder import (
     reconstruct,
 )
 from latent_geodesics.training.confirmation import confirms
-from latent_geodesics.training.diffusion import even_times
+from latent_geodesics.training.diffusion import even_places
+from latent_geodesics.training.evaluation import (
+    EvaluationSettings,
+    captioned_grid,
+    confirmed_shares,
+    draw_prompts,
+)
 from latent_geodesics.training.frames import Frames, SampleOrder, step_generator
 from latent_geodesics.training.grids import image_grid
+from latent_geodesics.training.report import judge_figures, write_model_card
 from latent_geodesics.training.schedule import Budget
 from latent_geodesics.training.whitening import encode_means, latent_moments, whiten
 
@@ -74,8 +82,9 @@ def test_a_wrong_budget_is_refused(wrong):
 
 
 def test_times_cover_all_noise_levels():
-    times = even_times(50, 1000, torch.Generator().manual_seed(0))
-    assert torch.equal(times // 20, torch.arange(50))
+    places = even_places(50, generator=torch.Generator().manual_seed(0))
+    assert torch.equal((50 * places).floor(), torch.arange(50.0))
+    assert float(places.max()) < 1
 
 
 def test_the_foreground_weighs_more():
@@ -113,6 +122,82 @@ def test_a_constant_channel_cannot_be_whitened():
     moments = latent_moments(autoencoder, images)
     with pytest.raises(ValueError, match="constant"):
         whiten(autoencoder, dataclasses.replace(moments, covariance=torch.zeros(4, 4)))
+
+
+def test_prompts_name_one_to_three_objects_in_turn():
+    prompts = draw_prompts(count=7, seed=5)
+    assert [len(item.objects) for item in prompts] == [1, 2, 3, 1, 2, 3, 1]
+    for item in prompts:
+        for thing in item.objects:
+            assert f"a {thing['size']} {thing['color']} {thing['material']} {thing['shape']}" in item.prompt
+    assert [item.prompt for item in draw_prompts(count=2, seed=5, most=2)] == [item.prompt for item in prompts[:2]]
+
+
+def test_confirmed_shares_are_those_of_each_number_of_objects():
+    prompts = draw_prompts(count=6, seed=5)
+
+    class Judge:
+        """Sees all that was asked for, but in picture 3 one thing less and in picture 1 one of another size."""
+
+        def detect(self, images):
+            seen_objects = [[seen(**thing) for thing in item.objects] for item in prompts]
+            del seen_objects[2][0]
+            first = prompts[0].objects[0]
+            seen_objects[0][0] = seen(**{**first, "size": "small" if first["size"] == "large" else "large"})
+            return seen_objects
+
+    shares = confirmed_shares(torch.zeros(6, 3, 8, 8), prompts, Judge())
+    assert shares == pytest.approx(
+        {
+            "confirmed": 5 / 6,
+            "confirmed_one": 1.0,
+            "confirmed_two": 1.0,
+            "confirmed_three": 0.5,
+            "confirmed_all_attributes": 4 / 6,
+            "right_count": 5 / 6,
+        }
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"prompts": 0}, {"most_objects": 4}, {"sweep": (), "guidance": None}])
+def test_a_wrong_evaluation_is_refused(wrong):
+    with pytest.raises(ValueError, match="must be|give a guidance"):
+        EvaluationSettings(**wrong)
+
+
+@pytest.mark.parametrize(("width", "shown"), [(64, 128), (128, 128)])
+def test_pictures_are_shown_at_least_128_wide(width, shown):
+    page = captioned_grid(torch.rand(3, 3, width, width), ["a, b and c"] * 3, columns=2)
+    assert page.size == (2 * (shown + 4), 2 * (shown + 36 + 4))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "velocity"])
+def test_the_card_says_what_was_measured_and_how_it_was_trained(tmp_path, prediction):
+    figures = {
+        "psnr": 40.6, "perceptual_clevr": 0.05, "read_right_frames": 0.99, "read_right_reconstructions": 0.98,
+        "held_out": 500.0, "confirmed": 0.9, "confirmed_one": 0.96, "confirmed_two": 0.88, "confirmed_three": 0.75,
+        "confirmed_all_attributes": 0.85, "right_count": 0.95, "confirmed_guidance_3": 0.91, "guidance": 3.0,
+        "prompts": 256.0, "samples": 768.0, "sweep_prompts": 64.0, "steps": 50.0, "side": 128.0,
+        "weights_bytes": 31e6, "diffusion/minutes": 77.0, "diffusion/step": 3000.0, "diffusion/held_out_loss": 0.03,
+        "diffusion/held_out_error": 0.2345, "diffusion/training_loss": 0.03, "diffusion/training_error": 0.2222,
+        "attributes/accuracy_color_shape": 0.992, "attributes/accuracy_all": 0.99, "attributes/held_out": 500.0,
+    }  # fmt: skip
+    write_model_card(tmp_path / "m", figures, seed=0, prediction=prediction, notes="Made on a Tuesday.")
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert json.loads((tmp_path / "m" / "metrics.json").read_text()) == figures
+    for line in (
+        "# m\n", "one to three objects, 128 x 128 pixels", "| ... of 256 prompts with one object | 96.0% |",
+        "| ... of 256 prompts with three objects | 75.0% |", "| 0.2345 / 0.2222 |", "Made on a Tuesday.",
+        "an autoencoder that was there before, U-Net and text encoder 77 min.", "that of step 3000",
+    ):  # fmt: skip
+        assert line in card, line
+    assert ("Euler steps" in card) == (prediction == "velocity")
+    assert ("sample(pipeline" in card) == (prediction == "velocity")
+
+
+def test_a_judge_without_figures_is_told(tmp_path):
+    with pytest.raises(UserError, match="run stage 'attributes' first"):
+        judge_figures(tmp_path)
 
 
 def test_a_grid_is_bytes_in_rows():

@@ -92,7 +92,7 @@ def test_a_stage_is_done_as_long_as_all_is_as_it_was(work):
     found = records(work)
     assert found.is_done("network")
     assert found.is_done("export")
-    assert found.wrote_into_place("export")
+    found.check_place("export", option="task.model_dir")
     assert not records(work / "other").is_done("network")
 
 

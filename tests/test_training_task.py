@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from synthetic_frames import write_discs
 
 from latent_geodesics.errors import UserError
@@ -50,7 +51,7 @@ def task(folder, shards, **options):
             budget=FEW, channels=(8, 16), attention=(False, True), heads=2, text_width=16, batch=4, show_every=3
         ),
         "attributes": AttributeSettings(budget=FEW, widths=(4, 8, 8), blocks=1, batch=4, save_every=2),
-        "evaluation": EvaluationSettings(prompts=2, steps=2, sweep=(1.0,), sweep_prompts=2, frames=3),
+        "evaluation": EvaluationSettings(prompts=2, most_objects=2, steps=2, sweep=(1.0,), sweep_prompts=2, frames=3),
     }
     return TrainClevrLdm(**(chosen | options))
 
@@ -58,7 +59,7 @@ def task(folder, shards, **options):
 @pytest.mark.slow
 def test_every_stage_writes_what_it_should_and_is_not_run_twice(tmp_path, shards, run):
     figures = task(tmp_path, shards).run(run)
-    assert figures["prompts"] == 2.0
+    assert figures["samples"] == 4.0
     assert figures["psnr"] > 0
     assert {"README.md", "metrics.json", "samples.png", "model_index.json"} <= {
         file.name for file in (tmp_path / "ldm").iterdir()
@@ -83,6 +84,39 @@ def test_the_folder_loads_as_stable_diffusion_offline(tmp_path, shards, run, mon
     assert image.shape == (1, 3, 32, 32)
     assert pipeline.vae.config.scaling_factor == 1.0
     assert pipeline.tokenizer.model_max_length == 32
+
+
+@pytest.mark.slow
+def test_the_flow_twin_is_trained_from_a_models_folder(tmp_path, shards, run):
+    """The same recipe: the model's autoencoder as it is, its networks to start from, its judge."""
+    task(tmp_path, shards).run(run)
+    given = tmp_path / "ldm"
+    before = load_file(given / "vae" / "diffusion_pytorch_model.safetensors")
+    settings = replace(task(tmp_path, shards).diffusion, prediction="velocity", start_from=str(given), mirror=True)
+    twin = task(
+        tmp_path,
+        shards,
+        work_dir=tmp_path / "flow",
+        model_dir=tmp_path / "clevr-flow",
+        given_autoencoder=given,
+        diffusion=settings,
+        stages=("whiten", "diffusion", "export", "evaluation"),
+    )
+    figures = twin.run(run)
+    assert not {"autoencoder", "decoder", "attributes"} & {file.name for file in (tmp_path / "flow").iterdir()}
+    latents = [load(tmp_path / "flow" / "whiten" / name) for name in ("latents.pt", "mirrored.pt")]
+    assert latents[0].shape == latents[1].shape == (30, 4, 8, 8)
+    after = load_file(tmp_path / "clevr-flow" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    index = json.loads((tmp_path / "clevr-flow" / "model_index.json").read_text())
+    assert index["scheduler"] == ["diffusers", "FlowMatchEulerDiscreteScheduler"]
+    assert index["unet"] == ["diffusers", "UNet2DConditionModel"]
+    assert "rectified flow" in (tmp_path / "clevr-flow" / "README.md").read_text()
+    assert {"diffusion/held_out_error", "diffusion/training_error"} <= set(figures)
+    with pytest.raises(UserError, match=r"trained with other settings \(start_from\)"):
+        weights_file = given / "unet" / "diffusion_pytorch_model.safetensors"
+        weights_file.write_bytes((given / "vae" / "diffusion_pytorch_model.safetensors").read_bytes())
+        twin.run(run)
 
 
 def test_a_resumed_stage_ends_where_an_uninterrupted_one_does(tmp_path, shards, run):

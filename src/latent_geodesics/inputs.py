@@ -63,11 +63,13 @@ _IMAGE = Input(kind=FILE, what="image", remedy="give the path of an image file")
 _IMAGES = Input(kind=EITHER, what="images", remedy="give a folder of images or a CSV manifest")
 _NETWORK = Input(kind=FOLDER, what="network's folder", remedy="give the folder of an attribute network")
 _FRAMES = Input(kind=FOLDER, what="folder of frames", remedy="render them by task=render_clevr", needed=_trains_afresh)
+_MODEL_FOLDER = Input(kind=FOLDER, what="model's folder", remedy="give one in diffusers' format")
 _TEXT = Input(kind=TEXT, what="text")
 _EXPECTED = Input(kind=FILE, what="file of bounds", remedy="name one such as experiments/demo/expected.json")
 
 READS: Mapping[str, Input] = {
     # Whatever class has an option of that name.
+    "given_autoencoder": _MODEL_FOLDER,
     "image_a": _IMAGE,
     "image_b": _IMAGE,
     "manifest": Input(
@@ -81,6 +83,7 @@ READS: Mapping[str, Input] = {
     "prompt_b": _TEXT,
     "renderer_python": Input(kind=FILE, what="renderer's Python", remedy="run `make render-env`"),
     "root": Input(kind=FOLDER, what="folder", remedy="give the unpacked data; data/README.md says where they are had"),
+    "start_from": _MODEL_FOLDER,
     "textual_inversion": Input(
         kind=OPTIONS, what="options", names=("steps", "learning_rate", "batch_size", "shared", "progress")
     ),
@@ -99,7 +102,7 @@ READS: Mapping[str, Input] = {
     "metrics.ClevrFeatures.folder": _NETWORK,
     "metrics.Protocol.network": Input(kind=NAME, what="network"),
     "metrics.Typicality.reference": _IMAGES,
-    "models.random_model.parts": Input(kind=FOLDER, what="model's folder", remedy="give one in diffusers' format"),
+    "models.random_model.parts": _MODEL_FOLDER,
     "models.weights.WeightsRegistry.files": Input(kind=FILE, what="weight file", remedy="correct it or leave it out"),
     "tasks.distances.Distances.images": _IMAGES,
     "tasks.distances.Distances.known": Input(kind=FILE, what="manifest", remedy="give a CSV file of pairs, or null"),

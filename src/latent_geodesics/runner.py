@@ -27,6 +27,7 @@ from latent_geodesics.run_folder import claimed, complete, finished
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    import torch
 
     from latent_geodesics.tracking import RunLogger
 
@@ -62,6 +63,12 @@ class Run:
             return pl.Trainer(**(chosen | options), plugins=plugins)
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise UserError(f"Lightning refuses the options of `trainer`: {' '.join(str(error).split())}.") from error
+
+    def one_cuda_device(self) -> "torch.device | None":
+        """The CUDA device on which the trainer's options put the whole of the work, if it is one."""
+        trainer = self.trainer(logger=False, enable_checkpointing=False)
+        device: torch.device = trainer.strategy.root_device
+        return device if device.type == "cuda" and trainer.world_size == 1 else None
 
     def record_environment(self, *, weights: Mapping[str, str], machinery: Mapping[str, Any] | None = None) -> None:
         """Writes `environment.json`: versions, commit, seed, hashes of the weights, what the network runs on."""

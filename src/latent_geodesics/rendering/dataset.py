@@ -26,7 +26,7 @@ from latent_geodesics.rendering.captions import caption
 from latent_geodesics.rendering.pool import Renderer
 from latent_geodesics.rendering.scene import Scene
 
-__all__ = ["SHARD", "Shard", "load_shards", "render_shards", "scene_record", "write_shard"]
+__all__ = ["SHARD", "Shard", "load_records", "load_shards", "render_shards", "scene_record", "write_shard"]
 
 SHARD = 500  # frames a shard
 
@@ -118,13 +118,26 @@ def load_shards(folder: str | Path, *, first: int = 0, count: int | None = None)
     Raises:
         UserError: when the folder holds no shard, or one of anything but RGB frames of bytes with a record each.
     """
+    for path in _paths(folder)[first : None if count is None else first + count]:
+        yield _shard(path)
+
+
+def load_records(folder: str | Path) -> list[dict[str, Any]]:
+    """The records of the finished shards of a folder, in order.
+
+    Raises:
+        UserError: when the folder holds no shard.
+    """
+    return [record for path in _paths(folder) for record in _records(path.with_suffix(".jsonl"))]
+
+
+def _paths(folder: str | Path) -> list[Path]:
     paths = sorted(path for path in Path(folder).glob("shard-*") if path.suffix in (".zip", ".npy"))
     if not paths:
         raise UserError(
             f"No shard-*.zip in {folder}: render the frames first (run.py task=render_clevr task.folder={folder})."
         )
-    for path in paths[first : None if count is None else first + count]:
-        yield _shard(path)
+    return paths
 
 
 def _shard(path: Path) -> Shard:

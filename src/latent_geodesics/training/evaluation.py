@@ -22,6 +22,7 @@ from latent_geodesics.training.frames import Frames, as_unit
 from latent_geodesics.training.sampling import sample
 
 __all__ = [
+    "NUMBERS",
     "EvaluationSettings",
     "PromptedScene",
     "captioned_grid",
@@ -31,21 +32,26 @@ __all__ = [
 ]
 
 
+NUMBERS: tuple[str, ...] = ("one", "two", "three")  # of objects that the sampler is used for
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """How the model is measured.
 
     Args:
-        prompts: samples behind the confirmed share, half of them with one object, half with two.
+        prompts: samples behind the confirmed share for each number of objects, one to `most_objects`.
+        most_objects: the largest number of objects in a prompt.
         steps: of DDIM.
         guidance: scale at which the share is stated; null takes the best of `sweep`.
         sweep: scales to compare on `sweep_prompts` samples.
-        sweep_prompts: samples a scale.
+        sweep_prompts: samples a scale, all numbers of objects in turn.
         seed: of prompts and noise; no training frame may have it.
         frames: held-out frames behind the reconstruction figures.
     """
 
     prompts: int = 256
+    most_objects: int = 3
     steps: int = 50
     guidance: float | None = None
     sweep: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)
@@ -54,8 +60,10 @@ class EvaluationSettings:
     frames: int = 500
 
     def __post_init__(self) -> None:
-        if min(self.prompts, self.sweep_prompts) < 2 or self.steps < 1 or self.frames < 1:
-            raise ValueError("prompts and sweep_prompts must be >= 2, steps and frames >= 1")
+        if min(self.prompts, self.sweep_prompts, self.steps, self.frames) < 1:
+            raise ValueError("prompts, sweep_prompts, steps and frames must be >= 1")
+        if not 1 <= self.most_objects <= len(NUMBERS):
+            raise ValueError(f"most_objects must be 1 to {len(NUMBERS)}, got {self.most_objects}")
         if not self.sweep and self.guidance is None:
             raise ValueError("give a guidance, or a sweep to choose it from")
 
@@ -73,8 +81,8 @@ class PromptedScene:
     objects: Sequence[Mapping[str, Any]]
 
 
-def draw_prompts(*, count: int, seed: int) -> list[PromptedScene]:
-    """Captions of random scenes, one and two objects in turn."""
+def draw_prompts(*, count: int, seed: int, most: int = len(NUMBERS)) -> list[PromptedScene]:
+    """Captions of `count` random scenes with one to `most` objects in turn."""
     import numpy as np
 
     from latent_geodesics.rendering.captions import caption
@@ -82,7 +90,7 @@ def draw_prompts(*, count: int, seed: int) -> list[PromptedScene]:
 
     sampler, drawn = SceneSampler(), []
     for index in range(count):
-        scene = sampler.draw(np.random.default_rng([seed, index]), count=1 + index % 2)
+        scene = sampler.draw(np.random.default_rng([seed, index]), count=1 + index % most)
         objects = [
             {"shape": item.shape, "color": item.color, "size": item.size, "material": item.material}
             for item in scene.objects
@@ -94,13 +102,14 @@ def draw_prompts(*, count: int, seed: int) -> list[PromptedScene]:
 def confirmed_shares(
     images: Float[Tensor, "n 3 h w"], prompts: Sequence[PromptedScene], network: AttributeNetwork
 ) -> dict[str, float]:
-    """Confirmed shares: of all samples, of those with one and two objects, with size and material right as well."""
+    """Confirmed shares: of all samples, of those with each number of objects, with size and material right as well."""
     seen = network.detect(images)
     pairs = list(zip(prompts, seen, strict=True))
     shares = {"confirmed": _share([confirms(prompt.objects, found) for prompt, found in pairs])}
-    for number, word in ((1, "one"), (2, "two")):
+    for number, word in enumerate(NUMBERS, start=1):
         hits = [confirms(prompt.objects, found) for prompt, found in pairs if len(prompt.objects) == number]
-        shares[f"confirmed_{word}"] = _share(hits)
+        if hits:
+            shares[f"confirmed_{word}"] = _share(hits)
     names = ("color", "shape", "size", "material")
     shares["confirmed_all_attributes"] = _share([confirms(prompt.objects, found, names) for prompt, found in pairs])
     shares["right_count"] = _share([len(prompt.objects) == len(found) for prompt, found in pairs])
@@ -145,7 +154,7 @@ class GuidanceSweep:
 
 def best_guidance(pipeline: Any, settings: EvaluationSettings, network: AttributeNetwork) -> GuidanceSweep:
     """Compare the scales of `settings.sweep` on prompts other than those of the stated share."""
-    prompts = draw_prompts(count=settings.sweep_prompts, seed=settings.seed + 1)
+    prompts = draw_prompts(count=settings.sweep_prompts, seed=settings.seed + 1, most=settings.most_objects)
     texts = [item.prompt for item in prompts]
     shares: dict[float, float] = {}
     for scale in settings.sweep:
@@ -155,8 +164,9 @@ def best_guidance(pipeline: Any, settings: EvaluationSettings, network: Attribut
 
 
 def captioned_grid(images: Float[Tensor, "n 3 h w"], captions: Sequence[str], *, columns: int) -> Image.Image:
-    """Images in [0, 1], each twice as large above its caption."""
-    height, width = 2 * images.shape[-2], 2 * images.shape[-1]
+    """Images in [0, 1], each at least 128 pixels wide, above its caption."""
+    scale = max(1, -(-128 // images.shape[-1]))
+    height, width = scale * images.shape[-2], scale * images.shape[-1]
     band, gap = 36, 4
     rows = -(-len(images) // columns)
     page = Image.new("RGB", (columns * (width + gap), rows * (height + band + gap)), "white")
@@ -165,9 +175,10 @@ def captioned_grid(images: Float[Tensor, "n 3 h w"], captions: Sequence[str], *,
         left, top = index % columns * (width + gap), index // columns * (height + band + gap)
         pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         page.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC), (left, top))
-        pen.multiline_text((left + 2, top + height + 2), text.replace(" and ", "\nand "), fill="black", font_size=8)
+        lines = text.replace(", ", ",\n").replace(" and ", "\nand ")
+        pen.multiline_text((left + 2, top + height + 2), lines, fill="black", font_size=8)
     return page
 
 
 def _share(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits) if hits else float("nan")
+    return sum(hits) / len(hits)

@@ -11,13 +11,14 @@ __all__ = ["adamw"]
 _BETAS = (0.9, 0.98)  # a shorter memory of squares than usual: the stages are a few thousand steps long
 
 
-def adamw(network: nn.Module, *, lr: float, weight_decay: float = 0.0) -> torch.optim.AdamW:
+def adamw(network: nn.Module, *, lr: float, weight_decay: float = 0.0, capturable: bool = False) -> torch.optim.AdamW:
     """AdamW for all trainable parameters; each group holds the peak rate that a `BudgetedModule` scales.
 
     Args:
         network: whose parameters move.
         lr: peak learning rate > 0.
         weight_decay: decoupled decay of the weights with two or more axes, >= 0.
+        capturable: whether a CUDA graph can record its steps; the rate is then a tensor beside the weights.
     """
     if lr <= 0 or weight_decay < 0:
         raise ValueError(f"lr must be positive and weight_decay >= 0, got {lr} and {weight_decay}")
@@ -26,4 +27,7 @@ def adamw(network: nn.Module, *, lr: float, weight_decay: float = 0.0) -> torch.
         {"params": [weight for weight in trained if weight.ndim > 1], "peak_lr": lr, "weight_decay": weight_decay},
         {"params": [weight for weight in trained if weight.ndim <= 1], "peak_lr": lr, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=_BETAS)
+    if not capturable:
+        return torch.optim.AdamW(groups, lr=lr, betas=_BETAS)
+    rate = torch.tensor(lr, device=trained[0].device)
+    return torch.optim.AdamW(groups, lr=rate, betas=_BETAS, capturable=True, fused=True)

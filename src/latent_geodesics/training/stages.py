@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from latent_geodesics.config import flat_settings
 from latent_geodesics.errors import UserError
-from latent_geodesics.files import DamagedFileError, file_hash, read_sealed, seal, write_bytes
+from latent_geodesics.files import DamagedFileError, file_hash, is_partial, read_sealed, seal, write_bytes
 from latent_geodesics.training.checkpoints import CHECKPOINT
 
 if TYPE_CHECKING:
@@ -105,10 +105,24 @@ class StageRecords:
         files = sorted(path.absolute() for path in self.stages[name].outputs())
         self._write(name, {str(path): file_hash(path) for path in files})
 
-    def wrote_into_place(self, name: str) -> bool:
-        """Whether a stage, with whatever settings, was begun or done in the place that it writes into."""
-        record = self._read(name)
-        return record is not None and record["place"] == str(self.stages[name].place)
+    def check_place(self, name: str, *, option: str) -> None:
+        """Refuses to let a stage write into a place that holds what this work did not make, with whatever settings.
+
+        Args:
+            name: of the stage.
+            option: which says the place.
+
+        Raises:
+            UserError: when the place holds something else.
+        """
+        place, record = self.stages[name].place, self._read(name)
+        assert place is not None
+        held = place.is_dir() and any(not is_partial(entry) for entry in place.iterdir())
+        if held and (record is None or record["place"] != str(place)):
+            raise UserError(
+                f"'{place}' holds something that was not made from '{self.folder}', which stage '{name}' would "
+                f"overwrite: choose another {option}, or delete that folder."
+            )
 
     def _inputs(self, stage: Stage) -> dict[str, str]:
         """A hash of what each stage that a stage needs left; empty for one that left nothing."""

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from latent_geodesics.errors import UserError
-from latent_geodesics.files import is_partial, write_json
+from latent_geodesics.files import write_json
+from latent_geodesics.rendering.dataset import load_records
 from latent_geodesics.training.attributes import AttributeSettings, AttributeTraining, measure_network
 from latent_geodesics.training.autoencoder import (
     AutoencoderSettings,
@@ -25,18 +26,17 @@ from latent_geodesics.training.autoencoder import (
     DecoderTraining,
     build_autoencoder,
 )
-from latent_geodesics.training.diffusion import (
-    DiffusionSettings,
-    DiffusionTraining,
-    build_scheduler,
-    build_text_encoder,
-    build_unet,
-)
+from latent_geodesics.training.captioned import CaptionedLatents, tokenise
+from latent_geodesics.training.device_loop import fit_on_device
+from latent_geodesics.training.diffusion import DiffusionSettings, DiffusionTraining
 from latent_geodesics.training.evaluation import EvaluationSettings
 from latent_geodesics.training.export import assemble, export_pipeline
 from latent_geodesics.training.fit import fit
 from latent_geodesics.training.frames import Frames
-from latent_geodesics.training.report import evaluate, write_model_card
+from latent_geodesics.training.given import given_autoencoder, hash_of_weights, lasting
+from latent_geodesics.training.networks import build_networks
+from latent_geodesics.training.predictions import build_scheduler
+from latent_geodesics.training.report import evaluate, judge_figures, write_model_card
 from latent_geodesics.training.schedule import BudgetedModule
 from latent_geodesics.training.stages import Stage, StageRecords
 from latent_geodesics.training.tokenizer import build_tokenizer
@@ -64,8 +64,6 @@ STAGES: tuple[str, ...] = (
 
 
 AnySettings = AutoencoderSettings | DiffusionSettings | AttributeSettings
-# Of the trained stages' settings, what changes no result.
-INCIDENTAL = ("save_every", "show_every")
 # What the evaluation adds to the folder of the exported model.
 CARD = ("README.md", "metrics.json", "samples.png")
 
@@ -86,6 +84,9 @@ class TrainClevrLdm:
         attributes: the attribute network.
         evaluation: how the result is measured.
         stages: which stages to run, of `STAGES`, always in that order.
+        given_autoencoder: folder of a model in diffusers' layout whose autoencoder is taken as it is; the stages
+            `autoencoder` and `decoder` are then left out, and its latents are not whitened.
+        notes: what the model card should say of this training besides, Markdown.
     """
 
     shares_work = True
@@ -105,6 +106,8 @@ class TrainClevrLdm:
         evaluation: EvaluationSettings,
         held_out: int = 500,
         stages: Sequence[str] = STAGES,
+        given_autoencoder: str | Path | None = None,
+        notes: str = "",
     ) -> None:
         unknown = [name for name in stages if name not in STAGES]
         if unknown:
@@ -115,7 +118,10 @@ class TrainClevrLdm:
         self.work_dir, self.model_dir, self.attributes_dir = Path(work_dir), Path(model_dir), Path(attributes_dir)
         self.autoencoder, self.decoder = autoencoder, decoder
         self.diffusion, self.attributes = diffusion, attributes
-        self.evaluation, self.held_out, self.stages = evaluation, held_out, tuple(stages)
+        self.evaluation, self.held_out, self.notes = evaluation, held_out, notes
+        self.given = None if given_autoencoder is None else Path(given_autoencoder)
+        left_out = () if self.given is None else ("autoencoder", "decoder")
+        self.stages = tuple(name for name in stages if name not in left_out)
 
     def run(self, run: "Run") -> dict[str, float]:
         """Run the stages that are not finished.
@@ -133,7 +139,10 @@ class TrainClevrLdm:
         with alone_in(self.work_dir) if run.leads else nullcontext():
             records = StageRecords(folder=self.work_dir, stages=self._stages(run.seed))
             if run.leads:
-                self._check_places(records)
+                # before anything is trained
+                for name, key in (("attributes", "attributes_dir"), ("export", "model_dir")):
+                    if name in self.stages:
+                        records.check_place(name, option=f"task.{key}")
             for name in STAGES:
                 if name in self.stages:
                     self._perform(name, records, run)
@@ -142,18 +151,6 @@ class TrainClevrLdm:
         if "evaluation" in self.stages and run.leads:
             figures = json.loads(file.read_text(encoding="utf-8"))
         return figures
-
-    def _check_places(self, records: StageRecords) -> None:
-        """Refuses to write a model over what this work did not make, before anything is trained."""
-        for name, key in (("attributes", "attributes_dir"), ("export", "model_dir")):
-            place = records.stages[name].place
-            assert place is not None
-            held = place.is_dir() and any(not is_partial(entry) for entry in place.iterdir())
-            if name in self.stages and held and not records.wrote_into_place(name):
-                raise UserError(
-                    f"'{place}' holds something that was not made from '{self.work_dir}', which stage '{name}' would "
-                    f"overwrite: choose another task.{key}, or delete that folder."
-                )
 
     def _perform(self, name: str, records: StageRecords, run: "Run") -> None:
         stage = records.stages[name]
@@ -178,17 +175,18 @@ class TrainClevrLdm:
         """What there is to do, in order."""
         made_of = {"seed": seed, "held_out": self.held_out}
         frames = made_of | {"frames": self._frames_hash}
-        with_decoder = ("decoder",) if "decoder" in self.stages or self._file("decoder", "stage.json").exists() else ()
+        decoded = self.given is None and ("decoder" in self.stages or self._file("decoder", "stage.json").exists())
+        with_decoder = ("decoder",) if decoded else ()
         trained = {
             "autoencoder": (self._train_autoencoder, self.autoencoder, frames, (), "raw.pt"),
             "decoder": (self._train_decoder, self.decoder, frames, ("whiten",), "autoencoder.pt"),
-            "diffusion": (self._train_diffusion, self.diffusion, frames, ("whiten",), "averaged.pt"),
+            "diffusion": (self._train_diffusion, self.diffusion, frames, ("whiten",), "best.pt"),
         }
         stages = {
             name: Stage(
                 name=name,
                 work=work,
-                settings=_lasting(settings) | data,
+                settings=lasting(settings) | data,
                 needs=needs,
                 outputs=partial(self._written, name, file),
                 trained=True,
@@ -198,19 +196,26 @@ class TrainClevrLdm:
         stages["attributes"] = Stage(
             name="attributes",
             work=self._train_attributes,
-            settings=_lasting(self.attributes) | made_of | {"frames": self._attribute_frames_hash},
+            settings=lasting(self.attributes) | made_of | {"frames": self._attribute_frames_hash},
             needs=(),
-            outputs=lambda: [self._file("attributes", "metrics.json"), *files_below(self.attributes_dir)],
+            outputs=lambda: files_below(self.attributes_dir, without=("README.md",)),
             trained=True,
             place=self.attributes_dir,
         )
         stages["whiten"] = Stage(
             name="whiten",
             work=self._whiten,
-            settings=frames,
-            needs=("autoencoder",),
-            outputs=partial(self._written, "whiten", "autoencoder.pt", "latents.pt"),
+            settings=frames | {"mirrored": self.diffusion.mirror, "given": self._given_hash},
+            needs=("autoencoder",) if self.given is None else (),
+            outputs=partial(
+                self._written,
+                "whiten",
+                *("autoencoder.pt", "latents.pt"),
+                *(["mirrored.pt"] if self.diffusion.mirror else []),
+            ),
         )
+        judged = "attributes" in self.stages or self._file("attributes", "stage.json").exists()
+        judge = {} if judged else {"judge": hash_of_weights(self.attributes_dir)}
         stages["export"] = Stage(
             name="export",
             work=self._export,
@@ -222,8 +227,8 @@ class TrainClevrLdm:
         stages["evaluation"] = Stage(
             name="evaluation",
             work=self._evaluate,
-            settings=asdict(self.evaluation) | frames,
-            needs=("decoder", "attributes", "export"),
+            settings=asdict(self.evaluation) | frames | {"notes": self.notes} | judge,
+            needs=(*with_decoder, *(["attributes"] if judged else []), "export"),
             outputs=lambda: [self._file("evaluation", "metrics.json"), *(self.model_dir / name for name in CARD)],
         )
         return stages
@@ -235,6 +240,10 @@ class TrainClevrLdm:
     @cached_property
     def _attribute_frames_hash(self) -> str:
         return hash_of_shards(self.attribute_frames_dir)
+
+    @cached_property
+    def _given_hash(self) -> str | None:
+        return None if self.given is None else hash_of_weights(self.given, "vae")
 
     def _train_autoencoder(self, run: "Run") -> None:
         frames, held_out = Frames.from_folder(self.frames_dir).split(self.held_out)
@@ -248,12 +257,15 @@ class TrainClevrLdm:
 
     def _whiten(self, run: "Run") -> None:
         frames = Frames.from_folder(self.frames_dir)
-        autoencoder = build_autoencoder(self.autoencoder)
-        autoencoder.load_state_dict(load(self._file("autoencoder", "raw.pt"))["weights"])
-        autoencoder.eval()
-        whiten(autoencoder, latent_moments(autoencoder, frames.split(self.held_out)[0].images[:2000]))
-        save(autoencoder.state_dict(), self._file("whiten", "autoencoder.pt"))
+        autoencoder = self._autoencoder()
+        if self.given is None:
+            autoencoder.load_state_dict(load(self._file("autoencoder", "raw.pt"))["weights"])
+            whiten(autoencoder, latent_moments(autoencoder, frames.split(self.held_out)[0].images[:2000]))
         save(encode_means(autoencoder, frames.images), self._file("whiten", "latents.pt"))
+        if self.diffusion.mirror:
+            # an encoder does not commute with mirroring
+            save(encode_means(autoencoder, frames.images.flip(-1)), self._file("whiten", "mirrored.pt"))
+        save(autoencoder.state_dict(), self._file("whiten", "autoencoder.pt"))
 
     def _train_decoder(self, run: "Run") -> None:
         frames, held_out = Frames.from_folder(self.frames_dir).split(self.held_out)
@@ -273,24 +285,33 @@ class TrainClevrLdm:
             save({"weights": module.autoencoder.state_dict(), "minutes": minutes}, folder / "autoencoder.pt")
 
     def _train_diffusion(self, run: "Run") -> None:
-        module = self._diffusion_module(run.seed)
-        folder = self.work_dir / "diffusion"
-        minutes = self._fit("diffusion", module, run, self.diffusion)
+        module, folder = self._diffusion_module(run.seed), self.work_dir / "diffusion"
+        device = run.one_cuda_device()
+        if device is None:
+            minutes = self._fit("diffusion", module, run, self.diffusion)
+        else:
+            origin, logger = self._origin("diffusion", run), run.logger.lightning or None
+            minutes = fit_on_device(module, folder=folder, device=device, origin=origin, logger=logger)
         if run.leads:
-            save({"weights": module.averaged.state_dict(), "minutes": minutes}, folder / "averaged.pt")
+            save({"weights": module.best.state_dict(), "minutes": minutes, **module.kept()}, folder / "best.pt")
 
     def _diffusion_module(self, seed: int) -> DiffusionTraining:
-        latents = load(self._file("whiten", "latents.pt"))
-        records = list(Frames.from_folder(self.frames_dir).records)
-        count = min(len(latents), len(records)) - self.held_out
-        prompts = [record["caption"] for record in records[-16:]]
+        records, settings = load_records(self.frames_dir), self.diffusion
+        tokenizer = build_tokenizer(self.work_dir / "tokenizer")
+        latents = [load(self._file("whiten", "latents.pt"))]
+        if settings.mirror:
+            latents.append(load(self._file("whiten", "mirrored.pt")))
+        tokens, empty = tokenise(records, tokenizer, variants=settings.captions, drop=settings.drop, seed=seed)
+        cut = len(records) - self.held_out
         return DiffusionTraining(
-            settings=self.diffusion,
-            latents=latents[:count],
-            records=records[:count],
+            settings=settings,
+            data=CaptionedLatents(
+                latents=torch.cat([part[:cut] for part in latents]), tokens=tokens[:cut], empty=empty
+            ),
+            held_out=CaptionedLatents(latents=latents[0][cut:], tokens=tokens[cut:], empty=empty),
             autoencoder=self.whitened(),
-            tokenizer=build_tokenizer(self.work_dir / "tokenizer"),
-            prompts=prompts,
+            tokenizer=tokenizer,
+            prompts=[record["caption"] for record in records[-16:]],
             seed=seed,
             folder=self.work_dir / "diffusion",
         )
@@ -311,10 +332,10 @@ class TrainClevrLdm:
             "attributes/minutes": minutes,
             "attributes/held_out": float(len(held_out)),
         }
-        write_json(self._file("attributes", "metrics.json"), figures)
+        write_json(self.attributes_dir / "metrics.json", figures)
 
     def _export(self, run: "Run") -> None:
-        size = export_pipeline(self.pipeline(load(self._file("diffusion", "averaged.pt"))["weights"]), self.model_dir)
+        size = export_pipeline(self.pipeline(load(self._file("diffusion", "best.pt"))["weights"]), self.model_dir)
         write_json(self._file("export", "metrics.json"), {"weights_bytes": size})
 
     def _evaluate(self, run: "Run") -> None:
@@ -324,37 +345,34 @@ class TrainClevrLdm:
             held_out=Frames.from_folder(self.frames_dir).split(self.held_out)[1],
             settings=self.evaluation,
         )
-        for name, file in (
-            ("autoencoder", "raw.pt"),
-            ("decoder", "autoencoder.pt"),
-            ("diffusion", "averaged.pt"),
-        ):
-            figures[f"minutes_{name}"] = float(load(self._file(name, file))["minutes"])
-        network = json.loads(self._file("attributes", "metrics.json").read_text())
-        write_model_card(self.model_dir, figures | network, seed=run.seed)
-        write_json(self._file("evaluation", "metrics.json"), figures | network)
+        stages = (("autoencoder", "raw.pt"), ("decoder", "autoencoder.pt"), ("diffusion", "best.pt"))
+        for name, file in stages[2:] if self.given is not None else stages:
+            record = load(self._file(name, file))
+            figures |= {f"{name}/{key}": float(value) for key, value in record.items() if key != "weights"}
+        figures |= judge_figures(self.attributes_dir)
+        write_model_card(self.model_dir, figures, seed=run.seed, prediction=self.diffusion.prediction, notes=self.notes)
+        write_json(self._file("evaluation", "metrics.json"), figures)
 
     def whitened(self) -> "AutoencoderKL":
         """The autoencoder whose encoder is finished; its decoder too, once that stage is done."""
-        autoencoder = build_autoencoder(self.autoencoder)
-        finished = self._file("decoder", "autoencoder.pt")
-        weights = load(finished)["weights"] if finished.exists() else load(self._file("whiten", "autoencoder.pt"))
+        autoencoder, finished = self._autoencoder(), self._file("decoder", "autoencoder.pt")
+        decoded = self.given is None and finished.exists()
+        weights = load(finished)["weights"] if decoded else load(self._file("whiten", "autoencoder.pt"))
         autoencoder.load_state_dict(weights)
         return autoencoder.eval().requires_grad_(False)
 
-    def pipeline(self, averaged: dict[str, torch.Tensor]) -> Any:
-        """A `StableDiffusionPipeline` of the finished autoencoder and the given averaged weights."""
-        tokenizer = build_tokenizer(self.work_dir / "tokenizer")
-        autoencoder = self.whitened()
-        parts = torch.nn.ModuleDict(
-            {
-                "unet": build_unet(self.diffusion, autoencoder),
-                "text_encoder": build_text_encoder(self.diffusion, tokenizer),
-            }
-        )
-        parts.load_state_dict(averaged)
+    def _autoencoder(self) -> "AutoencoderKL":
+        """One of the shape that is trained here, untrained, or the one that is given."""
+        return build_autoencoder(self.autoencoder).eval() if self.given is None else given_autoencoder(self.given)
+
+    def pipeline(self, weights: dict[str, torch.Tensor]) -> Any:
+        """A `StableDiffusionPipeline` of the finished autoencoder and the given weights of U-Net and text encoder."""
+        tokenizer, autoencoder = build_tokenizer(self.work_dir / "tokenizer"), self.whitened()
+        parts = build_networks(replace(self.diffusion, start_from=None), autoencoder, tokenizer)
+        parts.load_state_dict(weights)
         parts.eval().requires_grad_(False)
-        return assemble(autoencoder, parts["unet"], parts["text_encoder"], tokenizer, build_scheduler())
+        scheduler = build_scheduler(self.diffusion.prediction)
+        return assemble(autoencoder, parts["unet"], parts["text_encoder"], tokenizer, scheduler)
 
     def _fit(self, name: str, module: BudgetedModule, run: "Run", settings: AnySettings) -> float:
         """Trains the module of a stage; returns its minutes."""
@@ -364,16 +382,14 @@ class TrainClevrLdm:
             folder=self.work_dir / name,
             precision=settings.precision,
             save_every=settings.save_every,
-            origin=StageRecords(folder=self.work_dir, stages=self._stages(run.seed)).origin(name),
+            origin=self._origin(name, run),
         )
+
+    def _origin(self, name: str, run: "Run") -> str:
+        return StageRecords(folder=self.work_dir, stages=self._stages(run.seed)).origin(name)
 
     def _written(self, stage: str, *names: str) -> list[Path]:
         return [self._file(stage, name) for name in names]
 
     def _file(self, stage: str, name: str) -> Path:
         return self.work_dir / stage / name
-
-
-def _lasting(settings: Any) -> dict[str, Any]:
-    """What a stage's result depends on of its settings."""
-    return {key: value for key, value in asdict(settings).items() if key not in INCIDENTAL}
