@@ -20,6 +20,7 @@ from latent_geodesics.models.components import family_of, quiet, read_component,
 from latent_geodesics.models.families import Components, Family, reduction_factor
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.precision import PRECISIONS, Precision, fitting_precision
+from latent_geodesics.models.single_file import unpacked
 from latent_geodesics.models.sources import hub_problem, is_hub_id, no_model
 
 __all__ = ["choose_precision", "load_model", "place"]
@@ -38,12 +39,13 @@ def load_model(
     cache_dir: str | Path | None = None,
     cache_limit_mb: float = 2000.0,
     compile: bool = False,
+    settings_of: str | Path | None = None,
 ) -> LatentModel:
     """Load a latent diffusion or flow model of one of `models.families`.
 
     Args:
-        path_or_name: a folder in diffusers' format, a hub id, or several of them, of which the first that can be had
-            is taken.
+        path_or_name: a folder in diffusers' format, a file of all weights, a hub id, or several of them, of which the
+            first that can be had is taken.
         device: a torch device, or `auto` for an accelerator where there is one.
         dtype: `float32`, `tf32`, `float16` or `bfloat16` of the network, or `auto`: the fastest of those that the
             device has in hardware whose error is measured to be small enough (`models.precision`); without a cache
@@ -58,6 +60,8 @@ def load_model(
         cache_dir: folder that keeps inversions, embeddings and what was measured of the device between runs, or None.
         cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
         compile: whether to compile the network (`models.compilation`); it then keeps its memory layout.
+        settings_of: for a file of all weights, the folder or hub id whose settings and tokenizer go with it; None is
+            the one that diffusers takes it for.
 
     Raises:
         UserError: when no model can be had, a component is missing or unreadable, or an option is out of range.
@@ -66,6 +70,8 @@ def load_model(
     precision = choose_precision(dtype, target)
     folder = _find([path_or_name] if isinstance(path_or_name, str | Path) else list(path_or_name))
     cache = None if cache_dir is None else Path(cache_dir)
+    if folder.is_file():
+        folder = unpacked(folder, settings_of=settings_of, folder=cache)
     if precision is None and not family_of(folder).measured:
         precision = "float32" if target.type == "cpu" else "bfloat16"
     components = read_components(folder, PRECISIONS[precision or "float32"])
@@ -125,7 +131,7 @@ def _find(candidates: Sequence[str | Path]) -> Path:
     """The folder of the first candidate that can be had, downloaded if need be."""
     failures = []
     for candidate in candidates:
-        if Path(candidate).is_dir():
+        if Path(candidate).exists():
             return Path(candidate)
         if isinstance(candidate, Path) or not is_hub_id(candidate):
             failures.append(f"{candidate} (no such folder)")

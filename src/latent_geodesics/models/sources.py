@@ -9,6 +9,8 @@ from latent_geodesics.errors import UserError
 __all__ = ["check_source", "check_model_folder", "first_line", "hub_problem", "is_hub_id", "no_model"]
 
 INDEX = "model_index.json"
+SUFFIXES = (".safetensors", ".ckpt")
+"""Files that hold all weights of a model."""
 PATIENCE = 10  # seconds without an answer of the hub
 _UNREACHABLE = {
     "OfflineModeIsEnabled",
@@ -37,6 +39,8 @@ def check_source(path_or_name: str | Path | Sequence[str | Path]) -> None:
     for candidate in [path_or_name] if isinstance(path_or_name, str | Path) else path_or_name:
         if Path(candidate).is_dir():
             return check_model_folder(Path(candidate))
+        if Path(candidate).is_file() and Path(candidate).suffix in SUFFIXES:
+            return None
         problem = _problem(candidate)
         if problem is None:
             return None
@@ -47,7 +51,7 @@ def check_source(path_or_name: str | Path | Sequence[str | Path]) -> None:
 def _problem(candidate: str | Path) -> str | None:
     """Why something that is no folder cannot be had, or None where it can."""
     if Path(candidate).is_file():
-        return "a file, not a folder"
+        return f"a file, neither a folder nor all weights of a model ({', '.join(SUFFIXES)})"
     if not is_hub_id(candidate):
         return "no such folder"
     from huggingface_hub import HfApi, try_to_load_from_cache

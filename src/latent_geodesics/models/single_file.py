@@ -1,0 +1,92 @@
+"""A model in one file, as it is shared for other programs: unpacked once into a folder in diffusers' format.
+
+The file holds weights alone. Their settings and the tokenizer are those of the model that it was made from: diffusers
+tells by the weights which that is, and takes them from the hub or its cache; a folder of the same family may be given
+in its place, so that nothing is asked of the hub.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from latent_geodesics.errors import UserError, is_out_of_memory
+from latent_geodesics.models.families import FAMILIES
+from latent_geodesics.models.sources import INDEX, SUFFIXES, first_line, hub_problem
+
+__all__ = ["unpacked"]
+
+# What diffusers calls the kinds of files that it tells apart, by how these names begin.
+_PIPELINES = {
+    "v1": "StableDiffusionPipeline",
+    "v2": "StableDiffusionPipeline",
+    "xl_base": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "sd35": "StableDiffusion3Pipeline",
+    "flux-dev": "FluxPipeline",
+    "flux-schnell": "FluxPipeline",
+}
+
+
+def unpacked(file: Path, *, settings_of: str | Path | None, folder: Path | None) -> Path:
+    """The folder of a model in one file, made unless it was made before.
+
+    Args:
+        file: A file of weights.
+        settings_of: A folder in diffusers' format, or a hub id, whose settings and tokenizer go with the weights; None
+            for the one that diffusers takes them for.
+        folder: Where what is unpacked is kept; None for a place that lasts until the machine is started anew.
+
+    Raises:
+        UserError: when it is not a model that is known, or its settings cannot be had.
+    """
+    state = file.stat()
+    key = repr((str(file.resolve()), state.st_size, state.st_mtime_ns, str(settings_of)))
+    place = (folder or Path(tempfile.gettempdir())) / f"model-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+    if (place / INDEX).is_file():
+        return place
+    pipeline = _read(file, settings_of)
+    partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=_made(place.parent)))
+    try:
+        pipeline.save_pretrained(partial)
+        partial.rename(place)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not (place / INDEX).is_file():  # another process may have been first
+            raise
+    return place
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _read(file: Path, settings_of: str | Path | None) -> Any:
+    """The pipeline of a file."""
+    import diffusers
+    from diffusers.loaders.single_file_utils import infer_diffusers_model_type, load_single_file_checkpoint
+
+    if file.suffix not in SUFFIXES:
+        raise UserError(f"'{file}' is no file of weights ({' or '.join(SUFFIXES)}): give one, or a model's folder")
+    try:
+        kind = str(infer_diffusers_model_type(load_single_file_checkpoint(str(file))))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(f"'{file}' cannot be read ({first_line(error)}); copy it again") from error
+    name = next((found for begin, found in _PIPELINES.items() if kind.startswith(begin)), None)
+    if name is None:
+        known = ", ".join(family.pipelines[0] for family in FAMILIES)
+        raise UserError(f"'{file}' is a model of the kind {kind}, which is not supported: choose one of {known}")
+    options = {} if settings_of is None else {"config": str(settings_of)}
+    try:
+        return getattr(diffusers, name).from_single_file(str(file), **options)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"'{file}' looks like a {name}, and its settings cannot be had or do not fit ({hub_problem(error)}): give "
+            "model.settings_of=<a folder in diffusers' format of the model that it was made from>"
+        ) from error
