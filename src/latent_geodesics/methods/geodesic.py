@@ -28,7 +28,7 @@ class Geodesic(PathMethod):
                 manifold=self.manifold(problem),
                 x0=problem.x0,
                 x1=problem.x1,
-                alpha=problem.alpha,
+                geometry=problem.geometry,
             )
         return self.solver.solve(problem)
 

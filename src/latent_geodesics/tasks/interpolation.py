@@ -114,7 +114,7 @@ class InterpolationModule(BatchModule):
         problem = pairs.problem
         if morph.solution is None or morph.manifold is None:
             return None
-        return path_curves(morph.solution.path, problem.field, morph.manifold, problem.alpha)
+        return path_curves(morph.solution.path, problem.field, morph.manifold, problem.geometry)
 
 
 class Interpolation:
