@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         StereographicSphere,
         UniformDensity,
     )
-    from latent_geodesics.geometries import Conformal, Geometry
+    from latent_geodesics.geometries import Conformal, Geometry, Graph, Typical
     from latent_geodesics.hermite import HermitePath
     from latent_geodesics.manifold import Euclidean, Manifold, Sphere
     from latent_geodesics.models import load_model
@@ -49,6 +49,7 @@ __all__ = [
     "Exponential",
     "GaussianMixture",
     "Geometry",
+    "Graph",
     "GreatCircle",
     "HalfSpace",
     "HermitePath",
@@ -67,6 +68,7 @@ __all__ = [
     "StereographicSphere",
     "StraightLine",
     "Trace",
+    "Typical",
     "UniformDensity",
     "UserError",
     "geometries",
@@ -94,7 +96,7 @@ __getattr__, __dir__ = names_on_demand(
             "StereographicSphere",
             "UniformDensity",
         ),
-        "geometries": ("Conformal", "Geometry"),
+        "geometries": ("Conformal", "Geometry", "Graph", "Typical"),
         "geometry": (),
         "hermite": ("HermitePath",),
         "manifold": ("Euclidean", "Manifold", "Sphere"),

@@ -2,5 +2,7 @@
 
 from latent_geodesics.geometries.base import Geometry, Sight
 from latent_geodesics.geometries.conformal import Conformal
+from latent_geodesics.geometries.graph import Graph
+from latent_geodesics.geometries.typical import Typical
 
-__all__ = ["Conformal", "Geometry", "Sight"]
+__all__ = ["Conformal", "Geometry", "Graph", "Sight", "Typical"]

@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.errors import UserError
+
 __all__ = ["Geometry", "Sight", "checked_strength"]
 
 
@@ -50,11 +52,14 @@ class Geometry(ABC):
     """A line element made of a density; see the module.
 
     Attributes:
+        conformal: whether the metric is the identity up to a factor. Where it is not, it changes with the path, and
+            differences of defects do not show the second variation of the length: no solver looks for saddles in them.
         constant_speed: whether its paths run at constant Euclidean speed; otherwise at constant speed of its own.
         needs_curvature: whether the force needs `v^T H v`.
         needs_density: whether the force needs `log p` along the path.
     """
 
+    conformal: ClassVar[bool] = True
     constant_speed: ClassVar[bool] = True
     needs_curvature: ClassVar[bool] = False
     needs_density: ClassVar[bool] = False
@@ -125,9 +130,34 @@ class Geometry(ABC):
         del strength
         return torch.zeros_like(log_density)
 
+    def turn_error(
+        self, length: Float[Tensor, " a"], score: Float[Tensor, " a"], *, error: float, dimension: int
+    ) -> Float[Tensor, " a"]:
+        """By what angle the error of scores may turn a path of length `length` on its way.
+
+        Args:
+            length: the Euclidean length of each path.
+            score: `|s|` on it.
+            error: the relative error of scores.
+            dimension: that of the space.
+        """
+        del dimension
+        return self.strength * length * score * error
+
     def lift(self, strength: Float[Tensor, " a"], pull: Float[Tensor, "a n d"]) -> Float[Tensor, "a n d"] | None:
         """The `l` with which the metric is `I + l l^T` up to a factor; None where it is the identity up to a factor."""
         del strength, pull
+        return None
+
+    def spring(
+        self,
+        strength: Float[Tensor, " a"],
+        velocity: Float[Tensor, "a n d"],
+        pull: Float[Tensor, "a n d"],
+        log_density: Float[Tensor, "a n"],
+    ) -> Float[Tensor, "a n d"] | None:
+        """The `l` where the equation holds each knot back by `-l (l . x)` as it moves by `x`; None where by nothing."""
+        del strength, velocity, pull, log_density
         return None
 
     def refer(self, log_density: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
@@ -139,8 +169,8 @@ def checked_strength(name: str, value: Any) -> float:
     """The number, if it is one that a strength can be.
 
     Raises:
-        ValueError: names it and its value.
+        UserError: names it and its value.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError(f"{name} must be a finite number, at least zero; received {value!r}.")
+        raise UserError(f"{name} must be a finite number, at least zero; received {value!r}.")
     return float(value)

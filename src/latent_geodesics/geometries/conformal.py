@@ -27,7 +27,7 @@ class Conformal(Geometry):
         alpha: the power on `p`, finite and at least zero.
 
     Raises:
-        ValueError: if alpha is no such number.
+        UserError: if alpha is no such number.
     """
 
     alpha: float = 1.0

@@ -104,6 +104,20 @@ class Linearisation:
         return [(entry.name, getattr(self, entry.name)) for entry in fields(self) if entry.name != "geometry"]
 
 
+def _along(
+    inverse: Float[Tensor, "a n n"],
+    along: Float[Tensor, "a n d"],
+    operator: Float[Tensor, "n n"],
+    steps: Float[Tensor, "m a n d"],
+) -> Float[Tensor, "m a n d"]:
+    """The solution `x` of `x + inverse l K (l . x) = steps`, `K` an operator on one number a knot."""
+    part = inverse * (along @ along.mT) @ operator
+    whole = torch.eye(part.shape[-1]).to(part) + part
+    moved: Tensor = torch.linalg.inv_ex(whole).inverse @ (along * steps).sum(-1, keepdim=True)
+    found: Tensor = steps - inverse @ (along * (operator @ moved))
+    return found
+
+
 @cache
 def _prolongation(coarse: int, fine: int) -> Float[Tensor, "n m"]:
     """What takes the offsets at the interior knots of a grid to those of another."""
@@ -247,16 +261,32 @@ class Collocation:
             noise=self._noise,
         )
 
-    def solve(self, defects: Float[Tensor, "m a n d"], confinement: Float[Tensor, "a n"]) -> Float[Tensor, "m a n d"]:
+    def solve(
+        self,
+        defects: Float[Tensor, "m a n d"],
+        confinement: Float[Tensor, "a n"],
+        lift: Float[Tensor, "a n d"] | None = None,
+        spring: Float[Tensor, "a n d"] | None = None,
+    ) -> Float[Tensor, "m a n d"]:
         """The steps that remove defects of the equation: minus the inverse of its second variation times them.
 
+        Two parts of it act at each knot along one direction alone, and are inverted exactly for it (Sherman, Morrison
+        and Woodbury): the longer direction of a metric `I + l l^T`, whose defect as a form is `x'' + l (l . x)''` as
+        the path moves by `x`, to first order; and a spring.
+
         Args:
-            defects: `bend + alpha * force`, of several iterates.
+            defects: `bend + weight * force`, of several iterates.
             confinement: what the density adds to the second variation at each knot, at least zero.
+            lift: the `l` of the metric.
+            spring: the `l` of the spring.
         """
         # Not `inv`: it would wait for the device to say whether a matrix is singular, and this one is not.
         inverse: Tensor = torch.linalg.inv_ex(self._operator - torch.diag_embed(confinement)).inverse
-        return -(inverse @ defects)
+        if lift is not None:
+            defects = defects + lift * (lift * defects).sum(-1, keepdim=True)
+            return _along(inverse, lift, self._second[1:-1, 1:-1], -(inverse @ defects))
+        steps = -(inverse @ defects)
+        return steps if spring is None else _along(inverse, spring, -torch.eye(len(inverse[0])).to(spring), steps)
 
     def end_scores(self, field: ScoreField) -> Float[Tensor, "a 2 d"]:
         """The score at both ends of each pair."""

@@ -172,8 +172,8 @@ class FixedPoint:
             self._continue()
         said = self._judge()
         defects = self._memory.defects(self._grid.geometry, work.alpha)
-        residuals = self._grid.solve(defects, self._confinement())
-        products = self._memory.products(residuals, defects, self._weight(), self._lift())
+        residuals = self._grid.solve(defects, self._confinement(), self._lift(), self._spring())
+        products = self._memory.products(residuals, defects, self._weight())
         said, found = _read(said, products, work.halvings)
         self._arrived = bool((said["arrived"] > 0).all())
         self._ledger.note(self._pairs, **{name: said[name] for name in _BOOKED})
@@ -182,7 +182,7 @@ class FixedPoint:
             found,
             damping=0.5 ** said["halvings"],
             rounding=torch.finfo(work.alpha.dtype).eps,
-            saddles=rules.memory > 0,
+            saddles=rules.memory > 0 and self._grid.geometry.conformal,
         )
         self._move(self._memory.step(residuals, chosen))
         for name, status in _ENDINGS.items():
@@ -318,6 +318,11 @@ class FixedPoint:
     def _lift(self) -> Float[Tensor, "a n d"] | None:
         """In which direction the metric at each knot is longer than in all others, if in any."""
         return self._grid.geometry.lift(self._work.alpha, self._linearisation.pull)
+
+    def _spring(self) -> Float[Tensor, "a n d"] | None:
+        """Along what, and how strongly, the geometry holds each knot back, if it does."""
+        seen = self._linearisation
+        return self._grid.geometry.spring(self._work.alpha, seen.velocity, seen.pull, seen.log_density[:, 1:-1])
 
     def _confinement(self) -> Float[Tensor, "a n"]:
         """What the density adds to the second variation of the length at each knot."""

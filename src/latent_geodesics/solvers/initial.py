@@ -147,7 +147,7 @@ def resolved_tolerance(
     """The error of a step, as a share of the path's length, that can be asked for: `alpha L |s|` times the rounding.
 
     A score that is wrong by a share `r` of itself turns a path of length `L` by `alpha L |s| r`; steps that are
-    asked for less would shrink for ever. Float64. Of another geometry than `p^alpha` the weight at that score counts.
+    asked for less would shrink for ever. Float64. Another geometry than that of `p^alpha` has its own turn.
 
     Args:
         problem: the problem.
@@ -159,7 +159,8 @@ def resolved_tolerance(
     rounding = 0.0 if resolution is None else ROUNDING_SHARE * resolution.error
     score = score.nan_to_num(0.0, 0.0, 0.0)
     pull = norm(score).reshape(len(score), -1).mean(-1)
-    return (problem.alpha * size * pull * rounding).double().clamp(min=tolerance)
+    turn = problem.geometry.turn_error(size, pull, error=rounding, dimension=score.shape[-1])
+    return turn.double().clamp(min=tolerance)
 
 
 def launch(problem: InitialProblem) -> tuple[Float[Tensor, "p d"], Bool[Tensor, " p"]]:

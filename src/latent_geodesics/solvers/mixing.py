@@ -102,7 +102,6 @@ class Memory:
         residuals: Float[Tensor, "m a n d"],
         defects: Float[Tensor, "m a n d"],
         weight: Float[Tensor, "a k"],
-        lift: Float[Tensor, "a n d"] | None = None,
     ) -> "Products":
         """The inner products that both kinds of step are chosen by; they stay on the device of the iterates.
 
@@ -110,13 +109,8 @@ class Memory:
             residuals: the preconditioned defect at every iterate.
             defects: the defect of the geodesic equation at every iterate.
             weight: the factor on Euclidean lengths, `p~^-alpha` say, at all knots, ends included.
-            lift: the `l` where the metric is `I + l l^T` times the square of that factor.
         """
         dx, dr, df = (self._differences(part) for part in (self.knots, residuals, -defects))
-        defect = defects[-1:]
-        if lift is not None:
-            # The gradient of the length is the defect as a form: the metric times it.
-            df, defect = (part + lift * (lift * part).sum(-1, keepdim=True) for part in (df, defect))
         inner = weight[:, 1:-1, None]
         steps, own = _between_knots(dx), _between_knots(residuals[-1:])
         cells = (weight[:, 1:] * weight[:, :-1]).sqrt()[..., None] * (weight.shape[-1] - 1)
@@ -125,7 +119,7 @@ class Memory:
             target=_inner(dr, residuals[-1:]),
             metric=_inner(steps, cells * steps),
             curvature=_inner(dx, inner * df),
-            slope=_inner(dx, inner * defect),
+            slope=_inner(dx, inner * defects[-1:]),
             shadow=_inner(steps, cells * own),
         )
 
