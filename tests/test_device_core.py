@@ -31,7 +31,7 @@ U = torch.linspace(0, 1, 9, dtype=torch.float64)
 P, D = 3, 4
 
 
-for package in ("fields", "solvers", "methods", "models", "frame_paths"):
+for package in ("fields", "geometries", "solvers", "methods", "models", "frame_paths"):
     for module in pkgutil.iter_modules([Path(lg.__file__).parent / package]):
         import_module(f"latent_geodesics.{package}.{module.name}")
 
@@ -318,4 +318,65 @@ def test_nothing_is_left_out():
     assert fields - OF_MODELS == {kind.__name__ for kind in FIELDS}
     assert set(found(lg.Path)) == set(PATHS)
     assert set(found(Manifold)) == set(MANIFOLDS)
+    assert set(found(lg.Geometry)) == set(GEOMETRIES)
     assert {*found(BoundarySolver), *found(InitialSolver)} == {type(settled(name)) for name in (*SOLVERS, *INTEGRATORS)}
+
+
+GEOMETRIES = {
+    lg.Conformal: lg.Conformal(alpha=0.3),
+    lg.Graph: lg.Graph(lam=0.5),
+    lg.Typical: lg.Typical(alpha=0.5, middle=0.2, width=0.2),
+}
+
+
+@pytest.mark.parametrize("kind", found(lg.Geometry), ids=lambda kind: kind.__name__)
+def test_every_geometry_in_the_default_solver_and_every_integrator(kind, device):
+    geometry = GEOMETRIES[kind]
+    for there, here in zip(problems(device), problems("cpu"), strict=True):
+        for name in ("solver/picard_anderson", *INTEGRATORS):
+            results = []
+            for field, manifold, x0, x1 in (there, here):
+                ends = {"x1": x1} if name.startswith("solver") else {"v0": manifold.log(x0, x1)}
+                make = lg.BoundaryProblem if name.startswith("solver") else lg.InitialProblem
+                problem = make(field=field, manifold=manifold, x0=x0, geometry=geometry, **ends)
+                results.append(settled(name, **QUICK.get(name, {})).solve(problem))
+            assert results[0].status == results[1].status
+            assert_same(*(solution_parts(result) for result in results), rtol=1e-6, atol=1e-8)
+        measured = []
+        for field, manifold, x0, x1 in (there, here):
+            path = shortest_path(manifold, x0, x1)
+            measured.append(
+                [
+                    lg.geometry.residual(path, field, manifold, geometry, U[1:-1]),
+                    lg.geometry.relative_length(path, field, geometry),
+                    lg.geometry.length(path, field, geometry),
+                    lg.geometry.density_profile(path, field).length(geometry).value,
+                ]
+            )
+        assert_same(*measured)
+
+
+@pytest.mark.parametrize("kind", found(lg.Geometry), ids=lambda kind: kind.__name__)
+def test_an_iteration_in_every_geometry_waits_for_the_device_once(kind, device):
+    field, manifold, x0, x1 = next(problems(device))
+    problem = lg.BoundaryProblem(field=field, manifold=manifold, x0=x0, x1=x1, geometry=GEOMETRIES[kind])
+    found = []
+    for tolerance in (1e-3, 1e-9):
+        with counting() as counts:
+            solution = lg.solvers.PicardAnderson(tolerance=tolerance, coarse_start=False).solve(problem)
+        found.append((counts.reads, len(solution.trace.residual), counts.factorisations))
+    (few, short, _), (many, long, factorisations) = found
+    assert long > short
+    assert many - few == long - short
+    assert factorisations == 0
+
+
+def test_an_iteration_of_the_string_method_waits_for_the_device_once(device):
+    field, manifold, x0, x1 = next(problems(device))
+    problem = lg.BoundaryProblem(field=field, manifold=manifold, x0=x0[:2], x1=x1[:2])
+    reads = []
+    for evaluations in (100, 220):
+        with counting() as counts:
+            lg.solvers.StringMethod(tolerance=1e-12, max_evaluations=evaluations).solve(problem)
+        reads.append(counts.reads)
+    assert reads[1] - reads[0] == 8

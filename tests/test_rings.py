@@ -10,7 +10,10 @@ import pytest
 import latent_geodesics
 
 ROOT = Path(latent_geodesics.__file__).parent
-CORE = {"errors", "fields", "geometry", "hermite", "interpolation", "lazy", "manifold", "path", "records", "solvers"}
+CORE = {
+    "errors", "fields", "geometries", "geometry", "hermite", "interpolation", "lazy", "manifold", "path", "records",
+    "solvers", "vectors",
+}  # fmt: skip
 APPLICATION = {"data", "methods", "metrics", "models"}
 CORE_LIBRARIES = {"torch", "jaxtyping"}
 

@@ -18,7 +18,7 @@ from latent_geodesics.errors import UserError
 from latent_geodesics.lazy import names_on_demand
 
 if TYPE_CHECKING:
-    from latent_geodesics import geometry, solvers
+    from latent_geodesics import geometries, geometry, solvers
     from latent_geodesics.fields import (
         Banana,
         Density,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         StereographicSphere,
         UniformDensity,
     )
+    from latent_geodesics.geometries import Conformal, Geometry, Graph, Typical
     from latent_geodesics.hermite import HermitePath
     from latent_geodesics.manifold import Euclidean, Manifold, Sphere
     from latent_geodesics.models import load_model
@@ -42,10 +43,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Banana",
     "BoundaryProblem",
+    "Conformal",
     "Density",
     "Euclidean",
     "Exponential",
     "GaussianMixture",
+    "Geometry",
+    "Graph",
     "GreatCircle",
     "HalfSpace",
     "HermitePath",
@@ -64,8 +68,10 @@ __all__ = [
     "StereographicSphere",
     "StraightLine",
     "Trace",
+    "Typical",
     "UniformDensity",
     "UserError",
+    "geometries",
     "geometry",
     "load_model",
     "shortest_path",
@@ -90,6 +96,7 @@ __getattr__, __dir__ = names_on_demand(
             "StereographicSphere",
             "UniformDensity",
         ),
+        "geometries": ("Conformal", "Geometry", "Graph", "Typical"),
         "geometry": (),
         "hermite": ("HermitePath",),
         "manifold": ("Euclidean", "Manifold", "Sphere"),

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.fields import RecordedField, ScoreField
+from latent_geodesics.geometries import Geometry
 from latent_geodesics.manifold import Manifold
 from latent_geodesics.metrics import path_curves
 from latent_geodesics.path import KnotPath, Path
@@ -73,7 +74,7 @@ def watch(solver: BoundarySolver, problem: BoundaryProblem) -> Course:
         raise ValueError(f"one pair is watched at a time; received {len(problem.x0)}; restrict the problem.")
     field = RecordedField(problem.field)
     solution = solver.solve(
-        BoundaryProblem(field=field, manifold=problem.manifold, x0=problem.x0, x1=problem.x1, alpha=problem.alpha)
+        BoundaryProblem(field=field, manifold=problem.manifold, x0=problem.x0, x1=problem.x1, geometry=problem.geometry)
     )
     iterates = [
         Iterate(evaluations=query.evaluations, path=_rebuilt(query.u, query.x, problem, like=solution.path))
@@ -104,7 +105,9 @@ def select(iterates: Sequence[Iterate], count: int) -> list[Iterate]:
     return [iterates[index] for index in sorted(chosen)]
 
 
-def measure(iterate: Iterate, field: ScoreField, manifold: Manifold, alpha: float, *, positions: int) -> Stage:
+def measure(
+    iterate: Iterate, field: ScoreField, manifold: Manifold, alpha: float | Geometry, *, positions: int
+) -> Stage:
     """Measures an iterate at evenly spaced positions, by the same definition for every solver.
 
     Costs one evaluation of the score at each position, which is not the solver's.

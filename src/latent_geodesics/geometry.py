@@ -7,6 +7,8 @@ With `p` the density, `s = grad log p` and `alpha` the power on `p` (an inverse 
   projected on the tangent space;
 - log-density along the path: `log p(g(b)) - log p(g(a)) = int_a^b g' . s du`.
 
+Where a function takes `alpha`, it also takes a `Geometry` (`geometries`), and measures by that.
+
 Quadrature is Gauss-Legendre on the pieces between a path's breaks; `density_profile` also states the error that its
 quadrature makes. Log-densities are in nats.
 
@@ -21,13 +23,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.fields import Density, ScoreField
+from latent_geodesics.geometries import Conformal, Geometry, Sight
 from latent_geodesics.interpolation import gauss_kronrod, gauss_legendre
 from latent_geodesics.manifold import Manifold
 from latent_geodesics.path import Path
+from latent_geodesics.vectors import norm, normal_to, unit
 
 __all__ = [
     "DensityProfile",
     "Estimate",
+    "as_geometry",
+    "curvature_along",
     "density_profile",
     "length",
     "norm",
@@ -63,6 +69,7 @@ class DensityProfile:
             between two Gauss-Kronrod rules, or of the rounding where that is larger. The score's own error comes on
             top.
         speed: `|g'|`.
+        rates: `g' . s` at the nodes of each piece; None where it is not known.
     """
 
     u: Float[Tensor, " m"]
@@ -70,6 +77,7 @@ class DensityProfile:
     log_density: Float[Tensor, "p m"]
     error: Float[Tensor, "p m"]
     speed: Float[Tensor, "p m"]
+    rates: Float[Tensor, "p k 5"] | None = None
 
     @property
     def change(self) -> Estimate:
@@ -86,12 +94,18 @@ class DensityProfile:
         misfit = (end - start - change)[:, None] * self.u.to(change)
         return replace(self, log_density=self.log_density - first + start[:, None] + misfit)
 
-    def length(self, alpha: float) -> Estimate:
-        """`int e^(-alpha log p) |g'| du`, with the log-density of this profile; its error holds that of `log p` too."""
-        cost = ((-alpha * self.log_density).exp() * self.speed)[:, 1:-1]
+    def length(self, alpha: float | Geometry) -> Estimate:
+        """The length, with the log-density of this profile: `int e^(-alpha log p) |g'| du`, or that of a geometry.
+
+        Its error holds that of `log p` too, as far as it enters by a factor equal in all directions.
+        """
+        geometry = as_geometry(alpha)
+        inside = geometry.refer(self.log_density)[:, 1:-1]
+        rates = torch.zeros_like(inside) if self.rates is None else self.rates.flatten(1)
+        cost = geometry.line_element(geometry.strength, speed=self.speed[:, 1:-1], rate=rates, log_density=inside)
         value, error, _ = _kronrod(cost.reshape(len(cost), len(self.widths), -1), self.widths)
         total = value.sum(-1)
-        return Estimate(total, error.sum(-1) + alpha * self.error[:, -1] * total)
+        return Estimate(total, error.sum(-1) + geometry.power * self.error[:, -1] * total)
 
 
 def density_profile(path: Path, field: ScoreField, *, pieces: int = 1) -> DensityProfile:
@@ -120,33 +134,44 @@ def density_profile(path: Path, field: ScoreField, *, pieces: int = 1) -> Densit
         log_density=torch.cat([none, inner.flatten(-2), before[:, -1:]], dim=-1),
         error=torch.cat([none, wrong.repeat_interleave(len(rule), dim=-1), wrong[:, -1:]], dim=-1),
         speed=speed.double(),
+        rates=rates,
     )
 
 
-def length(path: Path, density: Density, alpha: float, *, order: int = 16, pieces: int = 16) -> Float[Tensor, " p"]:
-    """`int p(g)^-alpha |g'| du`.
+def length(
+    path: Path, density: Density, alpha: float | Geometry, *, order: int = 16, pieces: int = 16
+) -> Float[Tensor, " p"]:
+    """`int p(g)^-alpha |g'| du`, or the length that a geometry gives.
 
     Args:
         path: the paths.
         density: `p`, whose log-density is needed up to a constant `c`; the length then carries a factor `e^(-alpha c)`.
-        alpha: the power on `p`.
+        alpha: the power on `p`, or a geometry.
         order: points of the Gauss rule on each piece.
         pieces: the least number of pieces.
     """
     cells = _refine(path.breaks, pieces)
     nodes, weights = _quadrature(cells, order)
     x, v = path.point(nodes), path.velocity(nodes)
+    geometry = as_geometry(alpha)
     log_p = density.log_prob(x, _broadcast(nodes, x)).double()
+    if geometry.needs_density:
+        ends = path.point(cells[[0, -1]])
+        outer = density.log_prob(ends, _broadcast(cells[[0, -1]], ends)).double()
+        log_p = geometry.refer(torch.cat([outer[:, :1], log_p, outer[:, 1:]], -1))[:, 1:-1]
     speed = norm(v).double()
-    return ((-alpha * log_p).exp() * speed * weights.to(log_p)).sum(-1).to(x.dtype)
+    rate = (density.score(x, _broadcast(nodes, x)) * v).sum(-1).double() if geometry.needs_curvature else speed
+    cost = geometry.line_element(geometry.strength, speed=speed, rate=rate, log_density=log_p)
+    return (cost * weights.to(log_p)).sum(-1).to(x.dtype)
 
 
-def relative_length(path: Path, field: ScoreField, alpha: float, *, order: int = 4) -> Float[Tensor, " p"]:
-    """`int p~(g)^-alpha |g'| du`, with `p~ = p / p(g(0))` from the line integral of the score.
+def relative_length(path: Path, field: ScoreField, alpha: float | Geometry, *, order: int = 4) -> Float[Tensor, " p"]:
+    """`int p~(g)^-alpha |g'| du`, with `p~ = p / p(g(0))` from the line integral of the score; or that of a geometry.
 
     The distance relative to the start point: it needs no log-density. Costs `order` evaluations on each piece between
     the path's breaks.
     """
+    geometry = as_geometry(alpha)
     nodes, weights = _quadrature(path.breaks, order)
     power = _power_along(path, field, nodes)
     widths = path.breaks.diff().to(power)
@@ -154,10 +179,13 @@ def relative_length(path: Path, field: ScoreField, alpha: float, *, order: int =
     steps = _cumulative(gauss_legendre(order)[0]).to(power)
     inner = torch.einsum("pkj,ij->pki", rates, steps) * widths[:, None]
     before = (rates @ _quadrature(path.breaks[[0, -1]], order)[1].to(power)) * widths
-    before = before.cumsum(-1) - before
+    whole = before.cumsum(-1)
+    before = whole - before
     log_p = (inner + before[..., None]).flatten(-2).double()
+    log_p = geometry.refer(torch.cat([torch.zeros_like(log_p[:, :1]), log_p, whole[:, -1:].double()], -1))[:, 1:-1]
     speed = norm(path.velocity(nodes)).double()
-    return ((-alpha * log_p).exp() * speed * weights.to(log_p)).sum(-1).to(power.dtype)
+    cost = geometry.line_element(geometry.strength, speed=speed, rate=power.double(), log_density=log_p)
+    return (cost * weights.to(log_p)).sum(-1).to(power.dtype)
 
 
 def relative_log_density(
@@ -190,46 +218,77 @@ def residual(
     path: Path,
     field: ScoreField,
     manifold: Manifold,
-    alpha: float | Float[Tensor, " p"],
+    alpha: float | Float[Tensor, " p"] | Geometry,
     u: Float[Tensor, " n"],
 ) -> Float[Tensor, "p n"]:
     """`|P_v (alpha s + g'' / |g'|^2)|`, the norm of the geodesic gradient; zero on a geodesic; its unit is 1/[x].
 
+    In another geometry `|P_v (w f + g'' / |g'|^2)|`, of its weight `w` and its force `f`: how far the path is from
+    turning as it should.
+
     Args:
         path: the paths.
-        field: the score `s`; evaluated once at each position.
+        field: the score `s`; evaluated once at each position. A geometry that asks for `v^T H v` takes two more
+            evaluations at each, one that asks for `log p` those of `relative_log_density`.
         manifold: the space of the path; on a sphere score and acceleration are projected on the tangent space.
-        alpha: the power on `p`, one number or one for each pair.
+        alpha: the power on `p`, one number or one for each pair; or a geometry.
         u: positions in [0, 1].
     """
     x, v = path.point(u), path.velocity(u)
+    geometry = as_geometry(alpha)
+    own = geometry.strength if isinstance(alpha, Geometry) else alpha
+    strength = torch.as_tensor(own, dtype=x.dtype, device=x.device).reshape(-1, 1)
+    acceleration = manifold.tangent(x, path.acceleration(u))
     s = manifold.tangent(x, score_along(field, x, u))
-    bend = manifold.tangent(x, path.acceleration(u)) / v.square().sum(-1, keepdim=True)
-    power = torch.as_tensor(alpha, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
-    return norm(normal_to(v, power * s + bend))
+    sight = Sight(
+        velocity=v,
+        pull=s,
+        curvature=curvature_along(path, field, u) - (s * acceleration).sum(-1) if geometry.needs_curvature else None,
+        log_density=_referred(geometry, path, field, u) if geometry.needs_density else None,
+    )
+    bend = acceleration / v.square().sum(-1, keepdim=True)
+    power = geometry.weight(strength, geometry.gauge(sight))
+    return norm(normal_to(v, power[..., None] * geometry.force(sight) + bend))
+
+
+def as_geometry(alpha: float | Float[Tensor, " p"] | Geometry) -> Geometry:
+    """The geometry itself, or that of a power on `p`."""
+    if isinstance(alpha, Geometry):
+        return alpha
+    return Conformal(alpha=1.0 if isinstance(alpha, Tensor) else alpha)
+
+
+def curvature_along(path: Path, field: ScoreField, u: Float[Tensor, " n"]) -> Float[Tensor, "p n"]:
+    """`d(s . g') / du`, the second derivative of the log-density along paths, by differences.
+
+    Args:
+        path: the paths.
+        field: the score; evaluated at three points at each position, apart by the cube root of the rounding of `x`.
+        u: positions in [0, 1].
+    """
+    like = path.point(u[:1])
+    step = torch.finfo(like.dtype).eps ** (1 / 3)
+    at = u.detach().to("cpu", torch.float64)
+    # At an end the three points lie on one side of it.
+    middle = at.clamp(step, 1 - step)
+    nodes = torch.stack([middle - step, middle, middle + step], -1)
+    inside = ((at - middle) / step)[:, None]
+    weights = torch.cat([inside - 0.5, -2 * inside, inside + 0.5], -1) / step
+    rates = _power_along(path, field, nodes.flatten()).double().reshape(len(like), len(at), 3)
+    curvature: Tensor = (rates * weights.to(rates)).sum(-1)
+    return curvature.to(like)
+
+
+def _referred(geometry: Geometry, path: Path, field: ScoreField, u: Float[Tensor, " n"]) -> Float[Tensor, "p n"]:
+    """The log-density at positions, relative to what the geometry refers it to."""
+    at = u.detach().to("cpu", torch.float64)
+    every = torch.cat([at.new_zeros(1), at, at.new_ones(1)])
+    return geometry.refer(relative_log_density(path, field, every))[:, 1:-1]
 
 
 def score_along(field: ScoreField, x: Float[Tensor, "p n d"], u: Float[Tensor, " n"]) -> Float[Tensor, "p n d"]:
     """The score at points whose position on the path is `u`, the same for all pairs."""
     return field.score(x, _broadcast(u, x))
-
-
-def norm(v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
-    """`|v|`, the Euclidean norm."""
-    size: Tensor = torch.linalg.vector_norm(v, dim=-1)
-    return size
-
-
-def unit(v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-    """`v / |v|`, and zero for zero."""
-    size = norm(v).unsqueeze(-1)
-    return v / torch.where(size > 0, size, 1.0)
-
-
-def normal_to(v: Float[Tensor, "*b d"], a: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-    """`P_v a`, the part of `a` orthogonal to `v`."""
-    direction = unit(v)
-    return a - direction * (direction * a).sum(-1, keepdim=True)
 
 
 def _power_along(path: Path, field: ScoreField, u: Float[Tensor, " n"]) -> Float[Tensor, "p n"]:

@@ -3,7 +3,6 @@ r"""The records that go into a solver and come out of it.
 Symbols: `p` pairs of end points, flat points of size `d`, `alpha` the power on the density, `k` iterations.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -14,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.fields import Resolution, ScoreField
+from latent_geodesics.geometries import Conformal, Geometry
 from latent_geodesics.manifold import Manifold, Sphere
 from latent_geodesics.path import Path
 
@@ -81,9 +81,10 @@ class Trace:
     Attributes:
         evaluations: score evaluations spent on the pair so far.
         residual: mean norm of the geodesic gradient over the knots, in 1/[x]; NaN where it was not measured.
-        length: `int p~^-alpha |g'| du` relative to the start point, from the scores at the knots.
+        length: that of the geometry, `int p~^-alpha |g'| du` relative to the start point, say, from the scores at the
+            knots.
         step: the factor on the solver's step that led to this row; 1 is an undamped step.
-        alpha: the alpha in force, below that of the problem while a solver approaches it.
+        alpha: the strength in force (the power on `p`, say), below that of the geometry while a solver approaches it.
     """
 
     evaluations: Float[Tensor, "k p"]
@@ -125,14 +126,16 @@ class Solution:
 
 
 class BoundaryProblem:
-    """Find the geodesic of `p^alpha` from `x0` to `x1`: `g'' + alpha |g'|^2 P_v s(g) = 0`.
+    """Find the geodesic from `x0` to `x1`; in the geometry of `p^alpha`: `g'' + alpha |g'|^2 P_v s(g) = 0`.
 
     Args:
         field: the score `s` of `p`.
         manifold: the space of the path; the ends must lie on it.
         x0: start points, float32 or float64.
         x1: end points, like `x0`.
-        alpha: the power on `p`, finite and at least zero; zero asks for straight lines or great circles.
+        alpha: the power on `p`, finite and at least zero; zero asks for straight lines or great circles. Short for
+            `geometry=Conformal(alpha=alpha)`; one if neither is given.
+        geometry: the geometry, in place of alpha.
 
     Raises:
         ValueError: if shapes, dtypes or devices disagree, a number is not finite, or an end is off the manifold.
@@ -145,25 +148,33 @@ class BoundaryProblem:
         manifold: Manifold,
         x0: Float[Tensor, "p d"],
         x1: Float[Tensor, "p d"],
-        alpha: float = 1.0,
+        alpha: float | None = None,
+        geometry: Geometry | None = None,
     ) -> None:
         _check_pair("x0", x0, "x1", x1)
-        _check_common(field, manifold, alpha, len(x0))
+        _check_common(field, manifold, len(x0))
         for name, x in (("x0", x0), ("x1", x1)):
             _check_on(manifold, name, x)
-        self.field, self.manifold, self.alpha = field, manifold, float(alpha)
+        self.field, self.manifold, self.geometry = field, manifold, _chosen(alpha, geometry)
         self.x0, self.x1 = x0.detach(), x1.detach()
+
+    @property
+    def alpha(self) -> float:
+        """The strength of the geometry: the power on `p` in that of `p^alpha`."""
+        return self.geometry.strength
 
 
 class InitialProblem:
-    """Follow the geodesic of `p^alpha` that leaves `x0` with velocity `v0`, from `u = 0` to `u = 1`.
+    """Follow the geodesic that leaves `x0` with velocity `v0`, from `u = 0` to `u = 1`.
 
     Args:
         field: the score `s` of `p`.
         manifold: the space of the path; `x0` must lie on it, `v0` is projected on its tangent space there.
         x0: start points, float32 or float64.
         v0: velocities `dg/du`, so that `|v0|` is the Euclidean length of the path.
-        alpha: the power on `p`, finite and at least zero.
+        alpha: the power on `p`, finite and at least zero. Short for `geometry=Conformal(alpha=alpha)`; one if neither
+            is given.
+        geometry: the geometry, in place of alpha.
 
     Raises:
         ValueError: if shapes, dtypes or devices disagree, a number is not finite, or `x0` is off the manifold.
@@ -176,13 +187,30 @@ class InitialProblem:
         manifold: Manifold,
         x0: Float[Tensor, "p d"],
         v0: Float[Tensor, "p d"],
-        alpha: float = 1.0,
+        alpha: float | None = None,
+        geometry: Geometry | None = None,
     ) -> None:
         _check_pair("x0", x0, "v0", v0)
-        _check_common(field, manifold, alpha, len(x0))
+        _check_common(field, manifold, len(x0))
         _check_on(manifold, "x0", x0)
-        self.field, self.manifold, self.alpha = field, manifold, float(alpha)
+        self.field, self.manifold, self.geometry = field, manifold, _chosen(alpha, geometry)
         self.x0, self.v0 = x0.detach(), v0.detach()
+
+    @property
+    def alpha(self) -> float:
+        """The strength of the geometry: the power on `p` in that of `p^alpha`."""
+        return self.geometry.strength
+
+
+def _chosen(alpha: Any, geometry: Any) -> Geometry:
+    """The geometry that a problem asks for."""
+    if geometry is None:
+        return Conformal(alpha=1.0 if alpha is None else alpha)
+    if alpha is not None:
+        raise ValueError(f"give alpha or geometry, not both; received alpha = {alpha!r} and {geometry!r}.")
+    if not isinstance(geometry, Geometry):
+        raise ValueError(f"geometry must be a Geometry, such as Conformal(alpha=1.0); received {geometry!r}.")
+    return geometry
 
 
 def _check_pair(name_a: str, a: Any, name_b: str, b: Any) -> None:
@@ -200,7 +228,7 @@ def _check_pair(name_a: str, a: Any, name_b: str, b: Any) -> None:
         raise ValueError(f"{name_a} and {name_b} must agree in shape, dtype and device; received {received}.")
 
 
-def _check_common(field: Any, manifold: Any, alpha: Any, pairs: int) -> None:
+def _check_common(field: Any, manifold: Any, pairs: int) -> None:
     if not isinstance(field, ScoreField):
         raise ValueError(f"field must be a ScoreField; received {type(field).__name__}; subclass ScoreField.")
     if not isinstance(manifold, Manifold):
@@ -209,8 +237,6 @@ def _check_common(field: Any, manifold: Any, alpha: Any, pairs: int) -> None:
         raise ValueError(
             f"the sphere has {len(manifold.radius)} radii for {pairs} pairs; give one radius or one for each."
         )
-    if not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha < 0:
-        raise ValueError(f"alpha must be a finite number, at least zero; received {alpha!r}.")
 
 
 def _check_on(manifold: Manifold, name: str, x: Float[Tensor, "p d"]) -> None:

@@ -183,10 +183,10 @@ def _some(problem: BoundaryProblem, rows: list[int]) -> BoundaryProblem:
         manifold=problem.manifold.restrict(index),
         x0=problem.x0[index],
         x1=problem.x1[index],
-        alpha=problem.alpha,
+        geometry=problem.geometry,
     )
 
 
 def _residual(path: Any, problem: BoundaryProblem) -> Tensor:
     positions = POSITIONS.to(problem.x0.device)
-    return residual(path, problem.field, problem.manifold, problem.alpha, positions).mean(-1)
+    return residual(path, problem.field, problem.manifold, problem.geometry, positions).mean(-1)

@@ -140,7 +140,7 @@ class ExtrapolationModule(BatchModule):
             seconds=seconds / len(problem.x0),
             seconds_solving=solved / len(problem.x0),
             curves=path_curves(
-                solution.path, problem.field, continuation.manifold(problem), problem.alpha, positions=POSITIONS
+                solution.path, problem.field, continuation.manifold(problem), problem.geometry, positions=POSITIONS
             ),
             plausibility=self.real.follow(solution.path, positions=POSITIONS),
         )
@@ -156,7 +156,9 @@ class ExtrapolationModule(BatchModule):
             return None
         problem = lead.problem
         v0 = lead.solution.path.velocity(torch.zeros(1, dtype=torch.float64))[:, 0]
-        back = InitialProblem(field=problem.field, manifold=problem.manifold, x0=problem.x0, v0=v0, alpha=problem.alpha)
+        back = InitialProblem(
+            field=problem.field, manifold=problem.manifold, x0=problem.x0, v0=v0, geometry=problem.geometry
+        )
         end = first.solver.solve(back).path.point(torch.ones(1, dtype=torch.float64))[:, 0]
         return problem.manifold.distance(end, problem.x1) / problem.manifold.distance(problem.x0, problem.x1)
 

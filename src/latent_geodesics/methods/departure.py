@@ -14,6 +14,7 @@ from torch import Tensor
 
 from latent_geodesics.data.starts import Start
 from latent_geodesics.fields import ScoreField
+from latent_geodesics.geometries import Conformal, Geometry
 from latent_geodesics.manifold import Sphere
 from latent_geodesics.methods.encoding import check_levels, decode_paths
 from latent_geodesics.models.latent_model import LatentModel
@@ -34,6 +35,7 @@ class Setting:
         tau: Noise level at which the paths live, in (0, 1).
         alpha: Power of the density, at least 0.
         guidance: Classifier-free guidance at decoding; 1 is the conditional prediction alone.
+        geometry: The geometry, in place of that of p^alpha.
     """
 
     model: LatentModel
@@ -41,6 +43,7 @@ class Setting:
     tau: float
     alpha: float
     guidance: float = 1.0
+    geometry: Geometry | None = None
 
     def __post_init__(self) -> None:
         check_levels(tau=self.tau, alpha=self.alpha, guidance=self.guidance)
@@ -164,7 +167,7 @@ class Launch:
             manifold=Sphere(radius=self.radius),
             x0=self.x0,
             v0=self.v0,
-            alpha=setting.alpha,
+            geometry=setting.geometry or Conformal(alpha=setting.alpha),
         )
 
     def decode(self, setting: Setting, path: Path, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:

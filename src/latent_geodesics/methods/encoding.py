@@ -19,6 +19,7 @@ from torch import Tensor
 from latent_geodesics.data import PairBatch
 from latent_geodesics.errors import UserError
 from latent_geodesics.fields import ScoreField
+from latent_geodesics.geometries import Conformal, Geometry
 from latent_geodesics.manifold import Sphere
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
@@ -34,7 +35,7 @@ class EncodedPairs:
     """Pairs of images as a boundary value problem, with what it takes to decode a path between them.
 
     Attributes:
-        problem: The ends on the sphere, the score field and alpha.
+        problem: The ends on the sphere, the score field and the geometry.
         norms_a: The norms |x_A| that the first images' latents had before they were put on the common sphere.
         norms_b: The same of the second images.
         condition_a: The first images' embeddings.
@@ -90,7 +91,7 @@ class EncodedPairs:
                 manifold=problem.manifold.restrict(index),
                 x0=problem.x0[index],
                 x1=problem.x1[index],
-                alpha=problem.alpha,
+                geometry=problem.geometry,
             ),
             norms_a=self.norms_a[index],
             norms_b=self.norms_b[index],
@@ -123,6 +124,7 @@ class PairEncoder:
         textual_inversion: Options of `LatentModel.invert_text`; empty: a prompt's embedding is the text encoder's.
         seed: Where the random numbers of textual inversion start.
         remember: Whether inversions are kept in the model's cache, and taken from there.
+        geometry: The geometry, in place of that of p^alpha.
     """
 
     model: LatentModel
@@ -134,6 +136,7 @@ class PairEncoder:
     textual_inversion: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     remember: bool = True
+    geometry: Geometry | None = None
 
     def __post_init__(self) -> None:
         check_levels(tau=self.tau, alpha=self.alpha, guidance=self.guidance)
@@ -159,7 +162,7 @@ class PairEncoder:
             manifold=Sphere(radius=radius),
             x0=x_a * (radius / norms_a)[:, None],
             x1=x_b * (radius / norms_b)[:, None],
-            alpha=self.alpha,
+            geometry=self.geometry or Conformal(alpha=self.alpha),
         )
         return EncodedPairs(
             model=self.model,

@@ -5,6 +5,7 @@ from latent_geodesics.metrics.base import FrameMetric, MorphMetric, Provenance, 
 from latent_geodesics.metrics.columns import Column, known_columns
 from latent_geodesics.metrics.cross_fade import CrossFade
 from latent_geodesics.metrics.curves import PathCurves, path_curves
+from latent_geodesics.metrics.density_bow import DensityBow
 from latent_geodesics.metrics.feature_distances import FeatureDistances
 from latent_geodesics.metrics.features import ClevrFeatures, FeatureNetwork, Inception
 from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
@@ -37,6 +38,7 @@ __all__ = [
     "ClevrPerception",
     "Column",
     "CrossFade",
+    "DensityBow",
     "Evenness",
     "FeatureDistances",
     "FeatureNetwork",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from latent_geodesics.models.random_weights import random_model
     from latent_geodesics.models.renoising import Renoised
     from latent_geodesics.models.scores import Conditional, Contrastive, Guided, Score, Unconditional
+    from latent_geodesics.models.typical_range import TypicalRange, measure_typical_range
 
 __all__ = [
     "Conditional",
@@ -18,8 +19,10 @@ __all__ = [
     "LatentModel",
     "Renoised",
     "Score",
+    "TypicalRange",
     "Unconditional",
     "load_model",
+    "measure_typical_range",
     "random_model",
 ]
 
@@ -31,5 +34,6 @@ __getattr__, __dir__ = names_on_demand(
         "random_weights": ("random_model",),  # a module must not be called as what it defines
         "renoising": ("Renoised",),
         "scores": ("Conditional", "Contrastive", "Guided", "Score", "Unconditional"),
+        "typical_range": ("TypicalRange", "measure_typical_range"),
     },
 )

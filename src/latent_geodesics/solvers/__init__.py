@@ -1,4 +1,4 @@
-"""Solvers: two for the boundary problem, three for the initial problem."""
+"""Solvers: three for the boundary problem, three for the initial problem."""
 
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.control_point_descent import ControlPointDescent
@@ -8,6 +8,7 @@ from latent_geodesics.solvers.initial import InitialSolver
 from latent_geodesics.solvers.parallel_collocation import ParallelCollocation
 from latent_geodesics.solvers.picard_anderson import PicardAnderson
 from latent_geodesics.solvers.runge_kutta import RungeKutta4
+from latent_geodesics.solvers.string_method import StringMethod
 
 __all__ = [
     "AdaptiveRungeKutta",
@@ -18,4 +19,5 @@ __all__ = [
     "ParallelCollocation",
     "PicardAnderson",
     "RungeKutta4",
+    "StringMethod",
 ]

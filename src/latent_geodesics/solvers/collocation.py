@@ -5,55 +5,68 @@ and acceleration at the knots are matrices `D1`, `D2` times the offsets. With th
 `g'' = -alpha |g'|^2 P_v s` is linear in the offsets and one small dense matrix, the inverse of `D2` on the interior
 knots, solves it for all dimensions: the step along the Sobolev (H1) gradient of the length. On a sphere the second
 variation of the length is `d^2/du^2 + a^2`, `a` the angle between the ends, and takes the place of `D2`; a density
-that confines the path adds `-alpha |g'|^2 c`, `c` the mean second derivative of `-log p` across it.
+that confines the path adds `-alpha |g'|^2 c`, `c` the mean second derivative of `-log p` across it. What is said here
+of `alpha` and `P_v s` holds of the weight and the force of any `Geometry`: what it asks for beside the score at the
+knots follows from it by the same matrices, at no further evaluation.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.fields import Resolution, ScoreField
-from latent_geodesics.geometry import norm, normal_to
+from latent_geodesics.geometries import Conformal, Geometry, Sight
 from latent_geodesics.interpolation import Spline, gauss_legendre
 from latent_geodesics.manifold import Manifold, Sphere
 from latent_geodesics.path import GreatCircle, KnotPath, StraightLine
+from latent_geodesics.vectors import norm, normal_to
 
 __all__ = ["Collocation", "Linearisation"]
 
 
 @dataclass(frozen=True)
 class Linearisation:
-    """A path seen through the score at its interior knots; every alpha shares it.
+    """A path seen through the score at its interior knots; every strength of a geometry shares it.
 
     Attributes:
+        geometry: the geometry, whose own strength does not matter here.
         velocity: `g'`.
         pull: the tangential score `P_x s`, in 1/[x].
         bend: the tangential acceleration `P_x g''`.
-        force: `|g'|^2 P_v s`, so that `bend + alpha * force` is the defect of the geodesic equation.
-        products: at each knot `|b|^2`, `b . f` and `|f|^2`, of `b = P_v bend / |g'|^2` and `f = P_v s`.
-        strength: `|P_x s|` at each knot, in 1/[x].
-        size: `|s|` at each knot, in 1/[x].
-        log_density: `log p` relative to the start, at all knots, from the line integral of the score.
+        force: `|g'|^2 f`, so that `bend + weight * force` is the defect of the geodesic equation.
+        gauge: at each knot what the weight depends on beside the strength.
+        products: at each knot `|b|^2`, `b . f` and `|f|^2`, of `b = P_v bend / |g'|^2` and `P_v f`.
+        strength: how large the force may be at each knot, in 1/[x]: `|P_x s|` in the geometry of `p^alpha`.
+        size: by how much it is wrong there if the score is wrong by all of itself, in 1/[x].
+        hold: how much of the density's confinement counts at each knot, times `|g'|^2`.
+        log_density: `log p` at all knots relative to what the geometry refers it to, mostly the start, from the line
+            integral of the score.
         speed: `|g'|` at all knots.
+        rate: `s . g'` at all knots.
     """
 
+    geometry: Geometry
     velocity: Float[Tensor, "a n d"]
     pull: Float[Tensor, "a n d"]
     bend: Float[Tensor, "a n d"]
     force: Float[Tensor, "a n d"]
+    gauge: Float[Tensor, "a n"]
     products: Float[Tensor, "a 3 n"]
     strength: Float[Tensor, "a n"]
     size: Float[Tensor, "a n"]
+    hold: Float[Tensor, "a n"]
     log_density: Float[Tensor, "a k"]
     speed: Float[Tensor, "a k"]
+    rate: Float[Tensor, "a k"]
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "Linearisation":
         """That of the pairs `pairs` alone."""
-        return Linearisation(**{entry.name: getattr(self, entry.name)[pairs] for entry in fields(self)})
+        return replace(self, **{name: part[pairs] for name, part in self._parts()})
 
     def where(self, mask: Bool[Tensor, " a"], other: "Linearisation") -> "Linearisation":
         """This one for the pairs of the mask, the other for the rest."""
@@ -61,23 +74,48 @@ class Linearisation:
         def pick(mine: Tensor, its: Tensor) -> Tensor:
             return torch.where(mask.reshape(-1, *[1] * (mine.ndim - 1)), mine, its)
 
-        names = [entry.name for entry in fields(self)]
-        return Linearisation(**{name: pick(getattr(self, name), getattr(other, name)) for name in names})
+        parts: dict[str, Any] = {name: pick(part, getattr(other, name)) for name, part in self._parts()}
+        return replace(self, **parts)
 
-    def residual(self, alpha: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
-        """Mean over the interior knots of `|P_v (alpha s + g'' / |g'|^2)|`, in 1/[x]."""
+    def weight(self, strength: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a n"]:
+        """The weight of the force at each knot."""
+        return self.geometry.weight(strength[..., None], self.gauge)
+
+    def residual(self, strength: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
+        """Mean over the interior knots of `|P_v (w f + g'' / |g'|^2)|`, `w` the weight, in 1/[x]."""
         bb, bf, ff = self.products.unbind(1)
-        power = alpha[..., None]
+        power = self.weight(strength)
         return (bb + 2 * power * bf + power.square() * ff).clamp(min=0).sqrt().mean(-1)
 
-    def relative_residual(self, alpha: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
-        """The residual as a share of the mean of `alpha |P_x s|`, the pull that the curvature has to balance."""
-        return self.residual(alpha) / (alpha * self.strength.mean(-1)).clamp(min=torch.finfo(self.speed.dtype).tiny)
+    def relative_residual(self, strength: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
+        """The residual as a share of the mean of the weighted force, the pull that the curvature has to balance."""
+        return self.residual(strength) / self._scale(strength).clamp(min=torch.finfo(self.speed.dtype).tiny)
 
-    def settled(self, alpha: Float[Tensor, " a"], tolerance: float) -> Bool[Tensor, " a"]:
-        """Whether the residual is below `tolerance` times `alpha |P_x s|`, or is rounding error of a curvature."""
+    def settled(self, strength: Float[Tensor, " a"], tolerance: float) -> Bool[Tensor, " a"]:
+        """Whether the residual is below `tolerance` times the weighted force, or is rounding error of a curvature."""
         rounding = 100 * torch.finfo(self.speed.dtype).eps / self.speed.mean(-1)
-        return self.residual(alpha) <= tolerance * alpha * self.strength.mean(-1) + rounding
+        return self.residual(strength) <= tolerance * self._scale(strength) + rounding
+
+    def _scale(self, strength: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
+        """The mean of the weighted force over the knots."""
+        return strength * (self.geometry.share(strength[..., None], self.gauge) * self.strength).mean(-1)
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        return [(entry.name, getattr(self, entry.name)) for entry in fields(self) if entry.name != "geometry"]
+
+
+def _along(
+    inverse: Float[Tensor, "a n n"],
+    along: Float[Tensor, "a n d"],
+    operator: Float[Tensor, "n n"],
+    steps: Float[Tensor, "m a n d"],
+) -> Float[Tensor, "m a n d"]:
+    """The solution `x` of `x + inverse l K (l . x) = steps`, `K` an operator on one number a knot."""
+    part = inverse * (along @ along.mT) @ operator
+    whole = torch.eye(part.shape[-1]).to(part) + part
+    moved: Tensor = torch.linalg.inv_ex(whole).inverse @ (along * steps).sum(-1, keepdim=True)
+    found: Tensor = steps - inverse @ (along * (operator @ moved))
+    return found
 
 
 @cache
@@ -94,14 +132,26 @@ class Collocation:
         base: the shortest path between the ends of each pair.
         manifold: the space of the paths.
         intervals: `N`, at least two.
+        geometry: what is solved for, whatever its own strength; that of `p^alpha` if not given.
     """
 
-    def __init__(self, *, base: StraightLine | GreatCircle, manifold: Manifold, intervals: int) -> None:
+    def __init__(
+        self,
+        *,
+        base: StraightLine | GreatCircle,
+        manifold: Manifold,
+        intervals: int,
+        geometry: Geometry | None = None,
+    ) -> None:
         self.base, self.manifold, self.intervals = base, manifold, intervals
+        self.geometry = Conformal() if geometry is None else geometry
         self.nodes = torch.linspace(0, 1, intervals + 1, dtype=torch.float64)
         self._spline = Spline(self.nodes)
         like = base.x0
-        self._first = self._spline.matrix(self.nodes, 1).to(like)
+        slopes = self._spline.matrix(self.nodes, 1)
+        self._first = slopes.to(like)
+        # What independent errors of the scores make of a slope along the path; a mean over the interior knots.
+        self._noise = float(slopes[1:-1].square().sum(-1).mean().sqrt()) / math.sqrt(like.shape[-1])
         self._second = self._spline.matrix(self.nodes, 2).to(like)
         self._points = base.point(self.nodes)
         self._velocity, self._acceleration = base.velocity(self.nodes), base.acceleration(self.nodes)
@@ -122,7 +172,9 @@ class Collocation:
 
     def coarsen(self) -> "Collocation":
         """The same problem on half the intervals."""
-        return Collocation(base=self.base, manifold=self.manifold, intervals=self.intervals // 2)
+        return Collocation(
+            base=self.base, manifold=self.manifold, intervals=self.intervals // 2, geometry=self.geometry
+        )
 
     def start(self) -> Float[Tensor, "a n d"]:
         """The offsets of the shortest path: zero."""
@@ -153,42 +205,88 @@ class Collocation:
         """Bend and force at the knots, with the score there and at the two ends."""
         x, v, acceleration = self._curve(offsets)
         inner_x, inner_v = x[:, 1:-1], v[:, 1:-1]
-        pull = self.manifold.tangent(inner_x, score)
-        force = normal_to(inner_v, pull)
-        squared = inner_v.square().sum(-1, keepdim=True)
         bend = self.manifold.tangent(inner_x, acceleration[:, 1:-1])
+        rate = (torch.cat([end_scores[:, :1], score, end_scores[:, 1:]], 1) * v).sum(-1)
+        log_density = self.geometry.refer(rate @ self._integral.T)
+        sight = self._sight(inner_v, bend, score, self.manifold.tangent(inner_x, score), rate, log_density)
+        force = self.geometry.force(sight)
+        across = force if self.geometry.constant_speed else normal_to(inner_v, force)
+        squared = inner_v.square().sum(-1, keepdim=True)
         turn = normal_to(inner_v, bend / squared.clamp(min=1e-30))
-        products = [(turn * turn).sum(-1), (turn * force).sum(-1), (force * force).sum(-1)]
-        everywhere = torch.cat([end_scores[:, :1], score, end_scores[:, 1:]], 1)
+        products = [(turn * turn).sum(-1), (turn * across).sum(-1), (across * across).sum(-1)]
         return Linearisation(
+            geometry=self.geometry,
             velocity=inner_v,
-            pull=pull,
+            pull=sight.pull,
             bend=bend,
             force=squared * force,
+            gauge=self.geometry.gauge(sight),
             products=torch.stack(products, 1),
-            strength=norm(pull),
-            size=norm(score),
-            log_density=(everywhere * v).sum(-1) @ self._integral.T,
+            strength=self.geometry.force_size(sight),
+            size=self.geometry.force_error(sight),
+            hold=squared[..., 0] * self.geometry.confinement(sight),
+            log_density=log_density,
             speed=norm(v),
+            rate=rate,
         )
 
-    def length(self, seen: Linearisation, alpha: float) -> Float[Tensor, " a"]:
-        """`int p~^-alpha |g'| du`, relative to the start point, from the scores at the knots."""
-        log_density: Tensor = (seen.log_density @ self._sample.T).double()
-        speed: Tensor = (seen.speed @ self._sample.T).double()
-        length: Tensor = ((-alpha * log_density).exp() * speed).to(self._weights) @ self._weights
+    def length(self, seen: Linearisation, strength: float) -> Float[Tensor, " a"]:
+        """The length in the geometry, such as `int p~^-alpha |g'| du`, from the scores at the knots."""
+        speed, rate, log_density = (
+            (part @ self._sample.T).double() for part in (seen.speed, seen.rate, seen.log_density)
+        )
+        cost = self.geometry.line_element(strength, speed=speed, rate=rate, log_density=log_density)
+        length: Tensor = cost.to(self._weights) @ self._weights
         return length
 
-    def solve(self, defects: Float[Tensor, "m a n d"], confinement: Float[Tensor, "a n"]) -> Float[Tensor, "m a n d"]:
+    def _sight(
+        self,
+        velocity: Float[Tensor, "a n d"],
+        bend: Float[Tensor, "a n d"],
+        score: Float[Tensor, "a n d"],
+        pull: Float[Tensor, "a n d"],
+        rate: Float[Tensor, "a k"],
+        log_density: Float[Tensor, "a k"],
+    ) -> Sight:
+        """What the geometry needs to know of the interior knots; `v^T H v = d(s . v)/du - s . P_x g''`."""
+        geometry, curvature = self.geometry, None
+        if geometry.needs_curvature:
+            curvature = rate @ self._first[1:-1].T - (pull * bend).sum(-1)
+        return Sight(
+            velocity=velocity,
+            pull=pull,
+            size=norm(score),
+            curvature=curvature,
+            log_density=log_density[:, 1:-1] if geometry.needs_density else None,
+            noise=self._noise,
+        )
+
+    def solve(
+        self,
+        defects: Float[Tensor, "m a n d"],
+        confinement: Float[Tensor, "a n"],
+        lift: Float[Tensor, "a n d"] | None = None,
+        spring: Float[Tensor, "a n d"] | None = None,
+    ) -> Float[Tensor, "m a n d"]:
         """The steps that remove defects of the equation: minus the inverse of its second variation times them.
 
+        Two parts of it act at each knot along one direction alone, and are inverted exactly for it (Sherman, Morrison
+        and Woodbury): the longer direction of a metric `I + l l^T`, whose defect as a form is `x'' + l (l . x)''` as
+        the path moves by `x`, to first order; and a spring.
+
         Args:
-            defects: `bend + alpha * force`, of several iterates.
+            defects: `bend + weight * force`, of several iterates.
             confinement: what the density adds to the second variation at each knot, at least zero.
+            lift: the `l` of the metric.
+            spring: the `l` of the spring.
         """
         # Not `inv`: it would wait for the device to say whether a matrix is singular, and this one is not.
         inverse: Tensor = torch.linalg.inv_ex(self._operator - torch.diag_embed(confinement)).inverse
-        return -(inverse @ defects)
+        if lift is not None:
+            defects = defects + lift * (lift * defects).sum(-1, keepdim=True)
+            return _along(inverse, lift, self._second[1:-1, 1:-1], -(inverse @ defects))
+        steps = -(inverse @ defects)
+        return steps if spring is None else _along(inverse, spring, -torch.eye(len(inverse[0])).to(spring), steps)
 
     def end_scores(self, field: ScoreField) -> Float[Tensor, "a 2 d"]:
         """The score at both ends of each pair."""

@@ -15,7 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latent_geodesics.errors import UserError
 from latent_geodesics.fields import Resolution
+from latent_geodesics.geometries import Conformal
 from latent_geodesics.geometry import norm, normal_to, score_along
 from latent_geodesics.path import shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status
@@ -30,7 +32,8 @@ class ControlPointDescent(BoundarySolver):
     """The published algorithm with the published settings as defaults; it costs 2,600 evaluations a pair.
 
     It also runs in flat space, where great circles become straight lines. The published noise in the score is a
-    matter of the field.
+    matter of the field. It knows the geometry of `p^alpha` alone: the published gradient is that of this length divided
+    by `alpha p^-alpha |v|`, and its skip rule compares the two terms of it, so neither means anything in another one.
 
     Args:
         levels: how many levels; the last has `2^levels - 1` control points.
@@ -81,7 +84,16 @@ class ControlPointDescent(BoundarySolver):
         self.tolerance, self.max_evaluations = tolerance, max_evaluations
 
     def solve(self, problem: BoundaryProblem) -> Solution:
-        """Descend for all pairs; those at the same level share a score call. See `BoundarySolver.solve`."""
+        """Descend for all pairs; those at the same level share a score call. See `BoundarySolver.solve`.
+
+        Raises:
+            UserError: if the geometry of the problem is not that of `p^alpha`.
+        """
+        if not isinstance(problem.geometry, Conformal):
+            raise UserError(
+                f"the published descent knows the geometry Conformal alone, received {problem.geometry!r}; solve with "
+                "PicardAnderson."
+            )
         ledger = Ledger(problem, budget=self.max_evaluations, tolerance=self.tolerance)
         descent = _Descent(self, problem, ledger)
         for iteration in range(self.iterations):

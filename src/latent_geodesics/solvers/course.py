@@ -7,9 +7,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.fields import Resolution
-from latent_geodesics.geometry import norm, normal_to
+from latent_geodesics.geometries import Sight
 from latent_geodesics.hermite import HermitePath
 from latent_geodesics.records import InitialProblem, Solution, Status, Trace
+from latent_geodesics.vectors import norm, normal_to
 
 __all__ = ["Course", "Knots"]
 
@@ -146,29 +147,39 @@ class Course:
         return Knots(u=u, x=x, v=v, acceleration=acceleration, score=score)
 
     def _residual(self, table: Knots) -> Float[Tensor, " p"]:
-        """Mean of `|P_v (alpha s + g'' / |g'|^2)|` over the inner knots, with differences between knots for `g''`."""
+        """Mean of `|P_v (w f + g'' / |g'|^2)|` over the inner knots, with differences between knots for `g''`."""
         if table.u.shape[1] < 3:
             return torch.full_like(table.x[:, 0, 0], torch.nan)
-        x, v, score = (part[:, 1:-1] for part in (table.x, table.v, table.score))
+        manifold, geometry = self._problem.manifold, self._problem.geometry
+        x, v, score, acceleration = (part[:, 1:-1] for part in (table.x, table.v, table.score, table.acceleration))
         second, counts = _second_differences(table)
+        pull = manifold.tangent(x, score)
+        rate = (table.v * table.score).sum(-1)
+        sight = Sight(
+            velocity=v,
+            pull=pull,
+            curvature=_slope(table.u, rate) - (pull * acceleration).sum(-1),
+            log_density=_integral(table.u, rate)[:, 1:-1].to(pull),
+        )
+        weight = geometry.weight(geometry.strength, geometry.gauge(sight))[..., None]
         speed = v.square().sum(-1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
-        gradient = self._problem.manifold.tangent(x, self._problem.alpha * score + second / speed)
+        gradient = weight * geometry.force(sight) + manifold.tangent(x, second / speed)
         size = torch.where(counts, norm(normal_to(v, gradient)), 0.0)
         return size.sum(-1) / counts.sum(-1).clamp(min=1)
 
     def _trace(self, table: Knots) -> Trace:
         """A row a knot: the length so far, relative to the start point, by the trapezoidal rule."""
-        width = table.u.diff(dim=1)
+        width, geometry = table.u.diff(dim=1), self._problem.geometry
         rate, speed = (table.v * table.score).sum(-1).double(), norm(table.v).double()
-        log_density = torch.nn.functional.pad(((rate[:, 1:] + rate[:, :-1]) / 2 * width).cumsum(-1), (1, 0))
-        cost = (-self._problem.alpha * log_density).exp() * speed
+        log_density = _integral(table.u, rate)
+        cost = geometry.line_element(geometry.strength, speed=speed, rate=rate, log_density=log_density)
         length = ((cost[:, 1:] + cost[:, :-1]) / 2 * width).cumsum(-1).to(table.x).T
         return Trace(
             evaluations=self._spent[:, 1:].T,
             residual=torch.full_like(length, torch.nan),
             length=length,
             step=width.to(length).T,
-            alpha=torch.full_like(length, self._problem.alpha),
+            alpha=torch.full_like(length, geometry.strength),
         )
 
 
@@ -204,3 +215,18 @@ def _second_differences(table: Knots) -> tuple[Float[Tensor, "p m d"], Bool[Tens
     for row, v in enumerate((table.v[:, :-2], table.v[:, 1:-1], table.v[:, 2:])):
         total = total + (weights[..., 3 + row] * scale).to(table.x)[..., None] * v
     return total, distinct
+
+
+def _integral(u: Float[Tensor, "p n"], rate: Float[Tensor, "p n"]) -> Float[Tensor, "p n"]:
+    """The integral of a rate up to each knot, by the trapezoidal rule; float64."""
+    steps = (rate[:, 1:] + rate[:, :-1]).double() / 2 * u.diff(dim=1)
+    return torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
+
+
+def _slope(u: Float[Tensor, "p n"], rate: Float[Tensor, "p n"]) -> Float[Tensor, "p m"]:
+    """The slope at each inner knot of the parabola through it and its neighbours; zero where two share a position."""
+    before, after = u.diff(dim=1)[:, :-1], u.diff(dim=1)[:, 1:]
+    distinct = (before > 0) & (after > 0)
+    before, after = (torch.where(distinct, width, 1.0).to(rate) for width in (before, after))
+    left, right = rate.diff(dim=1)[:, :-1] / before, rate.diff(dim=1)[:, 1:] / after
+    return torch.where(distinct, (left * after + right * before) / (before + after), 0.0)

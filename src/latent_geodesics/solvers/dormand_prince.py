@@ -18,10 +18,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.fields import guarded
-from latent_geodesics.geometry import norm
 from latent_geodesics.records import InitialProblem, Solution, Status
 from latent_geodesics.solvers.course import Course, Knots
-from latent_geodesics.solvers.initial import InitialSolver, bend, launch, resolved_tolerance, steer
+from latent_geodesics.solvers.initial import (
+    InitialSolver,
+    Look,
+    bend,
+    launch,
+    look,
+    probes,
+    resolved_tolerance,
+    score_error,
+    steer,
+)
+from latent_geodesics.vectors import norm
 
 __all__ = ["ERROR_WEIGHTS", "STAGE_POSITIONS", "STAGE_WEIGHTS", "AdaptiveRungeKutta"]
 
@@ -44,6 +54,8 @@ SMALLEST_STEP = 1e-7
 
 class AdaptiveRungeKutta(InitialSolver):
     """Integrates the geodesic equation with the steps that the tolerance allows; six evaluations a step, one at first.
+
+    Three times as many in a geometry that asks for the curvature of the log-density.
 
     Args:
         tolerance: the error of one step, in its point and its velocity, as a share of the length of the path; in
@@ -80,6 +92,8 @@ class _Front:
     v: Float[Tensor, "a d"]
     size: Float[Tensor, " a"]
     acceleration: Float[Tensor, "a d"]
+    log_density: Float[Tensor, " a"]
+    rate: Float[Tensor, " a"]
     tolerance: Float[Tensor, " a"]
     rejected: Bool[Tensor, " a"]
 
@@ -106,10 +120,13 @@ class _Integration:
             v=v,
             size=norm(v),
             acceleration=v,
+            log_density=norm(v) * 0,
+            rate=norm(v) * 0,
             tolerance=torch.full_like(start, self._tolerance),
             rejected=start.bool(),
         )
         self._restrict(torch.arange(len(pairs), device=x.device))
+        self._error = score_error(problem.geometry, self._field, x, start.to(x))
         if self.open:
             self._begin()
 
@@ -124,34 +141,38 @@ class _Integration:
 
     def advance(self) -> None:
         """Try one step of every open pair."""
-        self._drop(self._course.evaluations[self._front.pairs] + 6 > self._budget, Status.STOPPED_SHORT)
+        cost = 6 * probes(self._problem.geometry)
+        self._drop(self._course.evaluations[self._front.pairs] + cost > self._budget, Status.STOPPED_SHORT)
         if not self.open:
             return
         front = self._front
         front.h = torch.minimum(front.h, 1 - front.u)
         h = front.h.to(front.x)[:, None]
-        velocities, accelerations = [front.v], [front.acceleration]
+        velocities, accelerations, rates = [front.v], [front.acceleration], [front.rate]
         for position, weights in zip(STAGE_POSITIONS[1:], STAGE_WEIGHTS[1:], strict=True):
             x = front.x + h * _combine(weights, velocities)
             v = front.v + h * _combine(weights, accelerations)
+            log_density = front.log_density + h[:, 0] * _combine(weights, rates)
             last = len(weights) == len(STAGE_WEIGHTS) - 1
             if last:
                 x = self._manifold.project(x)
-                v = steer(self._manifold, x, v, front.size)
-            acceleration, score = self._slope(x, v, front.u + position * front.h)
+                v = steer(self._manifold, self._problem.geometry, x, v, front.size)
+            acceleration, seen = self._slope(x, v, log_density, front.u + position * front.h)
             velocities.append(v)
             accelerations.append(acceleration)
+            rates.append(seen.rate)
         errors = [norm(h * _combine(ERROR_WEIGHTS, parts)) for parts in (velocities, accelerations)]
         error = (torch.maximum(*errors) / front.size).double() / front.tolerance
         finite = torch.isfinite(error) & torch.isfinite(torch.cat([x, v, acceleration], -1)).all(-1)
-        self._judge(x, v, acceleration, score, error=error, finite=finite)
+        self._judge(x, v, acceleration, log_density, seen, error=error, finite=finite)
 
     def _begin(self) -> None:
         """Evaluate the score at the start, and choose the first step by how fast the path turns there."""
         front = self._front
-        acceleration, score = self._slope(front.x, front.v, front.u)
+        acceleration, seen = self._slope(front.x, front.v, front.log_density, front.u)
+        score = seen.score
         self._pass(front.u, front.x, front.v, acceleration.nan_to_num(), score.nan_to_num())
-        front.acceleration = acceleration
+        front.acceleration, front.rate = acceleration, seen.rate
         resolution = self._field.resolution(front.x, front.u.to(front.x))
         front.tolerance = resolved_tolerance(
             self._problem, self._tolerance, size=front.size, score=score, resolution=resolution
@@ -166,7 +187,8 @@ class _Integration:
         x: Float[Tensor, "a d"],
         v: Float[Tensor, "a d"],
         acceleration: Float[Tensor, "a d"],
-        score: Float[Tensor, "a d"],
+        log_density: Float[Tensor, " a"],
+        seen: Look,
         *,
         error: Float[Tensor, " a"],
         finite: Bool[Tensor, " a"],
@@ -179,10 +201,12 @@ class _Integration:
         u = torch.where(rest > SMALLEST_STEP / 2, front.u + front.h, 1.0)
         rows = taken.nonzero().flatten()
         if len(rows):
-            self._pass(u[rows], x[rows], v[rows], acceleration[rows], score[rows], rows)
+            self._pass(u[rows], x[rows], v[rows], acceleration[rows], seen.score[rows], rows)
         on = taken[:, None]
         front.x, front.v = torch.where(on, x, front.x), torch.where(on, v, front.v)
         front.acceleration = torch.where(on, acceleration, front.acceleration)
+        front.log_density = torch.where(taken, log_density, front.log_density)
+        front.rate = torch.where(taken, seen.rate, front.rate)
         front.u = torch.where(taken, u, front.u)
         most = torch.where(front.rejected, 1.0, MOST_FACTOR)
         factor = (SAFETY * error.clamp(min=1e-10) ** -0.2).clamp(min=LEAST_FACTOR)
@@ -201,12 +225,16 @@ class _Integration:
         self._restrict(going)
 
     def _slope(
-        self, x: Float[Tensor, "a d"], v: Float[Tensor, "a d"], u: Float[Tensor, " a"]
-    ) -> tuple[Float[Tensor, "a d"], Float[Tensor, "a d"]]:
-        """The acceleration of the geodesic equation, and the score."""
-        score = self._field.score(x, u.to(x))
-        self._course.call(self._front.pairs, 1)
-        return bend(self._manifold, self._problem.alpha, x, v, score), score
+        self, x: Float[Tensor, "a d"], v: Float[Tensor, "a d"], log_density: Float[Tensor, " a"], u: Float[Tensor, " a"]
+    ) -> tuple[Float[Tensor, "a d"], Look]:
+        """The acceleration of the geodesic equation, and what the field says."""
+        geometry = self._problem.geometry
+        seen = look(geometry, self._manifold, self._field, x, v, u.to(x), error=self._error)
+        self._course.call(self._front.pairs, probes(geometry))
+        acceleration = bend(
+            self._manifold, geometry, x, v, seen.score, curvature=seen.curvature, log_density=log_density
+        )
+        return acceleration, seen
 
     def _pass(
         self,

@@ -171,8 +171,8 @@ class FixedPoint:
         if not self._arrived:
             self._continue()
         said = self._judge()
-        defects = self._memory.defects(work.alpha)
-        residuals = self._grid.solve(defects, self._confinement())
+        defects = self._memory.defects(self._grid.geometry, work.alpha)
+        residuals = self._grid.solve(defects, self._confinement(), self._lift(), self._spring())
         products = self._memory.products(residuals, defects, self._weight())
         said, found = _read(said, products, work.halvings)
         self._arrived = bool((said["arrived"] > 0).all())
@@ -182,7 +182,7 @@ class FixedPoint:
             found,
             damping=0.5 ** said["halvings"],
             rounding=torch.finfo(work.alpha.dtype).eps,
-            saddles=rules.memory > 0,
+            saddles=rules.memory > 0 and self._grid.geometry.conformal,
         )
         self._move(self._memory.step(residuals, chosen))
         for name, status in _ENDINGS.items():
@@ -208,6 +208,7 @@ class FixedPoint:
             knots=work.offsets,
             bend=seen.bend,
             force=seen.force,
+            gauge=seen.gauge,
             pull=seen.pull,
             score=score,
         )
@@ -233,6 +234,7 @@ class FixedPoint:
                 knots=knots,
                 bend=seen.bend,
                 force=seen.force,
+                gauge=seen.gauge,
                 pull=seen.pull,
                 score=there,
             )
@@ -309,16 +311,23 @@ class FixedPoint:
         work.offsets = work.offsets + work.factor[:, None, None] * step
 
     def _weight(self) -> Float[Tensor, "a k"]:
-        """`p~^-alpha` at all knots, relative to its mean along the path."""
-        log_density = self._linearisation.log_density
-        level = log_density - log_density.mean(-1, keepdim=True)
-        return (-self._work.alpha[:, None] * level).clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp()
+        """The factor on Euclidean lengths, `p~^-alpha` say, at all knots, relative to its mean along the path."""
+        stretch = self._grid.geometry.stretch(self._work.alpha[:, None], self._linearisation.log_density)
+        return stretch.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp()
+
+    def _lift(self) -> Float[Tensor, "a n d"] | None:
+        """In which direction the metric at each knot is longer than in all others, if in any."""
+        return self._grid.geometry.lift(self._work.alpha, self._linearisation.pull)
+
+    def _spring(self) -> Float[Tensor, "a n d"] | None:
+        """Along what, and how strongly, the geometry holds each knot back, if it does."""
+        seen = self._linearisation
+        return self._grid.geometry.spring(self._work.alpha, seen.velocity, seen.pull, seen.log_density[:, 1:-1])
 
     def _confinement(self) -> Float[Tensor, "a n"]:
         """What the density adds to the second variation of the length at each knot."""
-        velocity = self._linearisation.velocity
-        confinement = self._memory.confinement(velocity) * self._work.alpha
-        return confinement[:, None] * velocity.square().sum(-1)
+        seen = self._linearisation
+        return (self._memory.confinement(seen.velocity) * self._work.alpha)[:, None] * seen.hold
 
     def _keep_best(self, residual: Float[Tensor, " a"]) -> None:
         work = self._work

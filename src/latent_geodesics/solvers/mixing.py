@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latent_geodesics.geometry import normal_to
+from latent_geodesics.geometries import Geometry
 from latent_geodesics.solvers.mixture import Mixture, Products
+from latent_geodesics.vectors import normal_to
 
 __all__ = ["Memory"]
 
@@ -26,7 +27,8 @@ class Memory:
     Attributes:
         knots: iterates.
         bend: the tangential acceleration at each.
-        force: `|g'|^2 P_v s` at each, so that `bend + alpha * force` is the defect of the geodesic equation.
+        force: `|g'|^2 f` at each, so that `bend + weight * force` is the defect of the geodesic equation.
+        gauge: what the weight depends on beside the strength of the geometry, at each knot.
         pull: the tangential score at each.
         score: the score at each.
         counts: which of them a pair has; the others stand in for none and say nothing.
@@ -35,6 +37,7 @@ class Memory:
     knots: Float[Tensor, "m a n d"]
     bend: Float[Tensor, "m a n d"]
     force: Float[Tensor, "m a n d"]
+    gauge: Float[Tensor, "m a n"]
     pull: Float[Tensor, "m a n d"]
     score: Float[Tensor, "m a n d"]
     counts: Bool[Tensor, "m a"]
@@ -44,9 +47,11 @@ class Memory:
         """No iterates yet."""
         nothing = like.new_zeros(0, *like.shape)
         none = torch.zeros(0, like.shape[0], dtype=torch.bool, device=like.device)
-        return Memory(knots=nothing, bend=nothing, force=nothing, pull=nothing, score=nothing, counts=none)
+        return Memory(
+            knots=nothing, bend=nothing, force=nothing, gauge=nothing[..., 0], pull=nothing, score=nothing, counts=none
+        )
 
-    def remember(self, *, size: int, valid: Bool[Tensor, " a"], **parts: Float[Tensor, "a n d"]) -> "Memory":
+    def remember(self, *, size: int, valid: Bool[Tensor, " a"], **parts: Float[Tensor, "a n ..."]) -> "Memory":
         """Add an iterate to the last `size`; where it is not valid, the newest stands in for it and counts for nothing.
 
         Args:
@@ -57,7 +62,7 @@ class Memory:
 
         def append(past: Tensor, new: Tensor) -> Tensor:
             last = past[-1] if len(past) else torch.zeros_like(new)
-            new = torch.where(valid[:, None, None], new, last)
+            new = torch.where(valid.reshape(-1, *[1] * (new.ndim - 1)), new, last)
             return torch.cat([past[-size:] if size else past[:0], new[None]])
 
         counts = torch.cat([self.counts[-size:] if size else self.counts[:0], valid[None]])
@@ -78,9 +83,9 @@ class Memory:
             **{entry.name: torch.cat([getattr(part, entry.name) for part in parts], 1) for entry in fields(Memory)}
         )
 
-    def defects(self, alpha: Float[Tensor, " a"]) -> Float[Tensor, "m a n d"]:
-        """The defect of the geodesic equation at every iterate, for the given alpha."""
-        return self.bend + alpha[:, None, None] * self.force
+    def defects(self, geometry: Geometry, strength: Float[Tensor, " a"]) -> Float[Tensor, "m a n d"]:
+        """The defect of the geodesic equation at every iterate, for the given strength of the geometry."""
+        return self.bend + geometry.weight(strength[:, None], self.gauge)[..., None] * self.force
 
     def confinement(self, v: Float[Tensor, "a n d"]) -> Float[Tensor, " a"]:
         """How strongly the density confines each path: minus the second derivative of its logarithm, at least zero.
@@ -103,7 +108,7 @@ class Memory:
         Args:
             residuals: the preconditioned defect at every iterate.
             defects: the defect of the geodesic equation at every iterate.
-            weight: `p~^-alpha` at all knots, ends included.
+            weight: the factor on Euclidean lengths, `p~^-alpha` say, at all knots, ends included.
         """
         dx, dr, df = (self._differences(part) for part in (self.knots, residuals, -defects))
         inner = weight[:, 1:-1, None]

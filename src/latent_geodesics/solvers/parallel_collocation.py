@@ -230,6 +230,7 @@ class _Integration:
             width=width,
             x0=windows.points[:, -1],
             v0=windows.velocities[:, -1],
+            level=self._equation.levels(windows, windows.velocities, scores)[:, -1],
             residual=torch.full_like(width, torch.inf),
             iterations=torch.zeros_like(windows.iterations),
         )
@@ -299,5 +300,5 @@ class _Integration:
         self._windows = windows
         self._field = self._all_field.restrict(windows.pairs)
         self._equation = WindowEquation(
-            manifold=self._problem.manifold.restrict(windows.pairs), alpha=self._problem.alpha, rule=self._rule
+            manifold=self._problem.manifold.restrict(windows.pairs), geometry=self._problem.geometry, rule=self._rule
         )

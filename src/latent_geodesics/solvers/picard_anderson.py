@@ -100,7 +100,7 @@ class PicardAnderson(BoundarySolver):
     def solve(self, problem: BoundaryProblem) -> Solution:
         """Solve all pairs together; see `BoundarySolver.solve`."""
         base = shortest_path(problem.manifold, problem.x0, problem.x1)
-        grid = Collocation(base=base, manifold=problem.manifold, intervals=self.intervals)
+        grid = Collocation(base=base, manifold=problem.manifold, intervals=self.intervals, geometry=problem.geometry)
         ledger = Ledger(problem, budget=self.max_evaluations, tolerance=self._tolerance)
         offsets = grid.start()
         pairs, field = ledger.open_pairs(), problem.field

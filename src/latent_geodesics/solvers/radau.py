@@ -28,6 +28,7 @@ class RadauRule:
         coefficients: from values at the nodes to the Legendre coefficients of the polynomial through them.
         start: from values at the nodes to the value of that polynomial at 0.
         end_slope: from values at the nodes to its derivative at 1.
+        derivative: from values at the nodes to its derivative at each of them.
     """
 
     nodes: Float[Tensor, " q"]
@@ -35,6 +36,7 @@ class RadauRule:
     coefficients: Float[Tensor, "q q"]
     start: Float[Tensor, " q"]
     end_slope: Float[Tensor, " q"]
+    derivative: Float[Tensor, "q q"]
 
     def resample(self, share: Float[Tensor, " a"]) -> Float[Tensor, "a q q"]:
         """From values at the nodes to those of their polynomial at the nodes of a window that is `share` as wide."""
@@ -64,6 +66,7 @@ def radau_rule(q: int) -> RadauRule:
         coefficients=coefficients,
         start=sign @ coefficients,
         end_slope=slopes @ coefficients,
+        derivative=_legendre_slopes(nodes, q) @ coefficients,
     )
 
 
@@ -73,4 +76,13 @@ def _legendre(u: Float[Tensor, "*b"], count: int) -> Float[Tensor, "*b count"]:
     columns = [torch.ones_like(t), t]
     for k in range(1, count - 1):
         columns.append(((2 * k + 1) * t * columns[k] - k * columns[k - 1]) / (k + 1))
+    return torch.stack(columns[:count], -1)
+
+
+def _legendre_slopes(u: Float[Tensor, "*b"], count: int) -> Float[Tensor, "*b count"]:
+    """Their derivatives with respect to `u`: `P_k' = (2 k - 1) P_(k-1) + P_(k-2)'`, twice as steep in `u`."""
+    values = _legendre(u, count)
+    columns = [torch.zeros_like(u), 2 * torch.ones_like(u)]
+    for k in range(2, count):
+        columns.append(2 * (2 * k - 1) * values[..., k - 1] + columns[k - 2])
     return torch.stack(columns[:count], -1)

@@ -12,7 +12,7 @@ class Rules:
     """When an iteration goes on, slows down and stops.
 
     Attributes:
-        target: the alpha of the problem.
+        target: the alpha of the problem, or another geometry's strength.
         tolerance: the relative residual at which a pair is done, once its alpha is the target.
         loose: the relative residual at which alpha grows while it is below the target.
         growth: the factor by which it grows.

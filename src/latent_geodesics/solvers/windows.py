@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latent_geodesics.geometry import norm
+from latent_geodesics.geometries import Geometry
 from latent_geodesics.manifold import Manifold
 from latent_geodesics.solvers.initial import bend, steer
 from latent_geodesics.solvers.radau import RadauRule
+from latent_geodesics.vectors import norm
 
 __all__ = ["Relaxed", "WindowEquation", "Windows"]
 
@@ -27,7 +28,8 @@ class Windows:
         width: how wide it is.
         x0: the point there.
         v0: the velocity there.
-        size: its length, which is that of the whole path.
+        size: its length at the start of the path, which is that of the whole path at constant Euclidean speed.
+        level: the log-density there, relative to the start of the path.
         points: the iterate at the nodes.
         velocities: the velocities that go with it.
         past_points: earlier iterates, newest last; copies of the newest where there are fewer.
@@ -42,6 +44,7 @@ class Windows:
     x0: Float[Tensor, "a d"]
     v0: Float[Tensor, "a d"]
     size: Float[Tensor, " a"]
+    level: Float[Tensor, " a"]
     points: Float[Tensor, "a q d"]
     velocities: Float[Tensor, "a q d"]
     past_points: Float[Tensor, "a m q d"]
@@ -64,6 +67,7 @@ class Windows:
             x0=x0,
             v0=v0,
             size=norm(v0),
+            level=torch.zeros_like(norm(v0)),
             points=blank,
             velocities=blank,
             past_points=past,
@@ -115,12 +119,12 @@ class WindowEquation:
 
     Attributes:
         manifold: the space of the paths, as the rows of the windows see it.
-        alpha: the power on the density.
+        geometry: whose geodesics.
         rule: the nodes.
     """
 
     manifold: Manifold
-    alpha: float
+    geometry: Geometry
     rule: RadauRule
 
     def positions(self, windows: Windows) -> Float[Tensor, "a q"]:
@@ -135,7 +139,7 @@ class WindowEquation:
         """With the shortest path from the start of each window as iterate."""
         x0, v0 = (part[:, None].expand_as(windows.points) for part in (windows.x0, windows.v0))
         points = self.manifold.exp(x0, self.ahead(windows) * v0)
-        velocities = steer(self.manifold, points, self.manifold.transport(x0, points, v0), windows.size)
+        velocities = self._steer(points, self.manifold.transport(x0, points, v0), windows.size)
         return replace(windows, points=points, velocities=velocities)
 
     def resampled(self, windows: Windows, share: Float[Tensor, " a"]) -> Windows:
@@ -146,7 +150,7 @@ class WindowEquation:
             windows,
             width=windows.width * share,
             points=points,
-            velocities=steer(self.manifold, points, matrix @ windows.velocities, windows.size),
+            velocities=self._steer(points, matrix @ windows.velocities, windows.size),
         )
 
     def relax(
@@ -165,8 +169,8 @@ class WindowEquation:
         enough_here = rounding.double().clamp(min=enough)
         settled = torch.zeros_like(enough_here, dtype=torch.bool)
         for _ in range(SWEEPS):
-            acceleration = bend(self.manifold, self.alpha, x, v, score(x))
-            new_v = steer(self.manifold, x, windows.v0[:, None] + integral @ acceleration, windows.size)
+            acceleration = self.acceleration(windows, x, v, score(x))
+            new_v = self._steer(x, windows.v0[:, None] + integral @ acceleration, windows.size)
             new_x = self.manifold.project(windows.x0[:, None] + integral @ new_v)
             change = replace(windows, points=x, velocities=v).distance(new_x, new_v)
             unsettled = ~settled[:, None, None]
@@ -174,8 +178,32 @@ class WindowEquation:
             settled = settled | (change <= enough_here)
             if bool((settled | ~torch.isfinite(change)).all()):
                 break
-        acceleration = bend(self.manifold, self.alpha, x, v, score(x))
+        acceleration = self.acceleration(windows, x, v, score(x))
         return Relaxed(points=x, velocities=v, acceleration=acceleration, settled=settled)
+
+    def acceleration(
+        self, windows: Windows, x: Float[Tensor, "a q d"], v: Float[Tensor, "a q d"], score: Float[Tensor, "a q d"]
+    ) -> Float[Tensor, "a q d"]:
+        """What the equation says at the nodes; `v^T H v = v . d(P_x s)/du`, of the polynomial through them."""
+        curvature = log_density = None
+        if self.geometry.needs_curvature:
+            change = self.rule.derivative.to(x) @ self.manifold.tangent(x, score)
+            curvature = (v * change).sum(-1) / windows.width.to(x)[:, None]
+        if self.geometry.needs_density:
+            log_density = self.levels(windows, v, score)
+        return bend(self.manifold, self.geometry, x, v, score, curvature=curvature, log_density=log_density)
+
+    def levels(
+        self, windows: Windows, v: Float[Tensor, "a q d"], score: Float[Tensor, "a q d"]
+    ) -> Float[Tensor, "a q"]:
+        """The log-density at the nodes, relative to the start of the path."""
+        steps = (v * score).sum(-1) @ self.rule.integral.to(v).T
+        return windows.level[:, None] + windows.width.to(v)[:, None] * steps
+
+    def _steer(
+        self, x: Float[Tensor, "a q d"], v: Float[Tensor, "a q d"], size: Float[Tensor, " a"]
+    ) -> Float[Tensor, "a q d"]:
+        return steer(self.manifold, self.geometry, x, v, size)
 
     def unresolved(self, windows: Windows, acceleration: Float[Tensor, "a q d"]) -> Float[Tensor, " a"]:
         """What the nodes may miss: the part of the velocity in the last two Legendre terms of the acceleration."""

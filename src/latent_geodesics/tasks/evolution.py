@@ -168,7 +168,7 @@ class Evolution:
         middle = torch.tensor([0.5], dtype=torch.float64)
         chosen = select(course.iterates, self.stages)
         for iterate in tqdm(chosen, desc=f"{subject.name}, {name}", unit="iterate"):
-            found = measure(iterate, problem.field, problem.manifold, problem.alpha, positions=subject.positions)
+            found = measure(iterate, problem.field, problem.manifold, problem.geometry, positions=subject.positions)
             if not np.isfinite(found.log_density).all():
                 continue
             stages.append(found)

@@ -18,6 +18,7 @@ from latent_geodesics.data.starts import Start, pick_pairs, starts_of_pairs, sta
 from latent_geodesics.errors import UserError
 from latent_geodesics.extrapolation.folder import ExtrapolationFolder
 from latent_geodesics.extrapolation.following import ExtrapolationModule, Leaving
+from latent_geodesics.geometries import Geometry
 from latent_geodesics.methods.continuations import Continuation, GeodesicOn, GreatCircleOn, StraightOn
 from latent_geodesics.methods.departure import Setting, encode_images
 from latent_geodesics.methods.velocities import InitialVelocity
@@ -41,6 +42,7 @@ class Extrapolation:
         integrators: Name -> integrator; the first is the one that others are compared with.
         tau: Noise level of the latents, in (0, 1).
         alpha: Power of the density, at least 0.
+        geometry: Whose geodesics; that of p^alpha if not given.
         frames: Images of a sequence, the start included; at least 2.
         guidance: Classifier-free guidance at decoding.
         baselines: Whether to carry velocities on along great circles and straight lines too.
@@ -73,6 +75,7 @@ class Extrapolation:
         reference: str = "data/pairs/manifest.csv",
         reference_images: int = 32,
         batch_size: int = 8,
+        geometry: Geometry | None = None,
     ) -> None:
         if frames < 2:
             raise UserError(f"frames must be at least 2 (the start and the end of a path), got {frames}.")
@@ -82,7 +85,7 @@ class Extrapolation:
             raise UserError("No initial velocity was chosen: name some, as in velocity=[boundary,random].")
         if not integrators:
             raise UserError("No integrator was chosen: name one, as in integrator=[parallel].")
-        self.setting = Setting(model=model, score=score, tau=tau, alpha=alpha, guidance=guidance)
+        self.setting = Setting(model=model, score=score, tau=tau, alpha=alpha, guidance=guidance, geometry=geometry)
         self.starts = _starts(data, pairs, images, prompt)
         self.velocities, self.batch_size = velocities, batch_size
         self.methods: dict[str, Continuation] = {

@@ -17,6 +17,7 @@ from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.callbacks import RunFolder
 from latent_geodesics.data import Batches, ImagePair, NumberedBatch, PairBatch, PairData, in_batches, read_batch
 from latent_geodesics.errors import UserError
+from latent_geodesics.geometries import Geometry
 from latent_geodesics.methods import Attempt, EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
 from latent_geodesics.metrics import (
     MeasuredMorph,
@@ -114,7 +115,7 @@ class InterpolationModule(BatchModule):
         problem = pairs.problem
         if morph.solution is None or morph.manifold is None:
             return None
-        return path_curves(morph.solution.path, problem.field, morph.manifold, problem.alpha)
+        return path_curves(morph.solution.path, problem.field, morph.manifold, problem.geometry)
 
 
 class Interpolation:
@@ -128,6 +129,7 @@ class Interpolation:
         metrics: Name -> metric.
         tau: Noise level of the latents, in (0, 1).
         alpha: Power of the density, at least 0.
+        geometry: What paths are measured by, and geodesics of; that of p^alpha if not given.
         frames: Images of a sequence, both ends included.
         guidance: Classifier-free guidance at decoding.
         fixed_condition: See `PairEncoder`.
@@ -150,6 +152,7 @@ class Interpolation:
         guidance: float,
         fixed_condition: bool,
         textual_inversion: Mapping[str, Any],
+        geometry: Geometry | None = None,
     ) -> None:
         if frames < 3:
             raise UserError(f"frames must be at least 3 (two ends and one between), got {frames}.")
@@ -169,6 +172,7 @@ class Interpolation:
             guidance=guidance,
             fixed_condition=fixed_condition,
             textual_inversion=textual_inversion,
+            geometry=geometry,
         )
         self._facts = RunFacts(
             pairs=len(data),

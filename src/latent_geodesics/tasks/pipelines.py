@@ -159,7 +159,7 @@ class Pipelines:
                 manifold=pairs.problem.manifold,
                 x0=pairs.problem.x1,
                 v0=self.beyond * arrival,
-                alpha=pairs.problem.alpha,
+                geometry=pairs.problem.geometry,
             )
         )
         u = torch.linspace(0, 1, self.frames, dtype=torch.float64)
@@ -267,7 +267,7 @@ def _on_own_norms(pairs: EncodedPairs, path: Path, u: Float[Tensor, " n"]) -> Fl
 
 
 def _numbers(pairs: EncodedPairs, path: Path, field: Any) -> dict[str, float]:
-    curves = path_curves(path, field, pairs.problem.manifold, pairs.problem.alpha)
+    curves = path_curves(path, field, pairs.problem.manifold, pairs.problem.geometry)
     return {
         "length": float(curves.length[0]),
         "log_density_min": float(curves.log_density[0, 1:-1].min()),

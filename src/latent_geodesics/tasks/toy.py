@@ -138,7 +138,7 @@ class Toy:
             manifold=problem.manifold,
             x0=problem.x0,
             v0=end * path.velocity(torch.zeros(1, dtype=torch.float64))[:, 0],
-            alpha=problem.alpha,
+            geometry=problem.geometry,
         )
         started = time.perf_counter()
         solution = self.integrator.solve(start)
