@@ -43,6 +43,7 @@ def as_meant(arguments: Sequence[str], *, conf: Path) -> list[str]:
         UserError: for an option with dashes that there is not, for Hydra's own settings as a whole, and for what is no
             text at all.
     """
+    arguments = ["task=preflight" if each == "--preflight" else each for each in arguments]
     sweep = any(each in ("-m", "--multirun") for each in arguments)
     reader = _Reader(sweep=sweep, groups=frozenset(folder.name for folder in conf.iterdir() if folder.is_dir()))
     return [reader.meant(each) for each in arguments]

@@ -20,7 +20,7 @@ from latent_geodesics.models.families import FAMILIES, Components, Family
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER
 from latent_geodesics.models.sources import INDEX, check_model_folder, first_line
 
-__all__ = ["family_of", "quiet", "read_component", "read_components"]
+__all__ = ["check_components", "family_of", "quiet", "read_component", "read_components", "weight_files"]
 
 FLOW_PREDICTION = "flow_prediction"
 """What diffusers calls the velocity of a flow model where a scheduler takes several predictions."""
@@ -50,13 +50,9 @@ def read_components(folder: Path, precision: torch.dtype) -> Components:
     Raises:
         UserError: when the folder lacks something, or holds what is not known here.
     """
-    family, index = family_of(folder), _mapping(folder / INDEX)
-    absent = _absent(family, index)
-    _check_classes(folder, family, index, absent)
-    for name in family.parts:
-        if name not in absent:
-            _check_component(folder, name)
-    made = {name: None if name in absent else read_component(folder, family, name, precision) for name in family.parts}
+    family = family_of(folder)
+    present = check_components(folder, family)
+    made = {name: read_component(folder, family, name, precision) if name in present else None for name in family.parts}
     network, vae, scheduler = (made.pop(name) for name in (family.network, "vae", "scheduler"))
     components = Components(family=family, vae=vae, network=network, scheduler=scheduler, texts=made)
     problems = family.problems(components)
@@ -66,6 +62,33 @@ def read_components(folder: Path, precision: torch.dtype) -> Components:
             "model"
         )
     return components
+
+
+def check_components(folder: Path, family: Family) -> tuple[str, ...]:
+    """The components that a folder has, each looked at without reading its weights.
+
+    Raises:
+        UserError: when it lacks one that its family needs, or one is of a class whose meaning is not known.
+    """
+    index = _mapping(folder / INDEX)
+    absent = _absent(family, index)
+    _check_classes(folder, family, index, absent)
+    present = tuple(name for name in family.parts if name not in absent)
+    for name in present:
+        _check_component(folder, name)
+    return present
+
+
+def weight_files(part: Path) -> list[Path]:
+    """The files of weights that are read of a component: those of one variant, safe ones before pickled ones."""
+    variant = _variant(part)
+    for pattern in _WEIGHTS:
+        files = sorted(
+            file for file in part.glob(pattern) if (named := _VARIANT.fullmatch(file.name)) and named[1] == variant
+        )
+        if files:
+            return files
+    return []
 
 
 def read_component(folder: Path, family: Family, name: str, precision: torch.dtype) -> Any:

@@ -1,0 +1,148 @@
+"""What a model's folder is and what it takes, found without loading any of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.models.accelerator import choose_device
+from latent_geodesics.models.components import check_components, family_of, weight_files
+from latent_geodesics.models.families import Family
+from latent_geodesics.models.precision import PRECISIONS
+from latent_geodesics.models.sources import check_source, is_hub_id
+
+__all__ = ["Inspection", "Part", "free_memory", "inspect"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A component: the bytes of the files that are read of it, and how many numbers they hold (0 where not told)."""
+
+    name: str
+    bytes: int
+    numbers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """A model that is on disk.
+
+    Attributes:
+        folder: Where.
+        family: The pipeline that its family is called by.
+        parts: Its components that have weights.
+        network: Which of them is the denoising network.
+        precision: That of the network when it is loaded, as far as it is known beforehand.
+    """
+
+    folder: Path
+    family: str
+    parts: tuple[Part, ...]
+    network: str
+    precision: str
+
+    @property
+    def bytes(self) -> int:
+        """The size of its weights on disk."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def memory(self) -> int:
+        """The bytes of its weights in memory: the network in its precision, the others in float32."""
+        width = PRECISIONS[self.precision].itemsize
+        return sum(part.numbers * (width if part.name == self.network else 4) for part in self.parts)
+
+
+def inspect(sources: str | Path | Sequence[str | Path], *, device: str = "auto", dtype: str = "auto") -> Inspection:
+    """Looks at the first of the folders and hub ids that is on this machine.
+
+    Args:
+        sources: As `load_model` takes them.
+        device: As `load_model` takes it.
+        dtype: As `load_model` takes it.
+
+    Raises:
+        UserError: when none is on this machine, saying which could be downloaded; or when the folder lacks something.
+    """
+    check_source(sources)
+    candidates = [sources] if isinstance(sources, str | Path) else list(sources)
+    folder = next((place for each in candidates if (place := _on_disk(each)) is not None), None)
+    if folder is None:
+        raise UserError(
+            f"the model is not on this machine; it can be had from the hub: run `hf download {candidates[0]}`, or "
+            "start the run, which downloads it"
+        )
+    family = family_of(folder)
+    present = check_components(folder, family)
+    parts = tuple(_part(folder, name) for name in present if _has_weights(folder, name))
+    return Inspection(
+        folder=folder,
+        family=family.pipelines[0],
+        parts=parts,
+        network=family.network,
+        precision=_precision(dtype, family, choose_device(device)),
+    )
+
+
+def free_memory(device: str = "auto") -> int:
+    """The bytes that a device has free; of a CPU, what the system could give without swapping. 0 where not told."""
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        return int(torch.cuda.mem_get_info(chosen)[0])
+    if chosen.type != "cpu":
+        return 0
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return 0
+    told: Mapping[str, str] = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    return 1024 * int(told.get("MemAvailable", "0 kB").split()[0])
+
+
+def _on_disk(source: str | Path) -> Path | None:
+    """The folder of a source that is on this machine, downloaded earlier or not from a hub at all."""
+    if Path(source).is_dir():
+        return Path(source)
+    if not is_hub_id(source):
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return None
+
+
+def _has_weights(folder: Path, name: str) -> bool:
+    return bool(weight_files(folder / name))
+
+
+def _part(folder: Path, name: str) -> Part:
+    files = weight_files(folder / name)
+    return Part(name=name, bytes=sum(file.stat().st_size for file in files), numbers=sum(map(_numbers, files)))
+
+
+def _numbers(file: Path) -> int:
+    """How many numbers a file holds, by its header; of pickled files, as many as halves of four bytes."""
+    if file.suffix != ".safetensors":
+        return file.stat().st_size // 4
+    total = 0
+    with safe_open(file, framework="pt") as content:
+        for key in content.keys():  # noqa: SIM118 - it is no mapping
+            count: Any = 1
+            for side in content.get_slice(key).get_shape():
+                count *= side
+            total += count
+    return total
+
+
+def _precision(dtype: str, family: Family, device: torch.device) -> str:
+    if dtype != "auto":
+        return dtype
+    if device.type == "cpu":
+        return "float32"
+    return "float16" if family.measured else "bfloat16"

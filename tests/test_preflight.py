@@ -1,0 +1,63 @@
+"""What a run needs is said before it: what is there, how large, whether it fits."""
+
+import pytest
+import tiny_families
+import torch
+
+from latent_geodesics.errors import UserError
+from latent_geodesics.models import load_model, preflight
+from latent_geodesics.models.preflight import inspect
+
+
+def numbers(network):
+    return sum(value.numel() for value in network.state_dict().values())
+
+
+@pytest.mark.parametrize("name", ["stable_diffusion_xl", "flux2_klein"])
+def test_the_parts_of_a_folder_are_weighed_without_loading_them(name, tmp_path):
+    folder = tiny_families.build(name, tmp_path)
+    found = inspect(folder, device="cpu", dtype="bfloat16")
+    components = load_model(folder, device="cpu", dtype="float32", image_size=32)._components
+    true = {"vae": components.vae, components.family.network: components.network, **components.text_encoders}
+    assert {part.name: part.numbers for part in found.parts} == {part: numbers(each) for part, each in true.items()}
+    assert found.memory == sum(
+        numbers(each) * (2 if part == components.family.network else 4) for part, each in true.items()
+    )
+    assert found.bytes == sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+
+def test_one_variant_is_weighed_the_one_that_is_read(tiny_model_folder, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model_folder, safety_checker=None, local_files_only=True)
+    pipeline.save_pretrained(tmp_path)
+    plain = inspect(tmp_path, device="cpu")
+    pipeline.to(torch.float16).save_pretrained(tmp_path, variant="fp16")
+    assert inspect(tmp_path, device="cpu") == plain
+
+
+def test_the_command_says_what_it_found(command_line, tiny_model_folder, tmp_path):
+    outcome = command_line(
+        "--preflight",
+        f"model.path_or_name={tiny_model_folder}",
+        f"output_dir={tmp_path / 'run'}",
+        "logger.mode=disabled",
+    )
+    assert outcome.code == 0
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "unet: 0.000 GB" in log
+    assert "items, whose files are all there" in log
+
+
+def test_what_does_not_fit_is_refused(command_line, tiny_model_folder, tmp_path, monkeypatch):
+    from latent_geodesics.tasks import preflight as task
+
+    monkeypatch.setattr(task, "free_memory", lambda device: 1)
+    options = (f"model.path_or_name={tiny_model_folder}", f"output_dir={tmp_path / 'run'}", "logger.mode=disabled")
+    assert "GB is free: choose a smaller model" in command_line("task=preflight", *options).sentence
+
+
+def test_a_model_that_is_only_on_the_hub_is_told_with_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(preflight, "check_source", lambda sources: None)  # the hub answers that it has it
+    with pytest.raises(UserError, match="not on this machine.*hf download someone/model"):
+        inspect("someone/model", device="cpu")
