@@ -167,6 +167,13 @@ def test_the_weights_with_the_least_loss_held_out_are_kept_and_training_ends_whe
     module.__class__ = Rising
     fit(module, run=run_in(tmp_path), folder=tmp_path / "fit", precision="32-true", save_every=100)
     assert len(Rising.seen) == 4, "it ended after two measurements that were no better"
+    lines = [json.loads(line) for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["diffusion/held_out_loss"]) for line in lines] == [
+        (1, 3.0),
+        (2, 2.0),
+        (3, 2.5),
+        (4, 2.5),
+    ]
     assert all(torch.equal(Rising.seen[1][name], weight) for name, weight in module.best.state_dict().items())
     assert module.kept() == pytest.approx(
         {"step": 2, "held_out_loss": 2.0, "held_out_error": 0.4, "training_loss": 0.3, "training_error": 0.2}

@@ -14,6 +14,7 @@ arXiv 2207.12598.
 """
 
 import copy
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -293,10 +294,14 @@ class DiffusionTraining(BudgetedModule):
         return Measured(*self._mean_errors(self.held_out, count), *self._mean_errors(self.data, count))
 
     def publish(self, figures: Mapping[str, float], *, step: int) -> None:
-        """Write figures to the log and to the logger."""
+        """Write figures to the log, to the logger, and as a line to `figures.jsonl`."""
         log.info("step %d: %s", step, " ".join(f"{name} {value:.5f}" for name, value in figures.items()))
         if self.curves is not None:
             self.curves.log_metrics(dict(figures), step=step)
+        # with several processes this one has neither a log that is shown nor, maybe, a logger
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "figures.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
 
     def show(self, step: int) -> None:
         """Publish samples of the averaged weights."""
