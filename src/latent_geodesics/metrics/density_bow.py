@@ -33,17 +33,16 @@ class DensityBow(SequenceMetric):
 
     def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
         """Both columns."""
-        curves, solution = measured.curves, measured.morph.solution
-        if curves is None or solution is None:
+        if measured.curves is None:
             return {}
-        level = curves.log_density
-        u = curves.u.to(level)
+        level = measured.curves.log_density
+        u = measured.curves.u.to(level)
         linear = torch.lerp(level[:, :1], level[:, -1:], u)
+        found = {"log_density_bow": (level - linear).abs().amax(-1)}
+        if measured.morph.solution is None:
+            return found
         at = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
-        x = solution.path.point(at)
+        x = measured.morph.solution.path.point(at)
         score = measured.pairs.problem.field.score(x, at.to(x).expand(x.shape[:-1]))
         noise = score.norm(dim=-1) * measured.pairs.model.sigma(measured.pairs.tau) / x.shape[-1] ** 0.5
-        return {
-            "log_density_bow": (level - linear).abs().amax(-1),
-            "noise_shift": noise[:, 1] - (noise[:, 0] + noise[:, 2]) / 2,
-        }
+        return found | {"noise_shift": noise[:, 1] - (noise[:, 0] + noise[:, 2]) / 2}

@@ -221,6 +221,6 @@ def _spread(knots: Float[Tensor, "a k d"]) -> Float[Tensor, "a k d"]:
         itself = torch.arange(4, device=knots.device) == other
         factor = (wanted[..., None] - at[..., other : other + 1]) / torch.where(apart == 0, 1.0, apart)
         weights = weights * torch.where(itself, 1.0, factor)
-    neighbours = knots.take_along_dim(four.flatten(1)[..., None], 1).unflatten(1, four.shape[1:])
+    neighbours = knots.take_along_dim(four.flatten(1)[..., None], 1).reshape(*four.shape, -1)
     spread = (weights[..., None] * neighbours).sum(2)
     return torch.cat([knots[:, :1], spread[:, 1:-1], knots[:, -1:]], 1)
