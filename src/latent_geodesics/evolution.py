@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latent_geodesics.fields import RecordedField, ScoreField
 from latent_geodesics.manifold import Manifold
-from latent_geodesics.metrics import path_curves
+from latent_geodesics.metrics import PathCurves, path_curves
 from latent_geodesics.path import KnotPath, Path
 from latent_geodesics.records import BoundaryProblem, Solution
 from latent_geodesics.solvers import BoundarySolver, ControlPointPath
@@ -51,6 +51,7 @@ class Stage:
         residual: mean norm of the geodesic gradient, in 1/[x].
         log_density_min: the least log-density.
         log_density_mean: the mean log-density.
+        closure: log-density at the end less that along the straight line, on a sphere the great circle; in nats.
     """
 
     evaluations: int
@@ -61,6 +62,7 @@ class Stage:
     residual: float
     log_density_min: float
     log_density_mean: float
+    closure: float = float("nan")
 
 
 def watch(solver: BoundarySolver, problem: BoundaryProblem) -> Course:
@@ -104,12 +106,21 @@ def select(iterates: Sequence[Iterate], count: int) -> list[Iterate]:
     return [iterates[index] for index in sorted(chosen)]
 
 
-def measure(iterate: Iterate, field: ScoreField, manifold: Manifold, alpha: float, *, positions: int) -> Stage:
+def measure(
+    iterate: Iterate,
+    field: ScoreField,
+    manifold: Manifold,
+    alpha: float,
+    *,
+    positions: int,
+    reference: PathCurves | None = None,
+) -> Stage:
     """Measures an iterate at evenly spaced positions, by the same definition for every solver.
 
-    Costs one evaluation of the score at each position, which is not the solver's.
+    Costs one evaluation of the score at each position, which is not the solver's. Without a `reference` between the
+    same ends it is not known how well the score closes.
     """
-    curves = path_curves(iterate.path, field, manifold, alpha, positions=positions)
+    curves = path_curves(iterate.path, field, manifold, alpha, positions=positions, reference=reference)
     log_density = _numbers(curves.log_density[0])
     return Stage(
         evaluations=iterate.evaluations,
@@ -120,6 +131,7 @@ def measure(iterate: Iterate, field: ScoreField, manifold: Manifold, alpha: floa
         residual=float(curves.residual[0, 1:-1].mean()),
         log_density_min=float(log_density[1:-1].min()),
         log_density_mean=float(log_density[1:-1].mean()),
+        closure=float(curves.closure[0].abs()),
     )
 
 

@@ -9,10 +9,15 @@ __all__ = ["Geodesic"]
 
 
 class Geodesic(PathMethod):
-    """The path on which int p^-alpha |g'| du is least (Yu et al. 2025, arXiv 2504.06675).
+    """The path on which int p^-alpha |g'| du is stationary (Yu et al. 2025, arXiv 2504.06675), where p is one density.
+
+    At constant speed it satisfies g'' + alpha |g'|^2 P_v s(g) = 0. Under a condition that moves along the path (see
+    `methods.conditions`) that is but the normal part of the Euler-Lagrange equation: its solution is still what is
+    found, but it minimises nothing, and has no length.
 
     Args:
-        solver: What finds it; with `ControlPointDescent` this is the paper's own method.
+        solver: What finds it; with `ControlPointDescent` this is the paper's descent, on whatever score the run has.
+            The paper's method with its own score and settings is `Reposed`.
         sphere: Whether it must stay on the sphere on which noisy latents lie; without it the same ends are joined
             through the flat space around the sphere.
     """
