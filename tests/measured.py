@@ -8,7 +8,10 @@ from torch import Tensor
 
 from latent_geodesics.data import ImagePair, PairBatch
 from latent_geodesics.methods import Morph
+from latent_geodesics.methods.lines import known_solution
 from latent_geodesics.metrics import MeasuredMorph, PathCurves
+from latent_geodesics.path import StraightLine
+from latent_geodesics.records import Solution
 
 SIDE = 32
 NETWORK = "data/models/clevr-attributes"
@@ -44,19 +47,44 @@ def measured(
     true = tuple(motion(n, side=frames.shape[-1]) if truth else None for _ in range(p))
     batch = PairBatch(pairs=pairs, images_a=ends[:, 0], images_b=ends[:, 1], truth=true)
     along = torch.linspace(0, 1, 7)
-    curves = PathCurves(
-        u=along,
-        log_density=(frames.flatten(1).mean(-1, keepdim=True) * along.to(frames)).double(),
-        speed=frames.new_ones(p, 7),
-        residual=frames.new_ones(p, 7) * along.to(frames),
-        length=frames.flatten(1).std(-1),
-    )
+
+    def curves_of(values: Tensor, reference: PathCurves | None = None) -> PathCurves:
+        return PathCurves(
+            u=along,
+            log_density=(values.mean(-1, keepdim=True) * along.to(values)).double(),
+            speed=values.new_ones(p, 7),
+            residual=values.new_ones(p, 7) * along.to(values),
+            length=values.std(-1),
+            strength=values.amax(-1),
+            alpha=0.5,
+            reference=reference,
+        )
+
     return MeasuredMorph(
-        pairs=SimpleNamespace(batch=batch, model=model),
-        morph=Morph(frames=frames, statuses=("converged",) * p, evaluations=frames.new_zeros(p), seconds=0.0),
+        pairs=SimpleNamespace(
+            batch=batch,
+            model=model,
+            moving=torch.zeros(p, dtype=torch.bool),
+            tau=0.6,
+            points=lambda path, u: path.point(u),
+            condition=lambda u: model.condition(["a disc"])[None].expand(p, len(u), -1, -1),
+        ),
+        morph=Morph(
+            frames=frames,
+            statuses=("converged",) * p,
+            evaluations=frames.new_zeros(p),
+            seconds=0.0,
+            solution=None if model is None else _path(ends, model.dimension),
+        ),
         u=torch.linspace(0, 1, n, dtype=torch.float64),
-        curves=curves,
+        curves=curves_of(frames.flatten(1), curves_of(ends.to(frames).flatten(1))),
     )
+
+
+def _path(ends: Tensor, dimension: int) -> Solution:
+    """A straight line between two latents made of the pixels of each pair's images."""
+    latents = ends.flatten(2)[..., :dimension].float().nan_to_num()
+    return known_solution(StraightLine(x0=latents[:, 0], x1=latents[:, 1]))
 
 
 def sequences(count: int, *, frames: int = 5) -> Tensor:

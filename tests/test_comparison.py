@@ -12,6 +12,7 @@ from latent_geodesics.comparison.report import write_comparison
 from latent_geodesics.comparison.runs import find_runs, varied_settings
 from latent_geodesics.comparison.tables import compare_runs
 from latent_geodesics.errors import UserError
+from latent_geodesics.results import summarise
 from latent_geodesics.statistics import holm, interval, paired_difference
 
 PAIRS = [f"pair_{k}" for k in range(6)]
@@ -68,9 +69,49 @@ def test_means_differences_and_ranks_are_those_of_the_numbers(tmp_path):
     assert row.cells["length"].mean == pytest.approx(7.75)
     assert row.cells["length"].n == 6
     assert row.against["length"].interval.mean == pytest.approx(-2.25)
-    best = table.rank("length")
+    best = table.rank("log_density_mean")
     assert table.rows[next(k for k, place in best.items() if place == "best")] is row
     assert table.rows[next(k for k, place in best.items() if place == "second")].settings == {"alpha": 1.0}
+
+
+def test_lengths_of_different_metrics_are_not_ranked_against_one_another(tmp_path):
+    for alpha in (1.0, 2.0):
+        write_run(tmp_path / f"{alpha}", alpha=alpha)
+    table = compare_runs(find_runs([tmp_path]), baseline="slerp", columns=["length", "log_density_mean"])
+    found = {
+        (table.rows[k].settings["alpha"], table.rows[k].method): place for k, place in table.rank("length").items()
+    }
+    assert found == {
+        (1.0, "geodesic"): "best", (1.0, "slerp"): "second", (2.0, "geodesic"): "best", (2.0, "slerp"): "second"
+    }  # fmt: skip
+
+
+def with_misfit(folder, *, closure, misfit):
+    """The geodesic of a run of `write_run` with a score that closes that well."""
+    table = pd.read_csv(folder / "results.csv")
+    own = table["method"] == "geodesic"
+    table = table.assign(
+        closure=own * closure, log_density_reference=0.0, length_misfit=own * misfit, length_reference=10.0
+    )
+    table.to_csv(folder / "results.csv", index=False)
+
+
+@pytest.mark.parametrize(("misfit", "known"), [(0.0, True), (0.6, True), (0.65, False), (3.0, False)])
+def test_a_length_that_the_score_leaves_open_is_marked_and_not_ranked(tmp_path, misfit, known):
+    """The geodesic gains 1 + 0.25 on slerp's 10 in the mean, of which it may be wrong by half."""
+    with_misfit(write_run(tmp_path / "run", alpha=1.0), closure=0.1, misfit=misfit)
+    table = compare_runs(find_runs([tmp_path]), baseline="slerp", columns=["length", "log_density_mean"])
+    geodesic = row_of(table, "geodesic")
+    assert ("length" in geodesic.against) == known
+    assert table.rank("length") == ({0: "best", 1: "second"} if known else {})
+    assert table.rank("log_density_mean") == {0: "best", 1: "second"}
+    assert ("8.75 [8.62, 8.88] †" in table.markdown()) == (not known)
+    assert ("8.88]} †" in table.latex()) == (not known)
+    assert list(table.frame()["open"]) == [not known, False, False, False]
+    assert any("line integral does not close" in note and "length of geodesic" in note for note in table.notes) != known
+    wins = summarise(pd.read_csv(tmp_path / "run" / "results.csv"))
+    assert wins.get("geodesic/length_better_than_slerp") == (1.0 if known else None)
+    assert wins["geodesic/log_density_mean_better_than_slerp"] == 1.0
 
 
 def test_seeds_are_averaged_pair_by_pair_and_do_not_count_as_pairs(tmp_path):

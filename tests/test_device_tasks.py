@@ -20,6 +20,7 @@ from latent_geodesics.tracking import SilentRun
 
 CONF = Path(__file__).parents[1] / "conf"
 APART = {
+    "preflight": "it reads the headers of files, and nothing is computed",
     "render_clevr": "it starts a renderer and has no tensors",
     "render_pairs": "it starts a renderer and has no tensors",
     "render_videos": "it starts a renderer and has no tensors",

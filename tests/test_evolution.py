@@ -63,6 +63,21 @@ def test_of_a_pair_of_images_the_middle_frames_are_shown(evolve, pictures):
     assert len(json.loads((folder / "environment.json").read_text())["weights"]["model"]) == 64
 
 
+def test_under_a_moving_prompt_there_is_no_length(evolve, pictures):
+    ends = [f"image_{side}={pictures / f'{side}.png'}" for side in "ab"]
+    prompts = ["prompt_a='a red cube'", "prompt_b='a blue sphere'"]
+    outcome = evolve("density=[half_plane]", "task.stages=2", "condition=moving", *ends, *prompts)
+    assert outcome.code == 0, outcome.stderr
+    for name, columns in {"results.csv": ("length", "closure"), "stages.csv": ("length", "log_density_mean")}.items():
+        for row in table(pictures / "run", name):
+            assert all((row[column] == "") == (row["pair"] == "a--b") for column in columns)
+            assert row["residual"]
+    summary = json.loads((pictures / "run" / "summary.json").read_text())
+    assert "a--b/geodesic/residual" in summary
+    assert "half_plane/geodesic/length" in summary
+    assert not [name for name in summary if name.startswith("a--b") and ("length" in name or "density" in name)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

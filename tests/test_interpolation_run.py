@@ -90,6 +90,21 @@ def test_the_same_seed_gives_the_same_table(interpolate, pictures):
     assert tables[0] == tables[1]
 
 
+def test_one_density_closes_and_a_moving_one_has_no_length(interpolate, pictures):
+    for condition in ("mean", "moving"):
+        chosen = ("method=[geodesic,slerp]", f"condition={condition}", "alpha_d=3", "logger.mode=disabled")
+        assert interpolate(*chosen, folder=condition).code == 0
+        geodesic, slerp = csv.DictReader((pictures / condition / "results.csv").open())
+        summary = json.loads((pictures / condition / "summary.json").read_text())
+        for column in ("length", "log_density_mean", "closure"):
+            assert (geodesic[column] == "") == (condition == "moving")
+            assert (f"geodesic/{column}" in summary) == (condition == "mean")
+        assert ("geodesic/length_better_than_slerp" in summary) <= (condition == "mean")
+        assert geodesic["strength"] == slerp["strength"] != ""
+        assert geodesic["noise_norm"] != slerp["noise_norm"] != ""
+    assert "moving with u: no one density" not in (pictures / "mean" / "report.html").read_text()
+
+
 def test_identical_images_are_simply_handled(interpolate, pictures):
     outcome = interpolate("logger.mode=disabled", "method=[geodesic,slerp,lerp]", "prompt_b='a red cube'", b="a.png")
     assert outcome.code == 0, outcome.stderr

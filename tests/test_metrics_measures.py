@@ -285,6 +285,7 @@ class GaussianModel:
     """Latents are images, distributed as N(0, I): the best prediction of the noise is sigma x."""
 
     image_size = (16, 16)
+    dimension = 3 * 16 * 16
     fingerprint = "gaussian"
 
     def __init__(self):

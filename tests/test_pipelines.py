@@ -48,6 +48,14 @@ def test_a_run_leaves_a_whole_folder(show, pictures):
     assert not list(folder.rglob("*.partial*"))
 
 
+def test_a_moving_prompt_leaves_the_interpolation_without_a_length(show, pictures):
+    assert show("condition=moving", "prompt_b='a blue cube'").code == 0
+    first, second = csv.DictReader((pictures / "run" / "results.csv").open())
+    assert (first["length"], first["log_density_mean"], first["closure"]) == ("", "", "")
+    assert float(first["strength"]) > 0
+    assert float(second["length"]) > 0  # which keeps the second prompt
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["frames=6"], "frames"), (["task.beyond=0"], "beyond"), (["task.beyond=far"], "beyond"), (["alpha=-1"], "alpha")],

@@ -168,7 +168,8 @@ class RunFolder(BatchWriter):
             rows = {ENDS: torch.stack([batch.images_a[place], batch.images_b[place]])}
         animations = {name: f"images/{file_stem(pair.id, ROWS.get(name, name))}.webp" for name in rows}
         stem = file_stem(pair.id)
-        curves = [_curve(one.result, one.index) for one in made if one.result.curves is not None]
+        drawn = [one for one in made if one.result.curves is not None and one.result.morph.posed is None]
+        curves = [_curve(one.result, one.index) for one in drawn]  # of one density, that of the run
         # Side by side: what takes time is compression, which needs no interpreter.
         with ThreadPoolExecutor(machine_cores()) as pool:
             jobs = [pool.submit(save_strip, folder / "images" / f"{stem}.png", rows)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from latent_geodesics.fields import RecordedField, ScoreField
 from latent_geodesics.geometries import Geometry
 from latent_geodesics.manifold import Manifold
-from latent_geodesics.metrics import path_curves
+from latent_geodesics.metrics import PathCurves, path_curves
 from latent_geodesics.path import KnotPath, Path
 from latent_geodesics.records import BoundaryProblem, Solution
 from latent_geodesics.solvers import BoundarySolver, ControlPointPath
@@ -52,6 +52,7 @@ class Stage:
         residual: mean norm of the geodesic gradient, in 1/[x].
         log_density_min: the least log-density.
         log_density_mean: the mean log-density.
+        closure: log-density at the end less that along the straight line, on a sphere the great circle; in nats.
     """
 
     evaluations: int
@@ -62,6 +63,7 @@ class Stage:
     residual: float
     log_density_min: float
     log_density_mean: float
+    closure: float = float("nan")
 
 
 def watch(solver: BoundarySolver, problem: BoundaryProblem) -> Course:
@@ -106,13 +108,20 @@ def select(iterates: Sequence[Iterate], count: int) -> list[Iterate]:
 
 
 def measure(
-    iterate: Iterate, field: ScoreField, manifold: Manifold, alpha: float | Geometry, *, positions: int
+    iterate: Iterate,
+    field: ScoreField,
+    manifold: Manifold,
+    alpha: float | Geometry,
+    *,
+    positions: int,
+    reference: PathCurves | None = None,
 ) -> Stage:
     """Measures an iterate at evenly spaced positions, by the same definition for every solver.
 
-    Costs one evaluation of the score at each position, which is not the solver's.
+    Costs one evaluation of the score at each position, which is not the solver's. Without a `reference` between the
+    same ends it is not known how well the score closes.
     """
-    curves = path_curves(iterate.path, field, manifold, alpha, positions=positions)
+    curves = path_curves(iterate.path, field, manifold, alpha, positions=positions, reference=reference)
     log_density = _numbers(curves.log_density[0])
     return Stage(
         evaluations=iterate.evaluations,
@@ -123,6 +132,7 @@ def measure(
         residual=float(curves.residual[0, 1:-1].mean()),
         log_density_min=float(log_density[1:-1].min()),
         log_density_mean=float(log_density[1:-1].mean()),
+        closure=float(curves.closure[0].abs()),
     )
 
 

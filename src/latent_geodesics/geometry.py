@@ -5,7 +5,7 @@ With `p` the density, `s = grad log p` and `alpha` the power on `p` (an inverse 
 - length: `S[g] = int p(g)^-alpha |g'| du`, the metric `p^(-2 alpha) I`;
 - its gradient: `-p^-alpha |g'| P_v (alpha s + g'' / |g'|^2)`, with `P_v = I - v v^T` and `v = g' / |g'|`, on a sphere
   projected on the tangent space;
-- log-density along the path: `log p(g(b)) - log p(g(a)) = int_a^b g' . s du`.
+- log-density along the path: `log p(g(b)) - log p(g(a)) = int_a^b g' . s du`; `closure` says whether a score has one.
 
 Where a function takes `alpha`, it also takes a `Geometry` (`geometries`), and measures by that.
 
@@ -33,6 +33,7 @@ __all__ = [
     "DensityProfile",
     "Estimate",
     "as_geometry",
+    "closure",
     "curvature_along",
     "density_profile",
     "length",
@@ -89,10 +90,18 @@ class DensityProfile:
 
         So are the legs of a traverse closed in surveying. Run backwards the path has the same profile, run backwards.
         """
-        first, change = self.log_density[:, :1], self.change.value
-        start, end = start.to(change), end.to(change)
-        misfit = (end - start - change)[:, None] * self.u.to(change)
-        return replace(self, log_density=self.log_density - first + start[:, None] + misfit)
+        first, misfit = self.log_density[:, :1], self.misfit(start, end)
+        spread = misfit[:, None] * self.u.to(misfit)
+        return replace(self, log_density=self.log_density - first + start.to(misfit)[:, None] + spread)
+
+    def misfit(self, start: Float[Tensor, " p"], end: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+        """By how much the line integral misses given log-densities at both ends, in nats.
+
+        Zero, up to `error`, for the score of a density. Where no log-density is known, the line integral along another
+        path between the same ends takes its place: see `closure`.
+        """
+        change = self.change.value
+        return end.to(change) - start.to(change) - change
 
     def length(self, alpha: float | Geometry) -> Estimate:
         """The length, with the log-density of this profile: `int e^(-alpha log p) |g'| du`, or that of a geometry.
@@ -136,6 +145,22 @@ def density_profile(path: Path, field: ScoreField, *, pieces: int = 1) -> Densit
         speed=speed.double(),
         rates=rates,
     )
+
+
+def closure(path: Path, field: ScoreField, reference: Path, *, pieces: int = 16) -> Estimate:
+    """The line integral of the score along paths less that along others between the same ends, in nats.
+
+    Zero, up to its error, if the score is the gradient of one log-density; what a network gives is not quite, and where
+    the condition moves along the path it is not at all. Costs five evaluations on each piece of either path.
+
+    Args:
+        path: the paths.
+        field: the score.
+        reference: the other paths, such as the shortest ones of the manifold.
+        pieces: the least number of pieces of each.
+    """
+    ours, theirs = (density_profile(each, field, pieces=pieces).change for each in (path, reference))
+    return Estimate(ours.value - theirs.value, ours.error + theirs.error)
 
 
 def length(

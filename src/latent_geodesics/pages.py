@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from latent_geodesics.files import inside, write_text
 
-__all__ = ["Picture", "Section", "number", "render_template", "write_page"]
+__all__ = ["Picture", "Section", "number", "render_template", "settings_of", "write_page"]
 
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 
@@ -53,6 +53,13 @@ def write_page(folder: Path, *, title: str, lead: str, facts: Mapping[str, Any],
         folder / "report.html",
         render_template("page.html", folder=folder, title=title, lead=lead, facts=facts, sections=sections),
     )
+
+
+def settings_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """What a run was set to, for those of the settings that it has; the power on the density as it was given."""
+    power = "alpha_d" if config.get("alpha") is None else "alpha"
+    wanted = [power if name == "alpha" else name for name in names]
+    return {name: config[name] for name in wanted if name in config}
 
 
 def render_template(name: str, *, folder: Path, **values: Any) -> str:

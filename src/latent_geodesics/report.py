@@ -10,8 +10,8 @@ import pandas as pd
 from latent_geodesics.files import write_text
 from latent_geodesics.methods.statuses import status_sentence
 from latent_geodesics.metrics import MetricRecord, known_columns
-from latent_geodesics.pages import number, render_template
-from latent_geodesics.results import COSTS, HIGHER_IS_BETTER, LOWER_IS_BETTER, STAGE_COLUMNS
+from latent_geodesics.pages import number, render_template, settings_of
+from latent_geodesics.results import COSTS, HIGHER_IS_BETTER, LOWER_IS_BETTER, STAGE_COLUMNS, closes
 
 __all__ = ["COLUMNS", "STAGE_TITLES", "PairPage", "write_report"]
 
@@ -47,10 +47,11 @@ class PairPage:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A number of a table, and whether it is the best of its column."""
+    """A number of a table, whether it is the best of its column, and whether it is not known well enough to be."""
 
     text: str
     best: bool
+    open: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def write_report(
     """
     columns = {name: title for name, title in COLUMNS.items() if name in table.columns and table[name].notna().any()}
     methods = list(dict.fromkeys(table["method"]))
-    means = table.groupby("method", sort=False)[list(columns)].mean()
+    means = table.groupby("method", sort=False).mean(numeric_only=True)
     counts = table.groupby("method", sort=False)[list(columns)].count()
     even = {name for name in columns if counts[name][counts[name] > 0].nunique() < 2}
     statuses = list(dict.fromkeys(table["status"]))
@@ -101,7 +102,7 @@ def write_report(
         "report.html",
         folder=folder,
         title="Interpolation along probability-density geodesics",
-        settings={key: config[key] for key in ("tau", "alpha", "guidance", "frames", "seed") if key in config},
+        settings=settings_of(config, "condition", "tau", "alpha", "guidance", "frames", "seed"),
         columns=columns,
         methods=methods,
         means={method: _row(means.loc[method], means, columns, even) for method in methods},
@@ -169,14 +170,17 @@ def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cel
 def _row(
     values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str], ranked: Collection[str] | None = None
 ) -> list[Cell]:
-    """The cells of a method; the best among all is marked where the methods have numbers of as many pairs."""
-    return [
-        Cell(
-            text=number(values[name]),
-            best=(ranked is None or name in ranked) and _is_best(float(values[name]), among[name].astype(float), name),
-        )
-        for name in columns
-    ]
+    """The cells of a method; the best among all is marked where the methods have numbers of as many pairs.
+
+    Numbers that the score leaves uncertain are marked and compared with none.
+    """
+    cells = []
+    for name in columns:
+        rivals = among[[closes(other, name) for _, other in among.iterrows()]]
+        known, comparable = closes(values, name), ranked is None or name in ranked
+        best = known and comparable and _is_best(float(values[name]), rivals[name].astype(float), name)
+        cells.append(Cell(text=number(values[name]), best=best, open=not known))
+    return cells
 
 
 def _is_best(value: float, among: "pd.Series[float]", name: str) -> bool:

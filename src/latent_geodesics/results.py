@@ -15,9 +15,19 @@ from latent_geodesics.metrics import Column, PathCurves, known_columns
 from latent_geodesics.models.stopwatch import DECODING, METRICS, SOLVING, STAGES
 from latent_geodesics.records import Status
 
-__all__ = ["COSTS", "STAGE_COLUMNS", "BatchResult", "MethodResult", "PairResult", "broken_pairs", "summarise", "wins"]
+__all__ = [
+    "COSTS",
+    "STAGE_COLUMNS",
+    "BatchResult",
+    "MethodResult",
+    "PairResult",
+    "broken_pairs",
+    "closes",
+    "summarise",
+    "wins",
+]
 
-DESCRIPTIVE = ("pair", "group", "method", "status", "failure")
+DESCRIPTIVE = ("pair", "group", "cluster", "method", "status", "failure")
 COSTS = {
     "evaluations": Column(title="score evaluations"),
     "unet_calls": Column(title="U-Net calls"),
@@ -29,8 +39,10 @@ STAGE_COLUMNS = {f"seconds_{stage}": Column(title=f"{stage}, seconds", shown=Fal
 """Seconds of a pair by stage. Encoding and inversion serve all methods, so each row of a pair has the same share of its
 batch's; an inversion from the cache is what it took to read. Solving and decoding add up to `seconds`. Of metrics, what
 they can share between methods is in the row of the first."""
-LOWER_IS_BETTER = tuple(name for name, column in {**known_columns(), **COSTS}.items() if column.better == "lower")
-HIGHER_IS_BETTER = tuple(name for name, column in known_columns().items() if column.better == "higher")
+KNOWN = {**known_columns(), **COSTS}
+"""Every column that a metric of this package gives, and the costs."""
+LOWER_IS_BETTER = tuple(name for name, column in KNOWN.items() if column.better == "lower")
+HIGHER_IS_BETTER = tuple(name for name, column in KNOWN.items() if column.better == "higher")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +80,7 @@ class MethodResult:
         return {
             "pair": pair.id,
             "group": pair.group,
+            "cluster": pair.cluster or pair.id,
             "method": self.method,
             "status": self.morph.statuses[index],
             "seconds": self.morph.seconds,
@@ -162,8 +175,23 @@ def summarise(table: pd.DataFrame) -> dict[str, float]:
     return summary | wins(table, methods=("geodesic", "geodesic_paper"), against="slerp")
 
 
+def closes(means: "Mapping[str, float] | pd.Series[float]", column: str) -> bool:
+    """Whether a number is known well enough to be ranked, given the means of all columns; see `Column.closes`.
+
+    What says nothing of its misfit, as tables from before it was measured, is taken as it is.
+    """
+    known = KNOWN.get(column)
+    if known is None or known.bound is None or known.against is None:
+        return True
+    value, bound, against = (float(means.get(name, np.nan)) for name in (column, known.bound, known.against))
+    return known.closes(value, bound, against)
+
+
 def wins(table: pd.DataFrame, *, methods: Sequence[str], against: str) -> dict[str, float]:
-    """The share of pairs on which a method is strictly better than another, column by column."""
+    """The share of pairs on which a method is strictly better than another, column by column.
+
+    Numbers that the score leaves uncertain, because its line integral does not close, are compared by nobody.
+    """
     shares: dict[str, float] = {}
     other = table[table["method"] == against].set_index("pair")
     for method in methods:
@@ -172,7 +200,7 @@ def wins(table: pd.DataFrame, *, methods: Sequence[str], against: str) -> dict[s
         if both.empty:
             continue
         for column in (*LOWER_IS_BETTER, *HIGHER_IS_BETTER):
-            if column not in table.columns:
+            if column not in table.columns or not closes(ours.loc[both].mean(numeric_only=True), column):
                 continue
             gain = ours.loc[both, column].astype(float) - other.loc[both, column].astype(float)
             gain = gain.dropna() * (1 if column in HIGHER_IS_BETTER else -1)

@@ -97,9 +97,10 @@ def _write_page(
         Section(
             title="Means over the pairs",
             text=[
-                "Intervals: percentile bootstrap over pairs, 95 %. Runs that differ in their seed alone are averaged "
-                "pair by pair first. A number of fewer pairs than n says of how many. The same table: comparison.md, "
-                "comparison.tex, comparison.csv."
+                "Intervals: percentile bootstrap over pairs, those of one kind together, 95 %. Runs that differ in "
+                "their seed alone are averaged pair by pair first. A number of fewer pairs than n says of how many. "
+                "Lengths, log-densities and residuals are ranked within one density, score, tau and alpha alone. The "
+                "same table: comparison.md, comparison.tex, comparison.csv."
             ],
             table=table.html_frame(),
         )
@@ -116,7 +117,10 @@ def _write_page(
         sections.append(
             Section(
                 title=f"Differences from {table.baseline}, pair by pair",
-                text=["p: Wilcoxon's signed-rank test over the pairs, two-sided, corrected by Holm's method."],
+                text=[
+                    "p: Wilcoxon's signed-rank test over the pairs, those of one kind changing their signs together, "
+                    "two-sided, corrected by Holm's method. Where a kind has one pair it is the usual test."
+                ],
                 table=_differences(table),
             )
         )

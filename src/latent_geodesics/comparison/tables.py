@@ -1,10 +1,11 @@
 """One table of many runs: a row for each method under each setting, a mean with its interval in every cell.
 
 Pairs are the unit: where runs differ in their seed alone, a pair's values are averaged over the seeds first, so that
-seeds do not count as pairs. A path that failed has no numbers; it lowers `n` and is counted in the column `failed`.
-Numbers that are no means over pairs, such as FID, come with their own standard error; no test is made of them. Where a
-source gives the sum over the pairs, so does the table. Rows over different pairs, or of different data, are not ranked
-against one another, and what else a reader must know stands in the table's notes.
+seeds do not count as pairs. Intervals and tests take pairs of one cluster (a kind of change, say) together. A path that
+failed has no numbers; it lowers `n` and is counted in the column `failed`. Numbers that are no means over pairs, such
+as FID, come with their own standard error; no test is made of them. Where a source gives the sum over the pairs, so
+does the table. Rows over different pairs, or of different data, are not ranked against one another, and what else a
+reader must know stands in the table's notes.
 """
 
 import difflib
@@ -22,7 +23,7 @@ from latent_geodesics.markup import csv_text, guarded, latex_text, markdown_text
 from latent_geodesics.methods.statuses import FAILED
 from latent_geodesics.pages import number
 from latent_geodesics.records import Status
-from latent_geodesics.results import DESCRIPTIVE, HIGHER_IS_BETTER, LOWER_IS_BETTER
+from latent_geodesics.results import DESCRIPTIVE, HIGHER_IS_BETTER, KNOWN, LOWER_IS_BETTER, closes
 from latent_geodesics.statistics import (
     Difference,
     Interval,
@@ -36,6 +37,7 @@ __all__ = ["ComparisonTable", "Row", "compare_runs"]
 
 LOST = (FAILED, Status.NON_FINITE_SCORE.value)
 SHOWN = 4
+OPEN = "†"
 DATA = frozenset({"data", "image_a", "image_b", "images"})
 AMOUNTS = ("batch_size", "every", "limit")
 
@@ -49,6 +51,7 @@ class Row:
         cells: Column -> mean with interval.
         against: Column -> difference to the baseline on the same pairs, its p-value corrected over all rows.
         failed: How many of its paths failed.
+        open: The columns whose numbers are not known well enough to be ranked; see `results.closes`.
         over: Column -> the pairs that its cell is a number of.
         data: The values of what varies of the data.
     """
@@ -58,6 +61,7 @@ class Row:
     cells: Mapping[str, Interval]
     against: Mapping[str, Difference]
     failed: int
+    open: frozenset[str] = frozenset()
     over: Mapping[str, frozenset[str]] = field(default_factory=dict)
     data: tuple[str, ...] = ()
 
@@ -75,7 +79,8 @@ class ComparisonTable:
     def rank(self, column: str) -> Mapping[int, str]:
         """Which rows are best and second best in a column, where more or less is better: row -> `best` or `second`.
 
-        Rows over different pairs are ranked apart, and a row that has no other over its pairs is not ranked.
+        Rows over different pairs, and numbers of different densities, are ranked apart; a row that has no other to be
+        compared with is not ranked, nor is a number whose score does not close.
         """
         if column not in HIGHER_IS_BETTER + LOWER_IS_BETTER:
             return {}
@@ -83,17 +88,27 @@ class ComparisonTable:
         groups = self.comparable(column)
         places: dict[int, str] = {}
         for group in groups:
-            ordered = sorted((sign * self.rows[index].cells[column].mean, index) for index in group)
-            if len(group) > 1 or len(groups) == 1:
+            closed = [index for index in group if column not in self.rows[index].open]
+            ordered = sorted((sign * self.rows[index].cells[column].mean, index) for index in closed)
+            if len(closed) > 1 or (len(groups) == 1 and closed == group):
                 places |= {index: place for (_, index), place in zip(ordered, ("best", "second"), strict=False)}
         return places
 
     def comparable(self, column: str) -> list[list[int]]:
-        """The rows that have a number in a column, those over the same pairs of the same data together."""
+        """The rows that have a number in a column, those over the same pairs of the same data together.
+
+        Lengths and log-densities moreover stand with those of the same metric and density alone.
+        """
+        within = KNOWN[column].within if column in KNOWN else frozenset()
+        return self.groups(column, [name for name in self.varied if not within.isdisjoint(name.split("."))])
+
+    def groups(self, column: str, settings: Sequence[str]) -> list[list[int]]:
+        """The rows that have a number in a column, those over the same pairs with the same settings together."""
         groups: dict[Any, list[int]] = {}
         for index, row in enumerate(self.rows):
             if np.isfinite(row.cells[column].mean):
-                groups.setdefault((row.data, row.over.get(column)), []).append(index)
+                made_with = tuple(repr(row.settings[name]) for name in settings)
+                groups.setdefault((row.data, row.over.get(column), made_with), []).append(index)
         return list(groups.values())
 
     def frame(self) -> pd.DataFrame:
@@ -111,7 +126,7 @@ class ComparisonTable:
                 cell, against = row.cells[column], row.against.get(column)
                 line = {"method": row.method} | dict(row.settings) | {
                     "column": column, "mean": cell.mean, "low": cell.low, "high": cell.high, "n": cell.n,
-                    "failed": row.failed,
+                    "failed": row.failed, "open": column in row.open,
                 }  # fmt: skip
                 if against is not None:
                     line |= {
@@ -157,6 +172,7 @@ class ComparisonTable:
             n = max((cell.n for cell in row.cells.values()), default=0)
             shown = [
                 marks[ranks[column].get(index, "")].format(_cell(row.cells[column], form))
+                + (f" {OPEN}" if column in row.open else "")
                 + ("" if row.cells[column].n in (0, n) else f" (n = {row.cells[column].n})")
                 for column in self.columns
             ]
@@ -205,7 +221,8 @@ def compare_runs(
         varied=varied,
         baseline=baseline if any(row.against for row in rows) else None,
     )
-    return replace(table, notes=[*notes_on(runs, chosen), *_notes_on_rows(table), *_no_baseline(table, baseline)])
+    notes = [*notes_on(runs, chosen), *_notes_on_rows(table), *_notes_on_closure(table), *_no_baseline(table, baseline)]
+    return replace(table, notes=notes)
 
 
 def _rows(
@@ -218,18 +235,23 @@ def _rows(
     baseline: str | None,
 ) -> list[Row]:
     """The rows of one setting, a method each, their p-values not yet corrected."""
-    means = {str(name): _by_pair(of_method, averaged) for name, of_method in part.groupby("method", sort=False)}
+    asked = [*averaged, *_bounds(averaged, part)]
+    means = {str(name): _by_pair(of_method, asked) for name, of_method in part.groupby("method", sort=False)}
     reference = means.get(baseline) if baseline is not None else None
+    clusters = part.groupby("pair")["cluster"].first() if "cluster" in part.columns else None
     rows = []
     for method, by_pair in means.items():
         failed = part[(part["method"] == method) & part["status"].isin(LOST)]
         whole = frozenset(by_pair.index) - frozenset(failed["pair"])
-        cells = {name: interval(by_pair[name].to_numpy()) for name in averaged} | {
+        kin = None if clusters is None else clusters.reindex(by_pair.index).astype(str).tolist()
+        cells = {name: interval(by_pair[name].to_numpy(), clusters=kin) for name in averaged} | {
             name: _over_seeds(measured[measured["method"] == method], name, len(whole))
             for name in chosen if name not in averaged
         }  # fmt: skip
+        unknown = frozenset(name for name in chosen if not closes(by_pair.mean(), name))
         against = {} if reference is None or method == baseline else {
-            name: paired_difference(by_pair[name], reference[name]) for name in averaged
+            name: paired_difference(by_pair[name], reference[name], clusters=clusters)
+            for name in averaged if name not in unknown
         }  # fmt: skip
         over = {name: frozenset(by_pair.index[np.isfinite(by_pair[name])]) for name in averaged}
         rows.append(
@@ -239,6 +261,7 @@ def _rows(
                 cells={name: cells[name].sum() if name in summed else cells[name] for name in chosen},
                 against={name: found.sum() if name in summed else found for name, found in against.items()},
                 failed=len(failed),
+                open=unknown,
                 over={name: over.get(name, whole) for name in chosen},
             )
         )
@@ -284,13 +307,34 @@ def _guess(name: str, known: Sequence[str]) -> str:
 
 def _notes_on_rows(table: ComparisonTable) -> list[str]:
     """Whether some rows are not ranked against one another."""
-    apart = [name for name in table.columns if len(table.comparable(name)) > 1]
+    apart = [name for name in table.columns if len(table.groups(name, [])) > 1]
     if not apart:
         return []
     where = f"In {', '.join(apart[:SHOWN])}" + (" and other columns" if len(apart) > SHOWN else "")
     return [
         f"{where} the rows are not all over the same pairs: their means do not compare as they stand, and only rows "
         "over the same pairs are ranked against one another."
+    ]
+
+
+def _bounds(columns: Sequence[str], part: pd.DataFrame) -> list[str]:
+    """The other columns that say how well those are known."""
+    named = [KNOWN[name] for name in columns if name in KNOWN]
+    others = dict.fromkeys(other for column in named for other in (column.bound, column.against) if other is not None)
+    return [name for name in others if name in part.columns and name not in columns]
+
+
+def _notes_on_closure(table: ComparisonTable) -> list[str]:
+    """Which numbers are not ranked because the score does not close."""
+    found = {name: [row.method for row in table.rows if name in row.open] for name in table.columns}
+    named = {name: ", ".join(dict.fromkeys(methods)) for name, methods in found.items() if methods}
+    if not named:
+        return []
+    where = "; ".join(f"{name} of {methods}" for name, methods in named.items())
+    return [
+        f"{OPEN} The score's line integral does not close: along the path and along the great circle it differs "
+        f"by so much that the number, with the density fixed at the other end, may gain nothing on the great circle "
+        f"({where}). Such numbers are not ranked."
     ]
 
 

@@ -31,7 +31,7 @@ class MorphBench(PairSelection):
         root: The unpacked folder.
         parts: Which parts.
         prompts: A CSV file of prompts (`id, prompt_a, prompt_b`; an id is `<part>/<name>`), or None for empty prompts.
-        selection: `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
+        selection: `split`, `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
     """
 
     def __init__(
@@ -71,22 +71,22 @@ class MorphBench(PairSelection):
 class Afhq(PairSelection):
     """Pairs within each domain of AFHQ (Choi et al. 2020, arXiv 1912.01865), drawn by a seed.
 
-    Its layout is `<split>/<domain>/*.{png,jpg}` with the domains cat, dog and wild.
+    Its layout is `<subset>/<domain>/*.{png,jpg}` with the domains cat, dog and wild.
 
     Args:
         root: The unpacked folder.
-        split: `train`, `val` or `test`.
+        subset: `train`, `val` or `test`.
         domains: Which domains.
         pairs: How many pairs of each; no image is in two pairs.
         seed: Decides the draw.
-        selection: `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
+        selection: `split`, `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
     """
 
     def __init__(
         self,
         *,
         root: str | Path,
-        split: str = "val",
+        subset: str = "val",
         domains: Sequence[str] = ("cat", "dog", "wild"),
         pairs: int = 50,
         seed: int = 0,
@@ -94,7 +94,7 @@ class Afhq(PairSelection):
     ) -> None:
         drawn = []
         for domain in domains:
-            files = _images(_folder(Path(root) / split / domain, "AFHQ"))
+            files = _images(_folder(Path(root) / subset / domain, "AFHQ"))
             word = "wild animal" if domain == "wild" else domain
             drawn.extend(_draw(files, pairs=pairs, seed=seed, group=domain, prompt=f"a photo of a {word}"))
         super().__init__(pairs=drawn, **selection)
@@ -112,7 +112,7 @@ class CelebAHq(PairSelection):
         root: The unpacked folder.
         pairs: How many pairs of each sex; no image is in two pairs.
         seed: Decides the draw.
-        selection: `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
+        selection: `split`, `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
     """
 
     def __init__(

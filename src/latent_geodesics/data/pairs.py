@@ -1,9 +1,10 @@
 """Pairs of images with their prompts, from a manifest or from two files.
 
 A manifest is a CSV file with a line a pair: `id, group, image_a, image_b, prompt_a, prompt_b`, and optionally
-`difficulty, frames, sha256_a, sha256_b`; paths are relative to the manifest. `difficulty` is a whole number; `frames`
-names a folder of true in-between frames (both ends included), in the order of the numbers in their names. See
-`data.manifests` for how a manifest is written.
+`difficulty, split, cluster, frames, sha256_a, sha256_b`; paths are relative to the manifest. `difficulty` is a whole
+number; `frames` names a folder of true in-between frames (both ends included), in the order of the numbers in their
+names; `split` says whether settings are chosen by a pair (`tuning`) or methods are judged by it (`evaluation`); pairs
+of one `cluster` are alike, and statistics take them together. See `data.manifests` for how a manifest is written.
 """
 
 import re
@@ -24,7 +25,8 @@ from latent_geodesics.errors import UserError
 __all__ = ["ImagePair", "PairBatch", "PairData", "PairSelection", "read_batch", "read_manifest", "read_shard"]
 
 REQUIRED_COLUMNS = ("id", "group", "image_a", "image_b", "prompt_a", "prompt_b")
-OPTIONAL_COLUMNS = ("difficulty", "frames", "sha256_a", "sha256_b")
+OPTIONAL_COLUMNS = ("difficulty", "split", "cluster", "frames", "sha256_a", "sha256_b")
+SPLITS = ("tuning", "evaluation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,8 @@ class ImagePair:
     Attributes:
         frames: The files of the true in-between images, in order, or none.
         difficulty: How much changes between the images, as their makers grade it, or None.
+        split: `tuning`, `evaluation`, or empty in a set that is not split.
+        cluster: What it has in common with other pairs, or empty where it stands for itself.
     """
 
     id: str
@@ -44,6 +48,8 @@ class ImagePair:
     group: str = ""
     frames: tuple[Path, ...] = ()
     difficulty: int | None = None
+    split: str = ""
+    cluster: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +75,22 @@ class Selection:
     """Which of the pairs of a data set are taken, and how many of them are solved together.
 
     Raises:
-        UserError: for a count below 1 or that is no whole number, or a shard that is none.
+        UserError: for a count below 1 or that is no whole number, or a shard or a split that is none.
     """
 
     every: int = 1
     limit: int | None = None
     batch_size: int = 4
     shard: str | None = None
+    split: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("every", "limit", "batch_size"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | None):
                 raise UserError(f"data.{name} must be a whole number, got {value!r}.")
+        if self.split is not None and self.split not in SPLITS:
+            raise UserError(f"data.split must be tuning, evaluation, or null for all pairs, got {self.split!r}.")
         if self.batch_size < 1:
             raise UserError(f"data.batch_size must be at least 1, got {self.batch_size}.")
         if self.every < 1:
@@ -92,7 +101,11 @@ class Selection:
             read_shard(self.shard)
 
     def of(self, pairs: Sequence[ImagePair]) -> tuple[ImagePair, ...]:
-        """The chosen pairs, in their order."""
+        """The chosen pairs, in their order; all pairs of a set that is not split belong to either part of it."""
+        if self.split is not None and any(pair.split for pair in pairs):
+            pairs = [pair for pair in pairs if pair.split == self.split]
+            if not pairs:
+                raise UserError(f"No pair has the split {self.split}: set data.split=null to take all of them.")
         chosen = tuple(pairs[:: self.every][: self.limit])
         if self.shard is None:
             return chosen
@@ -122,9 +135,10 @@ class PairSelection:
 
     Args:
         pairs: All pairs.
-        selection: `every` takes only each so-manieth pair, beginning with the first; of those, `limit` takes only the
-            first so many; `batch_size` is how many are solved together; `shard`, as `i/n`, takes the i-th of n shares
-            of the batches, for runs that `task=report` puts together.
+        selection: `split` takes the pairs by which settings are tuned or methods evaluated, `every` of them only each
+            so-manieth, beginning with the first; of those, `limit` takes only the first so many; `batch_size` is how
+            many are solved together; `shard`, as `i/n`, takes the i-th of n shares of the batches, for runs that
+            `task=report` puts together.
     """
 
     def __init__(self, *, pairs: Sequence[ImagePair], **selection: Any) -> None:
@@ -148,7 +162,7 @@ class PairData(PairSelection):
         prompt_a: What the first image shows.
         prompt_b: What the second image shows; the first prompt when it is not given.
         verify: Compare the files with the checksums of the manifest.
-        selection: `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
+        selection: `split`, `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
     """
 
     def __init__(
@@ -192,9 +206,16 @@ def read_manifest(manifest: str | Path, *, verify: bool = True) -> list[ImagePai
 
     Raises:
         UserError: when the manifest is none (see `read_rows`), one of its files is missing or does not match its
-            checksum, or a difficulty is no whole number.
+            checksum, a difficulty is no whole number, or a split is none.
     """
     rows = read_rows(Path(manifest), required=REQUIRED_COLUMNS, optional=OPTIONAL_COLUMNS, thing="pair")
+    split = any(row["split"] for row in rows)
+    for row in rows:
+        if split and row["split"] not in SPLITS:
+            raise UserError(
+                f"The split of '{row['id']}' in {row.place} must be tuning or evaluation, got {row['split']!r}: "
+                "correct it, or leave the column out."
+            )
     return [_manifest_pair(row, verify=verify) for row in rows]
 
 
@@ -215,6 +236,8 @@ def _manifest_pair(row: Row, *, verify: bool) -> ImagePair:
         prompt_b=row["prompt_b"],
         frames=_true_frames(row),
         difficulty=_difficulty(row),
+        split=row["split"],
+        cluster=row["cluster"],
     )
 
 

@@ -162,6 +162,7 @@ class ExtrapolationFolder(BatchWriter):
         end, end_of_first = (_end(one, index) for one in (paths, followed.paths[0]))
         great_circle = launch.problem(self.setting).manifold.restrict(torch.tensor([index]))
         arrival = great_circle.exp(launch.x0[index : index + 1], launch.v0[index : index + 1])[0]
+        one_density = not bool(launch.moving(self.setting)[index])
         return {
             "pair": followed.departure.starts[index].id,
             "velocity": followed.velocity,
@@ -174,13 +175,15 @@ class ExtrapolationFolder(BatchWriter):
             "reached": float(stats["reached"][index]),
             "angle": float(length / launch.radius[index]),
             "plausible_until": float(plausible.until[index].nan_to_num(0.0)),
-            "log_density_end": float(curves.log_density[index, -1]),
-            "log_density_min": float(curves.log_density[index].min()),
+            "log_density_end": float(curves.log_density[index, -1]) if one_density else float("nan"),
+            "log_density_min": float(curves.log_density[index].min()) if one_density else float("nan"),
+            "closure": float(curves.closure[index].abs()) if one_density else float("nan"),
             "level_end": float(plausible.level[index, -1]),
             "norm_end": float(plausible.norm[index, -1]),
             "noise_end": float(plausible.noise[index, -1]),
-            "length": float(curves.length[index]),
+            "length": float(curves.length[index]) if one_density else float("nan"),
             "residual_mean": float(curves.residual[index, 1:-1].mean()),
+            "strength": float(curves.strength[index]),
             "strayed": float((end - arrival).norm() / length),
             "apart": float((end - end_of_first).norm() / length) if paths.method not in BASELINES else float("nan"),
             "returned": float("nan") if followed.returned is None else float(followed.returned[index]),

@@ -14,7 +14,7 @@ from latent_geodesics.data.starts import Start
 from latent_geodesics.methods.continuations import Continuation, GeodesicOn
 from latent_geodesics.methods.departure import Departure, Encoded, Launch, Lead, Setting, encode_images
 from latent_geodesics.methods.velocities import InitialVelocity
-from latent_geodesics.metrics import PathCurves, path_curves
+from latent_geodesics.metrics import PathCurves, closed_curves
 from latent_geodesics.metrics.plausibility import PlausibilityCurves, RealLatents
 from latent_geodesics.records import InitialProblem, Solution
 
@@ -139,7 +139,7 @@ class ExtrapolationModule(BatchModule):
             frames=frames,
             seconds=seconds / len(problem.x0),
             seconds_solving=solved / len(problem.x0),
-            curves=path_curves(
+            curves=closed_curves(
                 solution.path, problem.field, continuation.manifold(problem), problem.geometry, positions=POSITIONS
             ),
             plausibility=self.real.follow(solution.path, positions=POSITIONS),

@@ -10,7 +10,7 @@ from latent_geodesics.methods.departure import Setting
 from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.methods.velocities import InitialVelocity
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, LEFT_PLAUSIBLE_SENTENCE, RealLatents
-from latent_geodesics.pages import Picture, Section, write_page
+from latent_geodesics.pages import Picture, Section, settings_of, write_page
 from latent_geodesics.records import Status
 from latent_geodesics.runner import Run
 
@@ -22,6 +22,7 @@ COLUMNS = {
     "method": "method",
     "plausible_until": "plausible up to u",
     "log_density_end": "log-density at the end, nats above the start",
+    "closure": "closure, nats",
     "level_end": "without prompt, nats above the median real image",
     "noise_end": "noise seen at the end, |σs|/√d",
     "strayed": "end off the great circle's, of the length",
@@ -63,7 +64,7 @@ def write_extrapolation_report(
         "images": table["pair"].nunique(),
         "paths": len(table) if whole else f"{len(table)}: not finished",
     }
-    facts |= {key: config[key] for key in ("tau", "alpha", "guidance", "frames", "seed") if key in config}
+    facts |= settings_of(config, "condition", "tau", "alpha", "guidance", "frames", "seed")
     facts |= {"reference images": len(real.levels), "density": setting.score.density}
     means = table.groupby(["velocity", "method"], sort=False)[list(COLUMNS)[2:]].mean().reset_index()
     endings = table.groupby(["method", "status"], sort=False).size().reset_index(name="paths")

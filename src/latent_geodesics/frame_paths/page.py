@@ -10,7 +10,7 @@ import pandas as pd
 from latent_geodesics.frame_paths.tables import with_floors
 from latent_geodesics.frame_paths.verdicts import MARGIN, PER_FRAME, verdicts
 from latent_geodesics.names import file_stem
-from latent_geodesics.pages import Picture, Section, write_page
+from latent_geodesics.pages import Picture, Section, settings_of, write_page
 from latent_geodesics.statistics import interval
 
 __all__ = ["Findings", "write_findings"]
@@ -85,10 +85,7 @@ def write_findings(
         "motions": int(counts.get(0, 0)),
         "controls": int(counts.get(1, 0)),
         "density": density,
-        "tau": config.get("tau"),
-        "alpha": config.get("alpha"),
-        "seed": config.get("seed"),
-    }
+    } | settings_of(config, "tau", "alpha", "seed")
     sections = [
         _verdict_section(findings),
         _norm_section(findings),

@@ -14,6 +14,7 @@ from latent_geodesics.methods.lol import LinearCombination
 from latent_geodesics.methods.nao import NormGuided
 from latent_geodesics.methods.noise_diffusion import NoiseDiffusion
 from latent_geodesics.methods.references import AutoencodedTruth, CrossFade, InvertedTruth, TrueFrames
+from latent_geodesics.methods.reposed import Reposed
 from latent_geodesics.methods.retimed import Retimed
 from latent_geodesics.methods.smooth_diffusion import SmoothDiffusion
 from latent_geodesics.methods.statuses import status_sentence
@@ -45,6 +46,7 @@ __all__ = [
     "PairMethod",
     "PathMethod",
     "PerceptualTiming",
+    "Reposed",
     "Retimed",
     "Slerp",
     "SmoothDiffusion",

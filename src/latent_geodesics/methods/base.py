@@ -35,6 +35,7 @@ class Morph:
             method does not tell.
         solution: The path in the latent space, for the methods that have one.
         manifold: What that path lies on.
+        posed: The problem that the path belongs to, where it is another than the run's.
         unet_calls: Latents sent through the U-Net to find the sequence and to decode it, per pair; NaN if not counted.
         peak_memory_mb: The most memory that was held meanwhile; see `latent_geodesics.methods.cost`.
     """
@@ -45,6 +46,7 @@ class Morph:
     seconds: float
     solution: Solution | None = None
     manifold: Manifold | None = None
+    posed: EncodedPairs | None = None
     unet_calls: float = float("nan")
     peak_memory_mb: float = float("nan")
     seconds_solving: float = float("nan")

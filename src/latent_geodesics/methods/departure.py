@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent_geodesics.data.starts import Start
 from latent_geodesics.fields import ScoreField
-from latent_geodesics.geometries import Conformal, Geometry
 from latent_geodesics.manifold import Sphere
+from latent_geodesics.methods.conditions import PathCondition, check_path_condition, moves, path_conditions
 from latent_geodesics.methods.encoding import check_levels, decode_paths
+from latent_geodesics.methods.power import GeometryChoice, geometry_of
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
 from latent_geodesics.path import Path
@@ -36,6 +37,7 @@ class Setting:
         alpha: Power of the density, at least 0.
         guidance: Classifier-free guidance at decoding; 1 is the conditional prediction alone.
         geometry: The geometry, in place of that of p^alpha.
+        condition: What the density of a path between two prompts is conditioned on; see `methods.conditions`.
     """
 
     model: LatentModel
@@ -43,14 +45,19 @@ class Setting:
     tau: float
     alpha: float
     guidance: float = 1.0
-    geometry: Geometry | None = None
+    geometry: GeometryChoice = None
+    condition: PathCondition = "mean"
 
     def __post_init__(self) -> None:
         check_levels(tau=self.tau, alpha=self.alpha, guidance=self.guidance)
+        check_path_condition(self.condition)
 
     def field(self, condition0: Float[Tensor, "p l c"], condition1: Float[Tensor, "p l c"] | None = None) -> ScoreField:
-        """The score under a condition that moves from the first to the second along the path, or stays."""
-        return self.model.field(condition0=condition0, condition1=condition1, tau=self.tau, score=self.score)
+        """The score of the density of paths from one prompt to another, or of those under a prompt that stays."""
+        start, end = condition0, None
+        if condition1 is not None:
+            start, end = path_conditions(self.condition, self.model, condition0, condition1)
+        return self.model.field(condition0=start, condition1=end, tau=self.tau, score=self.score)
 
     def decode(
         self,
@@ -160,6 +167,11 @@ class Launch:
     condition1: Float[Tensor, "p l c"] | None = None
     lead: Lead | None = None
 
+    def moving(self, setting: Setting) -> Bool[Tensor, " p"]:
+        """Which paths have another density at each position, and so no length."""
+        end = self.condition0 if self.condition1 is None else self.condition1
+        return moves(setting.condition, self.condition0, end)
+
     def problem(self, setting: Setting) -> InitialProblem:
         """The initial value problem."""
         return InitialProblem(
@@ -167,7 +179,7 @@ class Launch:
             manifold=Sphere(radius=self.radius),
             x0=self.x0,
             v0=self.v0,
-            geometry=setting.geometry or Conformal(alpha=setting.alpha),
+            geometry=geometry_of(setting.geometry, setting.alpha),
         )
 
     def decode(self, setting: Setting, path: Path, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent_geodesics.data import PairBatch
 from latent_geodesics.errors import UserError
 from latent_geodesics.fields import ScoreField
-from latent_geodesics.geometries import Conformal, Geometry
 from latent_geodesics.manifold import Sphere
+from latent_geodesics.methods.conditions import PathCondition, check_path_condition, moves, path_conditions
+from latent_geodesics.methods.power import GeometryChoice, geometry_of, power_of_density
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
 from latent_geodesics.models.stopwatch import ENCODING, INVERSION, Stopwatch
@@ -41,6 +42,7 @@ class EncodedPairs:
         condition_a: The first images' embeddings.
         condition_b: The second images' embeddings.
         density: The density that the geometry is made of, in words.
+        moving: Whether that is another density at each position, so that a path has no length; pair by pair.
         seconds: Each pair's share of the time for `encoding` (autoencoder and text encoder) and for `inversion` (DDIM
             up, and of texts where that is asked for), which serve every method; NaN where nobody took it.
     """
@@ -55,6 +57,7 @@ class EncodedPairs:
     tau: float
     guidance: float
     density: str
+    moving: Bool[Tensor, " p"]
     seconds: Mapping[str, float] = field(default_factory=lambda: {ENCODING: float("nan"), INVERSION: float("nan")})
 
     @property
@@ -97,15 +100,20 @@ class EncodedPairs:
             norms_b=self.norms_b[index],
             condition_a=self.condition_a[index],
             condition_b=self.condition_b[index],
+            moving=self.moving[index],
         )
 
-    def decode(self, path: Path, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
-        """The images at the positions u of a path."""
+    def points(self, path: Path, u: Float[Tensor, " n"]) -> Float[Tensor, "p n d"]:
+        """The points at the positions u of a path, with norms from that of the one image's latent to the other's."""
         points = path.point(u)
         norms = torch.lerp(self.norms_a[:, None], self.norms_b[:, None], u.to(self.norms_a))
         mean = (self.norms_a + self.norms_b)[:, None] / 2
-        points = points * (norms / mean)[..., None].to(points)
-        condition = self.condition(u)
+        own: Tensor = points * (norms / mean)[..., None].to(points)
+        return own
+
+    def decode(self, path: Path, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:
+        """The images at the positions u of a path."""
+        points, condition = self.points(path, u), self.condition(u)
         return decode_paths(self.model, points, condition=condition, tau=self.tau, guidance=self.guidance)
 
 
@@ -117,11 +125,14 @@ class PairEncoder:
         model: The diffusion model.
         score: Which score of it the geometry is made of (one of `latent_geodesics.models.scores`).
         tau: Noise level at which the path lives, in (0, 1).
-        alpha: Power of the density, at least 0; 0 makes every geodesic a great circle.
+        alpha_d: Power of the density times the dimension d of a latent, alpha = alpha_d / d, at least 0; 0 makes every
+            geodesic a great circle. See `methods.power`.
+        alpha: The power itself, in place of `alpha_d`; one of the two is given.
         guidance: Classifier-free guidance at decoding; 1 is the conditional prediction alone.
-        fixed_condition: Whether the density is conditioned on (c_A + c_B)/2 all along the path, so that it is one
-            density, instead of on (1-u) c_A + u c_B as published. Decoding always uses the latter.
+        condition: What the density is conditioned on along the path, one of `conditions.PathCondition`; decoding always
+            uses (1-u) c_A + u c_B.
         textual_inversion: Options of `LatentModel.invert_text`; empty: a prompt's embedding is the text encoder's.
+        refinements: The most refinements of a step of the inversion, 0 for the published one; None is the model's own.
         seed: Where the random numbers of textual inversion start.
         remember: Whether inversions are kept in the model's cache, and taken from there.
         geometry: The geometry, in place of that of p^alpha.
@@ -130,16 +141,24 @@ class PairEncoder:
     model: LatentModel
     score: Score
     tau: float
-    alpha: float
+    alpha_d: float | None = None
+    alpha: float | None = None
     guidance: float = 1.0
-    fixed_condition: bool = False
+    condition: PathCondition = "mean"
     textual_inversion: Mapping[str, Any] = field(default_factory=dict)
+    refinements: int | None = None
     seed: int = 0
     remember: bool = True
-    geometry: Geometry | None = None
+    geometry: GeometryChoice = None
 
     def __post_init__(self) -> None:
-        check_levels(tau=self.tau, alpha=self.alpha, guidance=self.guidance)
+        check_levels(tau=self.tau, alpha=self.power, guidance=self.guidance)
+        check_path_condition(self.condition)
+
+    @property
+    def power(self) -> float:
+        """The power alpha on the density."""
+        return power_of_density(alpha_d=self.alpha_d, alpha=self.alpha, dimension=self.model.dimension)
 
     def encode(self, batch: PairBatch) -> EncodedPairs:
         """Poses the boundary value problem between the two images of each pair."""
@@ -151,6 +170,7 @@ class PairEncoder:
             torch.cat([batch.images_a, batch.images_b]),
             condition=torch.cat([condition_a, condition_b]),
             tau=self.tau,
+            refinements=self.refinements,
             remember=self.remember,
             watch=watch,
         ).chunk(2)
@@ -162,8 +182,9 @@ class PairEncoder:
             manifold=Sphere(radius=radius),
             x0=x_a * (radius / norms_a)[:, None],
             x1=x_b * (radius / norms_b)[:, None],
-            geometry=self.geometry or Conformal(alpha=self.alpha),
+            geometry=geometry_of(self.geometry, self.power),
         )
+        moving = moves(self.condition, condition_a, condition_b)
         return EncodedPairs(
             model=self.model,
             batch=batch,
@@ -174,7 +195,8 @@ class PairEncoder:
             condition_b=condition_b,
             tau=self.tau,
             guidance=self.guidance,
-            density=self.score.density,
+            density=self.score.density + (", c moving with u: no one density" if moving.any() else ""),
+            moving=moving,
             seconds={stage: watch.seconds.get(stage, 0.0) / len(batch) for stage in (ENCODING, INVERSION)},
         )
 
@@ -184,9 +206,8 @@ class PairEncoder:
         return self.model.condition(prompts)
 
     def _field(self, condition_a: Float[Tensor, "p l c"], condition_b: Float[Tensor, "p l c"]) -> ScoreField:
-        if self.fixed_condition:
-            return self.model.field(condition0=(condition_a + condition_b) / 2, tau=self.tau, score=self.score)
-        return self.model.field(condition0=condition_a, condition1=condition_b, tau=self.tau, score=self.score)
+        start, end = path_conditions(self.condition, self.model, condition_a, condition_b)
+        return self.model.field(condition0=start, condition1=end, tau=self.tau, score=self.score)
 
 
 def check_levels(*, tau: float, alpha: float, guidance: float) -> None:

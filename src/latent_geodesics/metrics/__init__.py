@@ -4,7 +4,7 @@ from latent_geodesics.metrics.attributes import AttributeErrors
 from latent_geodesics.metrics.base import FrameMetric, MorphMetric, Provenance, RunFacts, SequenceMetric, SetMetric
 from latent_geodesics.metrics.columns import Column, known_columns
 from latent_geodesics.metrics.cross_fade import CrossFade
-from latent_geodesics.metrics.curves import PathCurves, path_curves
+from latent_geodesics.metrics.curves import PathCurves, closed_curves, path_curves, reference_curves
 from latent_geodesics.metrics.density_bow import DensityBow
 from latent_geodesics.metrics.feature_distances import FeatureDistances
 from latent_geodesics.metrics.features import ClevrFeatures, FeatureNetwork, Inception
@@ -12,6 +12,7 @@ from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerF
 from latent_geodesics.metrics.inputs import ImageNetRange, InputRange, SignedRange, UnitRange
 from latent_geodesics.metrics.measured import FrameDistances, MeasuredMorph, Memory
 from latent_geodesics.metrics.networks import ClevrPerception, Lpips, PerceptualNetwork
+from latent_geodesics.metrics.noise_norm import NoiseNorm
 from latent_geodesics.metrics.optical_flow import OpticalFlow
 from latent_geodesics.metrics.panel import MetricPanel, MetricRecord, check_metrics
 from latent_geodesics.metrics.path_quality import PathQuality
@@ -55,6 +56,7 @@ __all__ = [
     "MetricPanel",
     "MetricRecord",
     "MorphMetric",
+    "NoiseNorm",
     "OpticalFlow",
     "PathCurves",
     "PathQuality",
@@ -81,5 +83,7 @@ __all__ = [
     "Variance",
     "check_metrics",
     "known_columns",
+    "closed_curves",
     "path_curves",
+    "reference_curves",
 ]

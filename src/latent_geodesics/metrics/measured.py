@@ -80,6 +80,11 @@ class MeasuredMorph:
             )
 
     @property
+    def posed(self) -> EncodedPairs:
+        """The problem that the path belongs to: the run's, unless the method has one of its own."""
+        return self.pairs if self.morph.posed is None else self.morph.posed
+
+    @property
     def failed(self) -> Bool[Tensor, " p"]:
         """Which sequences are none, because their frames are not all numbers."""
         return ~self.morph.frames.isfinite().flatten(1).all(-1).cpu()
@@ -91,6 +96,15 @@ class MeasuredMorph:
     def distances(self, network: PerceptualNetwork) -> FrameDistances:
         """The distances that sequence metrics are made of; each frame goes through the network once."""
         return self.own.recall(("distances", network.key), lambda: self._distances(network))
+
+    def truth_distances(self, network: PerceptualNetwork, row: int) -> Float[Tensor, "n n"] | None:
+        """The distance of each frame of a sequence from each true frame; None where there are no true frames."""
+        truth = self.truth(row)
+        if truth is None:
+            return None
+        frames = self.morph.frames[row]
+        found: Tensor = self.own.recall(("against truth", network.key, row), lambda: _across(network, frames, truth))
+        return found
 
     def _distances(self, network: PerceptualNetwork) -> FrameDistances:
         found = [_distances(network, frames, self.truth(row)) for row, frames in enumerate(self.morph.frames)]
@@ -118,6 +132,22 @@ def _distances(
     return FrameDistances(
         steps=torch.cat(steps), truth=torch.cat(errors) if errors else torch.full((len(frames),), torch.nan)
     )
+
+
+def _across(
+    network: PerceptualNetwork, frames: Float[Tensor, "n 3 h w"], truth: Float[Tensor, "n 3 h w"]
+) -> Float[Tensor, "n n"]:
+    """Every frame against every true one, a few of either at a time."""
+    columns = []
+    for true in torch.split(truth.to(frames), _FRAMES):
+        theirs, rows = network.embed(true), []
+        for some in torch.split(frames, _FRAMES):
+            ours, count = network.embed(some), len(some)
+            left = [layer.repeat_interleave(len(true), dim=0) for layer in ours]
+            right = [layer.repeat(count, 1, 1, 1) for layer in theirs]
+            rows.append(network.compare(left, right).view(count, len(true)))
+        columns.append(torch.cat(rows))
+    return torch.cat(columns, dim=1)
 
 
 def true_frames(truth: Float[Tensor, "m 3 h w"] | None, count: int) -> Float[Tensor, "n 3 h w"] | None:

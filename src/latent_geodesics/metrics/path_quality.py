@@ -3,33 +3,67 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.metrics.base import SequenceMetric
-from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.columns import OF_DENSITY, OF_METRIC, Column
 from latent_geodesics.metrics.measured import MeasuredMorph
 
 __all__ = ["PathQuality"]
 
 
 class PathQuality(SequenceMetric):
-    """Length, log-density and residual of a path; a method without a path has none of them.
+    """Length, log-density, residual and closure of a path; a method without a path has none of them.
 
     - `length`: int p~^-alpha |g'| du, p~ relative to the density at the path's start;
-    - `log_density_mean`, `log_density_min`: over the path without its two ends, which every method shares, in nats,
+    - `log_density_mean`, `log_density_min`: over the way without its two ends, which every method shares, in nats,
       relative to its start;
-    - `log_density_end`: at the far end. Where the prompt changes along the path the score is the gradient of no single
-      density, and this number tells by how much paths between the same ends disagree;
-    - `residual_mean`: mean norm of the geodesic gradient over the interior of the path.
+    - `closure`: by how much the line integral of the score along the path differs from that along the great circle, in
+      nats: 0 for the score of a density. `length_misfit` is what that makes of the length (see `PathCurves`). Where
+      they are more than half of what the path gains on the great circle (`length_reference`,
+      `log_density_reference`), tables mark the number and do not rank it;
+    - `log_density_end`: at the far end;
+    - `residual_mean`: mean norm of the geodesic gradient over the interior of the path;
+    - `strength`: alpha mean|s| times the distance, along the great circle: how hard the problem is, the same for all
+      methods of a pair unless a solver says what it found.
+
+    Where the prompt moves along the path there is no one density: all but the residual and the strength are left empty.
+    A method with a density of its own has its closure and strength alone: the rest would stand beside another
+    density's.
     """
 
     columns: ClassVar = {
-        "log_density_mean": Column(title="mean log-density, nats", better="higher"),
-        "log_density_min": Column(title="least log-density, nats", better="higher"),
+        "log_density_mean": Column(
+            title="mean log-density, nats",
+            better="higher",
+            within=OF_DENSITY,
+            bound="closure",
+            against="log_density_reference",
+        ),
+        "log_density_min": Column(
+            title="least log-density, nats",
+            better="higher",
+            within=OF_DENSITY,
+            bound="closure",
+            against="log_density_min_reference",
+        ),
         "log_density_end": Column(title="log-density at the far end, nats", shown=False),
-        "length": Column(title="relative length", better="lower"),
-        "residual_mean": Column(title="residual", better="lower"),
+        "log_density_reference": Column(title="the great circle's mean log-density, nats", shown=False),
+        "log_density_min_reference": Column(title="the great circle's least log-density, nats", shown=False),
+        "length": Column(
+            title="relative length",
+            better="lower",
+            within=OF_METRIC,
+            bound="length_misfit",
+            against="length_reference",
+        ),
+        "length_misfit": Column(title="misfit of the length", shown=False),
+        "length_reference": Column(title="the great circle's length", shown=False),
+        "closure": Column(title="closure, nats"),
+        "residual_mean": Column(title="residual", better="lower", within=OF_METRIC),
+        "strength": Column(title="strength"),
     }
 
     def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
@@ -37,10 +71,30 @@ class PathQuality(SequenceMetric):
         curves = measured.curves
         if curves is None:
             return {}
-        return {
+        reference = curves if curves.reference is None else curves.reference
+        of_one_density = {
             "length": curves.length,
-            "log_density_mean": curves.log_density[:, 1:-1].mean(-1),
+            "length_misfit": curves.length_misfit,
+            "length_reference": reference.length,
+            "log_density_mean": curves.inner_mean(curves.log_density),
             "log_density_min": curves.log_density[:, 1:-1].min(-1).values,
             "log_density_end": curves.log_density[:, -1],
-            "residual_mean": curves.residual[:, 1:-1].mean(-1),
+            "log_density_reference": reference.inner_mean(reference.log_density),
+            "log_density_min_reference": reference.log_density[:, 1:-1].min(-1).values,
+            "closure": curves.closure.abs(),
         }
+        moving = measured.posed.moving.to(curves.length.device)
+        found = {name: torch.where(moving, torch.nan, values) for name, values in of_one_density.items()}
+        found["residual_mean"] = curves.inner_mean(curves.residual)
+        if measured.morph.posed is not None:
+            found = {name: torch.full_like(values, torch.nan) for name, values in found.items()} | {
+                "closure": found["closure"]
+            }
+        return found | {"strength": _strength(measured, reference.strength)}
+
+
+def _strength(measured: MeasuredMorph, straight: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+    """What the solver found, or else that of the great circle."""
+    solution = measured.morph.solution
+    found = None if solution is None else solution.stats.get("strength")
+    return straight if found is None else found

@@ -7,6 +7,8 @@ frames x_0 .. x_m:
   2023, arXiv 2312.07409), not StyleGAN's PPL.
 - `pdv_<network>` = Var_k D(x_k, x_{k+1}), the population variance: how unevenly the change is spread.
 - `truth_<network>` = mean_k D(x_k, y_k) and `truth_rmse`, the root mean square pixel error, against the true frames y.
+- `truth_<network>_aligned` and `truth_rmse_aligned`: the same along the best monotone alignment of the times, which
+  does not charge for showing the right picture early or late (`metrics.time_alignment`).
 - `reconstruction_psnr`: of the two ends against the two images, in dB, and `reconstruction_mse`, what it is made of.
 """
 
@@ -22,6 +24,7 @@ from latent_geodesics.metrics.base import FrameMetric, Provenance, RunFacts, Seq
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.networks import NETWORKS, PerceptualNetwork, as_network, network_hash
+from latent_geodesics.metrics.time_alignment import Alignment, align
 from latent_geodesics.models.weights import Requirement
 
 __all__ = ["PerceptualSmoothness", "Reconstruction", "TruthError", "check_side", "check_truth", "network_hash"]
@@ -106,7 +109,18 @@ class TruthError(FrameMetric):
 
     columns: ClassVar = {
         "truth_rmse": Column(title="pixel error to truth", better="lower"),
-    } | {f"truth_{name}": Column(title=_title("perceptual error to truth", name), better="lower") for name in NETWORKS}
+        "truth_rmse_aligned": Column(title="pixel error to truth, times aligned", better="lower"),
+    } | {
+        name: column
+        for network in NETWORKS
+        for name, column in (
+            (f"truth_{network}", Column(title=_title("perceptual error to truth", network), better="lower")),
+            (
+                f"truth_{network}_aligned",
+                Column(title=_title("perceptual error to truth, times aligned", network), better="lower"),
+            ),
+        )
+    }
 
     def __init__(self, *, network: str | PerceptualNetwork, optional: bool = False) -> None:
         self.network = as_network(network)
@@ -116,22 +130,48 @@ class TruthError(FrameMetric):
     @property
     def names(self) -> Sequence[str]:
         """By the network."""
-        return ("truth_rmse", f"truth_{self.network.name}")
+        by_network = f"truth_{self.network.name}"
+        return ("truth_rmse", by_network, "truth_rmse_aligned", f"{by_network}_aligned")
 
     def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:
-        """Both errors of each frame; NaN without true frames."""
+        """All errors of each frame; NaN without true frames."""
+        squares, perceptual = self._squares(measured), measured.distances(self.network).truth
+        found = [squares.sqrt(), perceptual, torch.full_like(squares, torch.nan), torch.full_like(squares, torch.nan)]
+        for row, (by_pixels, by_network) in self._alignments(measured).items():
+            found[2][row], found[3][row] = by_pixels.per_frame.sqrt(), by_network.per_frame
+        return dict(zip(self.names, found, strict=True))
+
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
+        """The errors in pixels, over all pixels of all frames, and the perceptual ones; NaN without true frames."""
+        squares, perceptual = self._squares(measured), measured.distances(self.network).truth
+        aligned = torch.full((2, len(squares)), torch.nan, dtype=torch.float64)
+        for row, (by_pixels, by_network) in self._alignments(measured).items():
+            aligned[:, row] = torch.tensor([by_pixels.error**0.5, by_network.error], dtype=torch.float64)
+        return dict(zip(self.names, (squares.mean(-1).sqrt(), perceptual.mean(-1), *aligned), strict=True))
+
+    def _squares(self, measured: MeasuredMorph) -> Float[Tensor, "p n"]:
+        """The mean square error of each frame over its pixels."""
         frames = measured.morph.frames
-        rmse = torch.full(frames.shape[:2], torch.nan)
+        found = torch.full(frames.shape[:2], torch.nan)
         for row, sequence in enumerate(frames):
             truth = measured.truth(row)
             if truth is not None:
-                rmse[row] = (sequence - truth.to(sequence)).square().mean(dim=(1, 2, 3)).sqrt()
-        return dict(zip(self.names, (rmse, measured.distances(self.network).truth), strict=True))
+                found[row] = (sequence - truth.to(sequence)).square().mean(dim=(1, 2, 3))
+        return found
 
-    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """`truth_rmse`, over all pixels of all frames, and the perceptual one; NaN without true frames."""
-        rmse, perceptual = self.per_frame(measured).values()
-        return dict(zip(self.names, (rmse.square().mean(-1).sqrt(), perceptual.mean(-1)), strict=True))
+    def _alignments(self, measured: MeasuredMorph) -> dict[int, tuple[Alignment, Alignment]]:
+        """By mean square errors and by the network, for the sequences that are whole and have true frames."""
+        return measured.own.recall(("alignments", self.network.key), lambda: self._found_alignments(measured))
+
+    def _found_alignments(self, measured: MeasuredMorph) -> dict[int, tuple[Alignment, Alignment]]:
+        found = {}
+        for row in torch.nonzero(~measured.failed).flatten().tolist():
+            truth, perceptual = measured.truth(row), measured.truth_distances(self.network, row)
+            if truth is not None and perceptual is not None:
+                frames = measured.morph.frames[row].flatten(1).double()
+                squares = torch.cdist(frames, truth.to(frames).flatten(1)).square() / frames.shape[1]
+                found[row] = align(squares), align(perceptual)
+        return found
 
     @property
     def requirements(self) -> Sequence[Requirement]:

@@ -184,6 +184,7 @@ class LatentModel:
         tau: float = 0.0,
         guidance: float = 1.0,
         negative: Float[Tensor, "p l c"] | None = None,
+        refinements: int | None = None,
         remember: bool = False,
         watch: Stopwatch | None = None,
     ) -> Float[Tensor, "p d"]:
@@ -195,6 +196,7 @@ class LatentModel:
             tau: noise level in [0, 1).
             guidance: weight of classifier-free guidance during the inversion; 1 is purely conditional.
             negative: embedding that guidance moves away from; None is the empty prompt.
+            refinements: the most refinements of a step of the inversion; None is the model's own.
             remember: whether to keep the latents in the cache folder, and to take them from there; not while the
                 network is changed. What is kept belongs to these very images together: by rounding, the latents of one
                 depend on those beside it, and what a call gives must not depend on which calls there were before.
@@ -202,27 +204,33 @@ class LatentModel:
         """
         level = self.schedule.level(tau)
         setting = self._guidance(len(images), condition, guidance, negative)
+        refinements = self._refinements if refinements is None else refinements
         if not remember or not self._cache.keeps:
-            return self._inverted(images, level, setting, watch)
+            return self._inverted(images, level, setting, refinements, watch)
         settings = (
             self.fingerprint,
             len(self.schedule.times),
             level,
             guidance,
-            self._refinements,
+            refinements,
             self._inversion_tolerance,
         )
         key = content_key("inversion", settings, images, setting.condition, setting.negative)
         kept = self._cache.load(key)
         if kept is not None:
             return kept.to(self.device)
-        latents = self._inverted(images, level, setting, watch)
+        latents = self._inverted(images, level, setting, refinements, watch)
         self._cache.store({key: latents})
         return latents
 
     @torch.no_grad()
     def _inverted(
-        self, images: Float[Tensor, "p 3 h w"], level: int, setting: Guidance, watch: Stopwatch | None
+        self,
+        images: Float[Tensor, "p 3 h w"],
+        level: int,
+        setting: Guidance,
+        refinements: int,
+        watch: Stopwatch | None,
     ) -> Float[Tensor, "p d"]:
         clean = self._codec.encode(images)
         if watch is not None:
@@ -238,7 +246,7 @@ class LatentModel:
                 clean,
                 level=level,
                 guidance=setting,
-                refinements=self._refinements,
+                refinements=refinements,
                 tolerance=self._inversion_tolerance or usual,
             )
 

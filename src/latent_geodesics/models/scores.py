@@ -77,11 +77,19 @@ class Score(ABC):
 
 def _embedding(embed: Embed, text: str, query: Query) -> Float[Tensor, "n l c"]:
     embedded: Tensor = embed([text]).to(query.condition)
-    return embedded.expand_as(query.condition)
+    return _tiled(embedded, query).expand_as(query.condition)
 
 
 def _negative(embed: Embed, text: str, query: Query) -> Float[Tensor, "n l c"]:
-    return _embedding(embed, text, query) if query.negative is None else query.negative
+    return _embedding(embed, text, query) if query.negative is None else _tiled(query.negative, query)
+
+
+def _tiled(embedded: Float[Tensor, "m l c"], query: Query) -> Float[Tensor, "m k c"]:
+    """As many tokens as the condition has, where that is several embeddings one after the other.
+
+    Attention to tokens that all stand there equally often is the same as to one of each.
+    """
+    return embedded.repeat(1, query.condition.shape[1] // embedded.shape[1], 1)
 
 
 def _over_sigma(network: Denoiser, field: Float[Tensor, "n d"], query: Query) -> Float[Tensor, "n d"]:

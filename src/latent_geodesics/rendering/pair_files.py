@@ -1,9 +1,9 @@
 """The files of the shipped pairs.
 
-`manifest.csv` has a row a pair: `id`, `group`, `difficulty`, `image_a`, `image_b`, `prompt_a`, `prompt_b`, `frames`
-(folder of the true frames 00.png to 16.png, u = k / 16, or empty), `sha256_a`, `sha256_b` (of the image files);
-paths are relative to the manifest. `scenes.jsonl` has `{"id", "a", "b"}` a line, each scene as `Scene.from_dict`
-reads it.
+`manifest.csv` has a row a pair: `id`, `group`, `difficulty`, `split`, `cluster` (its kind), `image_a`, `image_b`,
+`prompt_a`, `prompt_b`, `frames` (folder of the true frames 00.png to 16.png, u = k / 16, or empty), `sha256_a`,
+`sha256_b` (of the image files); paths are relative to the manifest. `scenes.jsonl` has `{"id", "a", "b"}` a line, each
+scene as `Scene.from_dict` reads it.
 """
 
 import csv
@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from latent_geodesics.rendering.captions import caption
-from latent_geodesics.rendering.pairs import PLANS, Pair, Plan, draw_pair
+from latent_geodesics.rendering.pairs import PLANS, Pair, Plan, draw_pair, splits
 from latent_geodesics.rendering.pool import Renderer
 
 __all__ = ["COLUMNS", "render_pairs"]
@@ -27,6 +27,8 @@ COLUMNS = (
     "id",
     "group",
     "difficulty",
+    "split",
+    "cluster",
     "image_a",
     "image_b",
     "prompt_a",
@@ -45,11 +47,12 @@ def render_pairs(*, folder: Path, seed: int, renderer: Renderer, plans: Sequence
     """
     pairs = [draw_pair(plan, np.random.default_rng([seed, number])) for number, plan in enumerate(plans)]
     rows, lines, rendered = [], [], 0
-    for number, pair in enumerate(tqdm(pairs, desc="render pairs", unit="pair")):
+    numbered = enumerate(zip(tqdm(pairs, desc="render pairs", unit="pair"), splits(plans), strict=True))
+    for number, (pair, split) in numbered:
         name = f"{number:02d}-{pair.plan.group}"
         frames = list(renderer.render(pair.between or (pair.first, pair.second)))
         rendered += len(frames)
-        rows.append(_write_pair(folder, name, pair, frames))
+        rows.append(_write_pair(folder, name, pair, frames) | {"split": split, "cluster": pair.plan.group})
         lines.append(json.dumps({"id": name, "a": pair.first.to_dict(), "b": pair.second.to_dict()}))
     with (folder / "manifest.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

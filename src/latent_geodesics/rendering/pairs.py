@@ -6,7 +6,8 @@ shape, several attributes, another scene) have none. Every frame of a pair satis
 """
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,10 +26,12 @@ from latent_geodesics.rendering.motion import (
 from latent_geodesics.rendering.sampling import SceneSampler, is_clear
 from latent_geodesics.rendering.scene import COLORS, MATERIALS, SHAPES, SIZES, Scene, SceneObject
 
-__all__ = ["FRAMES", "PLANS", "Pair", "Plan", "draw_pair"]
+__all__ = ["FRAMES", "PLANS", "Pair", "Plan", "draw_pair", "splits"]
 
 FRAMES = 17  # u = k / 16, both ends included
 ATTEMPTS = 20_000
+TUNED_FIRST = frozenset({"translate_depth", "resize", "two_changed", "several_changed"})
+"""The kinds of three pairs of which two are for tuning; of the others two are for evaluation."""
 SAMPLER = SceneSampler(large=0.8)
 
 Change = Callable[[Scene, np.random.Generator, float], Motion | Scene]
@@ -88,6 +91,16 @@ def draw_pair(plan: Plan, generator: np.random.Generator) -> Pair:
         if all(is_clear(scene) for scene in (start, second, *between)):
             return Pair(plan=plan, first=start, second=second, between=between)
     raise ValueError(f"no clear pair for {plan.group} by {plan.amount} in {ATTEMPTS} attempts: lower the amount")
+
+
+def splits(plans: Sequence[Plan]) -> list[str]:
+    """The split of each plan's pair: those of a kind are taken in turns, so that both halves have nearly all kinds."""
+    seen: Counter[str] = Counter()
+    found = []
+    for plan in plans:
+        found.append(("evaluation", "tuning")[(seen[plan.group] + (plan.group in TUNED_FIRST)) % 2])
+        seen[plan.group] += 1
+    return found
 
 
 def _translate_x(start: Scene, generator: np.random.Generator, amount: float) -> Motion:

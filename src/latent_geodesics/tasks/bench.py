@@ -33,6 +33,7 @@ from latent_geodesics.environment import describe_environment
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
 from latent_geodesics.methods.base import CurveMethod
+from latent_geodesics.methods.power import power_of_density
 from latent_geodesics.models import LatentModel
 from latent_geodesics.records import BoundaryProblem
 from latent_geodesics.run_folder import CONFIG
@@ -67,7 +68,8 @@ class Bench:
         pairs: How many random pairs, where there are no data.
         score: The score that makes the geometry.
         tau: Noise level.
-        alpha: Power of the density.
+        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.power`.
+        alpha: The power itself, in its place; None for none.
         solvers: Name -> solver; the first is ours, which the ratios are about.
         knots: Intervals -> our solver with so many.
         growth: With how many pairs the first of those is timed.
@@ -89,7 +91,7 @@ class Bench:
         pairs: int,
         score: Any,
         tau: float,
-        alpha: float,
+        alpha_d: float,
         solvers: Mapping[str, BoundarySolver],
         knots: Mapping[str, BoundarySolver],
         growth: Sequence[int],
@@ -101,11 +103,13 @@ class Bench:
         interpolation: Interpolation | None,
         folder: str,
         limit: float | None,
+        alpha: float | None = None,
     ) -> None:
         if limit is not None and not limit > 0:
             raise UserError(f"task.limit must be above 0 seconds, or null for no limit; got {limit}.")
         self.model, self.data, self.pairs = model, data, pairs
-        self.setting: dict[str, Any] = {"score": score, "tau": tau, "alpha": alpha}
+        power = power_of_density(alpha_d=alpha_d, alpha=alpha, dimension=model.dimension)
+        self.setting: dict[str, Any] = {"score": score, "tau": tau, "alpha": power}
         self.solvers, self.knots, self.batches, self.seconds = dict(solvers), dict(knots), list(batches), seconds
         self.growth, self.pair, self.frames, self.guidance = list(growth), pair, frames, guidance
         self.interpolation, self.folder, self.limit = interpolation, Path(folder), limit

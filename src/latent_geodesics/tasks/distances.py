@@ -24,6 +24,7 @@ from latent_geodesics.distances.publish import publish
 from latent_geodesics.distances.rivals import rival_distances
 from latent_geodesics.distances.survey import Ends, Plan, Surveyor
 from latent_geodesics.errors import UserError
+from latent_geodesics.methods.power import power_of_density
 from latent_geodesics.metrics.perceptual import network_hash
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.attributes import shared_network
@@ -54,7 +55,8 @@ class Distances:
         reference: The density that distances are relative to: `mean`, the geometric mean over the collection, or the
             id of one of its images.
         tau: Noise level of the latents, in (0, 1).
-        alpha: Power of the density, at least 0.
+        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.power`.
+        alpha: The power itself, in its place; None for none.
         radius: Radius of the sphere; None for the mean norm of all latents.
         pieces: Pieces of the quadrature along great circles, five evaluations each.
         spokes: Great circles that tie each known change to the collection.
@@ -83,7 +85,7 @@ class Distances:
         prompt: str | None,
         reference: str,
         tau: float,
-        alpha: float,
+        alpha_d: float,
         radius: float | None,
         pieces: int,
         spokes: int,
@@ -94,6 +96,7 @@ class Distances:
         batch_size: int,
         resume: str | None,
         verify: bool,
+        alpha: float | None = None,
     ) -> None:
         _at_least("batch_size", batch_size, 1)
         for name, count in (("pieces", pieces), ("spokes", spokes), ("neighbours", neighbours), ("draws", draws)):
@@ -101,8 +104,6 @@ class Distances:
         _at_least("checks", checks, 0)
         if not 0 < tau < 1:
             raise UserError(f"tau is a noise level between 0 and 1 (0.6 is usual), got {tau}.")
-        if not 0 <= alpha < float("inf"):
-            raise UserError(f"alpha must be a finite number of at least 0, got {alpha}.")
         if radius is not None and not 0 < radius < float("inf"):
             raise UserError(
                 f"radius must be a positive number, or null for the mean norm of the latents, got {radius}."
@@ -116,7 +117,8 @@ class Distances:
         self.network = shared_network(network)
         self.network_folder = network
         self.model, self.score, self.solver, self.check_solver = model, score, solver, check_solver
-        self.prompt, self.reference, self.tau, self.alpha, self.radius = prompt, reference, tau, alpha, radius
+        self.prompt, self.reference, self.tau, self.radius = prompt, reference, tau, radius
+        self.alpha = power_of_density(alpha_d=alpha_d, alpha=alpha, dimension=model.dimension)
         self.pieces, self.spokes, self.checks, self.neighbours = pieces, spokes, checks, neighbours
         self.draws, self.batch_size, self.resume = draws, batch_size, resume
 

@@ -24,6 +24,7 @@ from latent_geodesics.evolution_figures import draw_evolution
 from latent_geodesics.files import write_text
 from latent_geodesics.markup import csv_text
 from latent_geodesics.methods import EncodedPairs, PairEncoder
+from latent_geodesics.metrics import reference_curves
 from latent_geodesics.models import LatentModel
 from latent_geodesics.names import file_stem
 from latent_geodesics.pages import Picture, Section, write_page
@@ -37,6 +38,10 @@ __all__ = ["Evolution", "choose_pair"]
 
 PLANE_POSITIONS = 513
 IMAGE_POSITIONS = 65
+OF_ONE_DENSITY = ("length", "log_density_min", "log_density_mean")
+SUMMARISED = (
+    "evaluations", "length", "residual", "log_density_min", "log_density_mean", "residual_first", "closure",
+)  # fmt: skip
 TITLES = {
     "PicardAnderson": "Picard-Anderson",
     "ControlPointDescent": "the paper's descent",
@@ -56,6 +61,7 @@ COLUMNS = {
     "log_density_min": "least log-density at last",
     "log_density_mean_first": "mean log-density at first",
     "log_density_mean": "mean log-density at last",
+    "closure": "closure at last, nats",
     "seconds": "seconds",
 }
 
@@ -70,6 +76,11 @@ class _Subject:
     positions: int
     scene: Scene | None = None
     pairs: EncodedPairs | None = None
+
+    @property
+    def moving(self) -> bool:
+        """Whether there is another density at each position, so that lengths and log-densities are of none."""
+        return self.pairs is not None and bool(self.pairs.moving.any())
 
 
 class Evolution:
@@ -154,7 +165,7 @@ class Evolution:
             found.append(
                 _Subject(
                     name=self.pair.id,
-                    title=f"pair {self.pair.id}, density {pairs.density} at τ = {encoder.tau:g}, α = {encoder.alpha:g}",
+                    title=f"pair {self.pair.id}, density {pairs.density} at τ = {encoder.tau:g}, α = {encoder.power:g}",
                     problem=pairs.problem,
                     positions=IMAGE_POSITIONS,
                     pairs=pairs,
@@ -166,9 +177,17 @@ class Evolution:
         """Measures a course at some of its iterates, and decodes the middle of each."""
         problem, stages, frames = subject.problem, [], []
         middle = torch.tensor([0.5], dtype=torch.float64)
+        reference = reference_curves(problem)
         chosen = select(course.iterates, self.stages)
         for iterate in tqdm(chosen, desc=f"{subject.name}, {name}", unit="iterate"):
-            found = measure(iterate, problem.field, problem.manifold, problem.geometry, positions=subject.positions)
+            found = measure(
+                iterate,
+                problem.field,
+                problem.manifold,
+                problem.geometry,
+                positions=subject.positions,
+                reference=reference,
+            )
             if not np.isfinite(found.log_density).all():
                 continue
             stages.append(found)
@@ -211,9 +230,11 @@ def _row(subject: _Subject, evolution: Drawn, course: Course, seconds: float) ->
         "iterations": int(course.solution.stats["iterations"][0]),
         "alpha": subject.problem.alpha,
     }
-    for measured in ("length", "residual", "log_density_min", "log_density_mean"):
-        row[f"{measured}_first"] = getattr(first, measured)
-        row[measured] = getattr(last, measured)
+    row["closure"] = float("nan") if subject.moving else last.closure
+    for measured in ("residual", *OF_ONE_DENSITY):
+        known = measured not in OF_ONE_DENSITY or not subject.moving
+        row[f"{measured}_first"] = getattr(first, measured) if known else float("nan")
+        row[measured] = getattr(last, measured) if known else float("nan")
     return row
 
 
@@ -224,11 +245,9 @@ def _stage_rows(subject: _Subject, evolution: Drawn) -> list[dict[str, Any]]:
             "pair": subject.name,
             "method": evolution.method,
             "evaluations": stage.evaluations,
-            "length": stage.length,
             "residual": stage.residual,
-            "log_density_min": stage.log_density_min,
-            "log_density_mean": stage.log_density_mean,
         }
+        | {name: float("nan") if subject.moving else getattr(stage, name) for name in OF_ONE_DENSITY}
         for stage in evolution.stages
     ]
 
@@ -270,16 +289,15 @@ def _summarise(table: pd.DataFrame) -> dict[str, float]:
     summary: dict[str, float] = {}
     for row in table.to_dict("records"):
         name = f"{row['pair']}/{row['method']}"
-        for column in ("evaluations", "length", "residual", "log_density_min", "log_density_mean", "residual_first"):
-            if np.isfinite(row[column]):
-                summary[f"{name}/{column}"] = float(row[column])
-        summary[f"{name}/length_over_first"] = float(row["length"] / row["length_first"])
-        summary[f"{name}/residual_over_first"] = float(row["residual"] / row["residual_first"])
+        ratios = {f"{column}_over_first": row[column] / row[f"{column}_first"] for column in ("length", "residual")}
+        numbers = {column: row[column] for column in SUMMARISED} | ratios
+        summary |= {f"{name}/{column}": float(value) for column, value in numbers.items() if np.isfinite(value)}
     for pair, rows in table.groupby("pair", sort=False):
         lengths = dict(zip(rows["method"], rows["length"], strict=True))
         ours = next(iter(lengths))
         for other in list(lengths)[1:]:
-            summary[f"{pair}/{ours}/length_over_{other}"] = float(lengths[ours] / lengths[other])
+            if np.isfinite(lengths[other]):
+                summary[f"{pair}/{ours}/length_over_{other}"] = float(lengths[ours] / lengths[other])
     return summary
 
 

@@ -18,9 +18,10 @@ from latent_geodesics.data.starts import Start, pick_pairs, starts_of_pairs, sta
 from latent_geodesics.errors import UserError
 from latent_geodesics.extrapolation.folder import ExtrapolationFolder
 from latent_geodesics.extrapolation.following import ExtrapolationModule, Leaving
-from latent_geodesics.geometries import Geometry
+from latent_geodesics.methods.conditions import PathCondition
 from latent_geodesics.methods.continuations import Continuation, GeodesicOn, GreatCircleOn, StraightOn
 from latent_geodesics.methods.departure import Setting, encode_images
+from latent_geodesics.methods.power import GeometryChoice, power_of_density
 from latent_geodesics.methods.velocities import InitialVelocity
 from latent_geodesics.metrics.plausibility import RealLatents
 from latent_geodesics.models import LatentModel
@@ -41,10 +42,12 @@ class Extrapolation:
         velocities: Name -> initial velocity.
         integrators: Name -> integrator; the first is the one that others are compared with.
         tau: Noise level of the latents, in (0, 1).
-        alpha: Power of the density, at least 0.
+        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.power`.
+        alpha: The power itself, in its place; None for none.
         geometry: Whose geodesics; that of p^alpha if not given.
         frames: Images of a sequence, the start included; at least 2.
         guidance: Classifier-free guidance at decoding.
+        condition: What the density between two prompts is conditioned on; see `methods.conditions`.
         baselines: Whether to carry velocities on along great circles and straight lines too.
         pairs: Ids of the pairs to take; all of them if empty. A user's own two images need none.
         images: A folder of images or an image file to leave, in place of the pairs.
@@ -65,9 +68,11 @@ class Extrapolation:
         velocities: Mapping[str, InitialVelocity],
         integrators: Mapping[str, InitialSolver],
         tau: float,
-        alpha: float,
+        alpha_d: float,
         frames: int,
         guidance: float,
+        alpha: float | None = None,
+        condition: PathCondition = "mean",
         baselines: bool = True,
         pairs: Sequence[str] = (),
         images: str | None = None,
@@ -75,7 +80,7 @@ class Extrapolation:
         reference: str = "data/pairs/manifest.csv",
         reference_images: int = 32,
         batch_size: int = 8,
-        geometry: Geometry | None = None,
+        geometry: GeometryChoice = None,
     ) -> None:
         if frames < 2:
             raise UserError(f"frames must be at least 2 (the start and the end of a path), got {frames}.")
@@ -85,7 +90,16 @@ class Extrapolation:
             raise UserError("No initial velocity was chosen: name some, as in velocity=[boundary,random].")
         if not integrators:
             raise UserError("No integrator was chosen: name one, as in integrator=[parallel].")
-        self.setting = Setting(model=model, score=score, tau=tau, alpha=alpha, guidance=guidance, geometry=geometry)
+        power = power_of_density(alpha_d=alpha_d, alpha=alpha, dimension=model.dimension)
+        self.setting = Setting(
+            model=model,
+            score=score,
+            tau=tau,
+            alpha=power,
+            guidance=guidance,
+            condition=condition,
+            geometry=geometry,
+        )
         self.starts = _starts(data, pairs, images, prompt)
         self.velocities, self.batch_size = velocities, batch_size
         self.methods: dict[str, Continuation] = {

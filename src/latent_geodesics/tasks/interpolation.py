@@ -17,8 +17,9 @@ from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.callbacks import RunFolder
 from latent_geodesics.data import Batches, ImagePair, NumberedBatch, PairBatch, PairData, in_batches, read_batch
 from latent_geodesics.errors import UserError
-from latent_geodesics.geometries import Geometry
 from latent_geodesics.methods import Attempt, EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
+from latent_geodesics.methods.conditions import PathCondition
+from latent_geodesics.methods.power import GeometryChoice
 from latent_geodesics.metrics import (
     MeasuredMorph,
     Memory,
@@ -29,6 +30,7 @@ from latent_geodesics.metrics import (
     RunFacts,
     check_metrics,
     path_curves,
+    reference_curves,
 )
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.stopwatch import METRICS, Stopwatch
@@ -81,7 +83,7 @@ class InterpolationModule(BatchModule):
             pairs=part.pairs,
             morph=part.morph,
             u=self.u,
-            curves=self._curves(part.pairs, part.morph),
+            curves=self._curves(part.pairs, part.morph, shared),
             shared=shared,
         )
         scores = self.panels[name].score(measured)
@@ -111,11 +113,13 @@ class InterpolationModule(BatchModule):
             found += panel.records(of_method, seed=seed)
         return found
 
-    def _curves(self, pairs: EncodedPairs, morph: Morph) -> PathCurves | None:
-        problem = pairs.problem
+    def _curves(self, pairs: EncodedPairs, morph: Morph, shared: Memory) -> PathCurves | None:
+        problem = (morph.posed or pairs).problem
         if morph.solution is None or morph.manifold is None:
             return None
-        return path_curves(morph.solution.path, problem.field, morph.manifold, problem.geometry)
+        known = shared if morph.posed is None else Memory()
+        reference = known.recall("reference curves", lambda: reference_curves(problem))
+        return path_curves(morph.solution.path, problem.field, morph.manifold, problem.geometry, reference=reference)
 
 
 class Interpolation:
@@ -128,11 +132,12 @@ class Interpolation:
         methods: Name -> method; a row of each strip, a line of each curve.
         metrics: Name -> metric.
         tau: Noise level of the latents, in (0, 1).
-        alpha: Power of the density, at least 0.
+        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.power`.
+        alpha: The power itself, in its place; None for none.
         geometry: What paths are measured by, and geodesics of; that of p^alpha if not given.
         frames: Images of a sequence, both ends included.
         guidance: Classifier-free guidance at decoding.
-        fixed_condition: See `PairEncoder`.
+        condition: What the density is conditioned on; see `PairEncoder`.
         textual_inversion: See `PairEncoder`.
     """
 
@@ -147,12 +152,13 @@ class Interpolation:
         methods: Mapping[str, Method],
         metrics: Mapping[str, MorphMetric],
         tau: float,
-        alpha: float,
+        alpha_d: float,
         frames: int,
         guidance: float,
-        fixed_condition: bool,
+        condition: PathCondition,
         textual_inversion: Mapping[str, Any],
-        geometry: Geometry | None = None,
+        geometry: GeometryChoice = None,
+        alpha: float | None = None,
     ) -> None:
         if frames < 3:
             raise UserError(f"frames must be at least 3 (two ends and one between), got {frames}.")
@@ -168,9 +174,10 @@ class Interpolation:
             model=model,
             score=score,
             tau=tau,
+            alpha_d=alpha_d,
             alpha=alpha,
             guidance=guidance,
-            fixed_condition=fixed_condition,
+            condition=condition,
             textual_inversion=textual_inversion,
             geometry=geometry,
         )

@@ -23,10 +23,10 @@ from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
 from latent_geodesics.markup import csv_text
 from latent_geodesics.methods import EncodedPairs, PairEncoder
-from latent_geodesics.metrics import path_curves
+from latent_geodesics.metrics import closed_curves
 from latent_geodesics.models import LatentModel
 from latent_geodesics.names import file_stem
-from latent_geodesics.pages import Picture, Section, write_page
+from latent_geodesics.pages import Picture, Section, settings_of, write_page
 from latent_geodesics.path import Path
 from latent_geodesics.pipeline_diagram import Ends, Pipeline, Points, draw_pipelines
 from latent_geodesics.records import InitialProblem, Solution, Status
@@ -47,6 +47,8 @@ COLUMNS = {
     "log_density_min": "least log-density",
     "log_density_mean": "mean log-density",
     "residual": "residual",
+    "closure": "closure, nats",
+    "strength": "strength",
     "seconds": "seconds",
 }
 
@@ -232,8 +234,7 @@ class Pipelines:
             title="From two images to a path, and beyond",
             lead="Interpolation joins two images by the geodesic between their noisy latents. Extrapolation carries on "
             "from the second image, with the velocity at which the geodesic arrived there.",
-            facts={key: run.config[key] for key in ("tau", "alpha", "guidance", "seed") if key in run.config}
-            | {"pair": self.pair.id},
+            facts=settings_of(run.config, "condition", "tau", "alpha", "guidance", "seed") | {"pair": self.pair.id},
             sections=[
                 Section(
                     title="Both pipelines", pictures=[Picture(file="figures/pipelines.png", caption="Step by step")]
@@ -267,12 +268,18 @@ def _on_own_norms(pairs: EncodedPairs, path: Path, u: Float[Tensor, " n"]) -> Fl
 
 
 def _numbers(pairs: EncodedPairs, path: Path, field: Any) -> dict[str, float]:
-    curves = path_curves(path, field, pairs.problem.manifold, pairs.problem.geometry)
-    return {
+    """What a path is like; of a prompt that moves along it, only what asks for no density of the whole path."""
+    curves = closed_curves(path, field, pairs.problem.manifold, pairs.problem.geometry)
+    of_one_density = {
         "length": float(curves.length[0]),
         "log_density_min": float(curves.log_density[0, 1:-1].min()),
         "log_density_mean": float(curves.log_density[0, 1:-1].mean()),
+        "closure": float(curves.closure[0].abs()),
+    }
+    moving = bool(pairs.moving.any()) and field is pairs.problem.field
+    return (dict.fromkeys(of_one_density, float("nan")) if moving else of_one_density) | {
         "residual": float(curves.residual[0, 1:-1].mean()),
+        "strength": float(curves.strength[0]),
     }
 
 
@@ -305,6 +312,15 @@ def _psnr(found: Float[Tensor, "n 3 h w"], true: Float[Tensor, "n 3 h w"]) -> fl
 def _summarise(table: pd.DataFrame) -> dict[str, float]:
     summary: dict[str, float] = {}
     for row in table.to_dict("records"):
-        for column in ("evaluations", "length", "log_density_min", "log_density_mean", "residual"):
-            summary[f"{row['method']}/{column}"] = float(row[column])
+        for column in (
+            "evaluations",
+            "length",
+            "log_density_min",
+            "log_density_mean",
+            "residual",
+            "closure",
+            "strength",
+        ):
+            if np.isfinite(row[column]):
+                summary[f"{row['method']}/{column}"] = float(row[column])
     return summary

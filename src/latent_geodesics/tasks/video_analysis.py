@@ -26,6 +26,7 @@ from latent_geodesics.frame_paths import (
     VideoEncoder,
 )
 from latent_geodesics.frame_paths.folder import AnalysedBatch, AnalysisFolder
+from latent_geodesics.methods.power import power_of_density
 from latent_geodesics.models import LatentModel
 from latent_geodesics.runner import Run
 
@@ -97,7 +98,8 @@ class VideoAnalysis:
         data: The videos.
         score: The score that makes the geometry.
         tau: Noise level of the latents, in (0, 1).
-        alpha: Power of the density, above 0.
+        alpha_d: Power of the density times the dimension of a latent, above 0; see `methods.power`.
+        alpha: The power itself, in its place; None for none.
         textual_inversion: See `VideoEncoder`.
         derivatives: How a path of frames is differentiated.
         optimiser: What deforms a video into a geodesic.
@@ -106,7 +108,7 @@ class VideoAnalysis:
         widths: Of the smoothing kernels, in frames; the one in the middle stands in the figure.
         draws: How often a score that draws random numbers is sampled.
         strides: Also look at every second, fourth... frame alone.
-        alphas: Powers at which the norm is given as well.
+        alphas_d: Powers at which the norm is given as well, times the dimension too.
         rounding_frames: So many frames in the middle of every video are encoded a second time, to know the noise that
             the rounding of pixels makes: at least 3, or 0 for none.
         shown_videos: Of each kind so many are shown in pictures, with their other paths decoded.
@@ -121,7 +123,7 @@ class VideoAnalysis:
         data: VideoData,
         score: Any,
         tau: float,
-        alpha: float,
+        alpha_d: float,
         textual_inversion: Mapping[str, Any],
         derivatives: Derivatives,
         optimiser: Optimiser,
@@ -130,7 +132,8 @@ class VideoAnalysis:
         widths: Sequence[float],
         draws: int,
         strides: Sequence[int],
-        alphas: Sequence[float],
+        alphas_d: Sequence[float],
+        alpha: float | None = None,
         rounding_frames: int = 5,
         shown_videos: int = 1,
     ) -> None:
@@ -143,7 +146,7 @@ class VideoAnalysis:
         self._encoder = VideoEncoder(model=model, tau=tau, textual_inversion=textual_inversion)
         self._analyser = Analyser(
             score=score,
-            alpha=alpha,
+            alpha=power_of_density(alpha_d=alpha_d, alpha=alpha, dimension=model.dimension),
             derivatives=derivatives,
             optimiser=optimiser,
             amplitudes=tuple(amplitudes),
@@ -151,7 +154,7 @@ class VideoAnalysis:
             widths=tuple(widths),
             draws=draws,
             strides=tuple(strides),
-            alphas=tuple(alphas),
+            alphas=tuple(each / model.dimension for each in alphas_d),
         )
 
     def run(self, run: Run) -> Mapping[str, float]:

@@ -13,14 +13,14 @@ from latent_geodesics.batch_store import BatchStore
 from latent_geodesics.errors import UserError
 from latent_geodesics.files import write_text
 from latent_geodesics.markup import csv_text
-from latent_geodesics.metrics import FrameMetric, MeasuredMorph
+from latent_geodesics.metrics import FrameMetric, MeasuredMorph, NoiseNorm, PathQuality
 from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.models.stopwatch import METRICS, Stopwatch
 from latent_geodesics.names import file_stem
 from latent_geodesics.results import BatchResult, MethodResult, PairResult, broken_pairs
 from latent_geodesics.runner import Run
 from latent_geodesics.strips import save_animation, save_strip
-from latent_geodesics.truth.errors import ERRORS, compare_methods, inner_means, method_means
+from latent_geodesics.truth.errors import ERRORS, OF_PATHS, compare_methods, inner_means, method_means
 from latent_geodesics.truth.figures import draw_along, draw_groups, draw_tracks
 from latent_geodesics.truth.floor import FloorError, Track, track, travelled
 from latent_geodesics.truth.page import write_truth_page
@@ -150,6 +150,7 @@ class TruthFolder(BatchWriter):
         found: dict[str, Tensor] = {}
         for metric in self.metrics.values():
             found |= metric.per_frame(measured)
+        of_path = {**PathQuality().measure(measured), **NoiseNorm().measure(measured)}
         watch.lap(METRICS)
         spent = method.seconds_metrics + watch.seconds[METRICS] / len(method.pairs.batch)
         method = replace(method, seconds_metrics=spent)
@@ -160,7 +161,9 @@ class TruthFolder(BatchWriter):
             cost = {"status": method.morph.statuses[row], "seconds": method.morph.seconds}
             cost |= method.stages
             cost |= {} if method.failure is None else {"failure": method.failure}
-            costs.append(named | cost | {"evaluations": int(method.morph.evaluations[row])})
+            cost |= {name: float(of_path[name][row]) for name in OF_PATHS if name in of_path}
+            cost |= {"cluster": pair.cluster or pair.id, "evaluations": int(method.morph.evaluations[row])}
+            costs.append(named | cost)
             frames += [
                 named
                 | {"frame": number, "u": position}

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from latent_geodesics.names import file_stem
-from latent_geodesics.pages import Picture, Section, write_page
+from latent_geodesics.pages import Picture, Section, settings_of, write_page
 from latent_geodesics.runner import Run
-from latent_geodesics.truth.errors import ERRORS
+from latent_geodesics.truth.errors import ERRORS, OF_PATHS
 
 __all__ = ["gain_sentences", "write_truth_page"]
 
@@ -31,7 +32,7 @@ def write_truth_page(
                 "which is what a path that met their latents would show; after the autoencoder alone; and as they are, "
                 "which leaves the error of the measurement itself.",
             ],
-            table=_wide(means, references),
+            table=_wide(means, references, table),
         ),
         Section(
             title="Along the sequence",
@@ -64,7 +65,7 @@ def write_truth_page(
         lead="Between the two images of these pairs lies a motion whose frames are known. Every method sees the two "
         "images alone; its frames are held against the true ones at the same positions.",
         facts={"pairs": len(pairs) if len(pairs) == expected else f"{len(pairs)} of {expected}: not finished"}
-        | {key: config[key] for key in ("tau", "alpha", "frames", "seed") if key in config},
+        | settings_of(config, "condition", "tau", "alpha", "frames", "seed"),
         sections=sections,
     )
 
@@ -88,8 +89,10 @@ def gain_sentences(gains: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _wide(means: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
-    """A row a method, a column an error: mean and interval; the methods first."""
+def _wide(means: pd.DataFrame, references: Sequence[str], table: pd.DataFrame) -> pd.DataFrame:
+    """A row a method, a column an error: mean and interval; the methods first; then what is known of their paths."""
+    known = [name for name in OF_PATHS if name in table]
+    of_paths = table.groupby("method")[known].mean()
     methods = list(dict.fromkeys(means["method"]))
     ordered = [name for name in methods if name not in references] + [name for name in methods if name in references]
     rows = []
@@ -100,5 +103,6 @@ def _wide(means: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
             if error in of_method.index:
                 row = of_method.loc[error]
                 cells[ERRORS[error]] = f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-        rows.append(cells)
+        paths = {OF_PATHS[name]: of_paths.loc[method, name] for name in known}
+        rows.append(cells | {title: f"{value:.3g}" for title, value in paths.items() if np.isfinite(value)})
     return pd.DataFrame(rows).fillna("-")

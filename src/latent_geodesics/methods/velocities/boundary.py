@@ -5,9 +5,9 @@ import math
 import torch
 
 from latent_geodesics.errors import UserError
-from latent_geodesics.geometries import Conformal
 from latent_geodesics.manifold import Sphere
 from latent_geodesics.methods.departure import Departure, Launch, Lead
+from latent_geodesics.methods.power import geometry_of
 from latent_geodesics.methods.velocities.base import InitialVelocity, tangent_part
 from latent_geodesics.records import BoundaryProblem
 from latent_geodesics.solvers import BoundarySolver
@@ -49,7 +49,7 @@ class BeyondSecond(InitialVelocity):
             manifold=sphere,
             x0=first.latents * (radius / first.norms)[:, None],
             x1=second.latents * (radius / second.norms)[:, None],
-            geometry=setting.geometry or Conformal(alpha=setting.alpha),
+            geometry=geometry_of(setting.geometry, setting.alpha),
         )
         solution = self.solver.solve(problem)
         v = solution.path.velocity(torch.ones(1, dtype=torch.float64))[:, 0]

@@ -15,13 +15,14 @@ class ChangeOfPrompt(InitialVelocity):
     """The difference of the scores of two prompts at the image, `s(x | c') - s(x | c)`.
 
     It is the gradient of `log p(c' | x) - log p(c | x)`: the way in which the image comes to fit the new prompt sooner
-    than its own. Along the path the condition moves from the image's own to the new one, as in the code published with
-    Yu et al. 2025 (arXiv 2504.06675), whose initial velocities are random or from a file.
+    than its own. The density along the path is the run's between the two prompts (`methods.conditions`); in the code
+    published with Yu et al. 2025 (arXiv 2504.06675), whose initial velocities are random or from a file, it moves from
+    the one to the other. Frames are decoded under a condition that does.
 
     Args:
         prompt: The new prompt; None takes what the second image of a pair shows.
         angle: The length of the path as an angle, in radians.
-        moving: Whether the condition moves to the new prompt along the path; else it stays the image's own.
+        moving: Whether the path leads to the new prompt; else density and decoding stay the image's own.
 
     Raises:
         UserError: if `angle` is not positive.

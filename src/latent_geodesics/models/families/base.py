@@ -53,6 +53,7 @@ class Family(ABC):
         parts: Component -> the classes of it whose meaning is known.
         optional: Components that a folder may lack.
         controlled: Whether its attention layers can be steered and adapted, as those of a U-Net.
+        pooled: Whether an embedding's last rows tell of the text as a whole.
         measured: Whether a precision is chosen by measuring; otherwise the network has the one that it was trained in.
     """
 
@@ -61,6 +62,7 @@ class Family(ABC):
     parts: ClassVar[Mapping[str, tuple[str, ...]]]
     optional: ClassVar[frozenset[str]] = frozenset()
     controlled: ClassVar[bool] = False
+    pooled: ClassVar[bool] = False
     measured: ClassVar[bool] = False
 
     @abstractmethod

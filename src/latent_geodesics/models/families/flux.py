@@ -40,6 +40,7 @@ class Flux(Family):
         "tokenizer_2": ("T5Tokenizer", "T5TokenizerFast"),
         "scheduler": (FLOW_SCHEDULER,),
     }
+    pooled = True
 
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
         from diffusers import FluxPipeline

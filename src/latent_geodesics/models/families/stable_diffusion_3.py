@@ -35,6 +35,7 @@ class StableDiffusion3(Family):
         "scheduler": (FLOW_SCHEDULER,),
     }
     optional = frozenset({"text_encoder_3", "tokenizer_3"})
+    pooled = True
 
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
         from diffusers import StableDiffusion3Pipeline

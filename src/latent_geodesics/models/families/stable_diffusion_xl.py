@@ -34,6 +34,7 @@ class StableDiffusionXL(Family):
         "scheduler": SCHEDULERS,
     }
     controlled = True
+    pooled = True
     measured = True
 
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
