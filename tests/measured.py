@@ -74,7 +74,7 @@ def measured(
             statuses=("converged",) * p,
             evaluations=frames.new_zeros(p),
             seconds=0.0,
-            solution=None if model is None else _path(ends, model.dimension),
+            solution=None if model is None else _path(ends.to(frames), model.dimension),
         ),
         u=torch.linspace(0, 1, n, dtype=torch.float64),
         curves=curves_of(frames.flatten(1), curves_of(ends.to(frames).flatten(1))),
