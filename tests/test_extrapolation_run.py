@@ -93,6 +93,22 @@ def test_integrators_agree_and_are_listed(extrapolate, folder):
     assert [int(row["evaluations"]) for row in rows if row["method"] == "rk4"] == [81]
 
 
+@pytest.mark.parametrize(
+    ("geometry", "evaluations"),
+    [(["geometry=graph", "geometry.lam=1"], 243), (["geometry=typical", "geometry.from_start=true"], 81)],
+    ids=["graph", "typical"],
+)
+def test_integrators_agree_in_other_geometries(extrapolate, folder, geometry, evaluations):
+    arguments = ("velocity=[random]", "integrator=[parallel,rk4,adaptive]", "alpha=0.05", *geometry)
+    quick = ("task.baselines=false", "integrators.rk4.steps=20")
+    outcome = extrapolate(*arguments, *quick, images="in/a.png")
+    assert outcome.code == 0, outcome.stderr
+    rows = rows_of(folder)
+    assert {row["status"] for row in rows} <= {"integrated", "left_plausible"}
+    assert all(float(row["apart"]) < 2e-3 for row in rows)
+    assert [int(row["evaluations"]) for row in rows if row["method"] == "rk4"] == [evaluations]
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_paths_and_another_others(extrapolate, folder):
     tables = []

@@ -120,6 +120,8 @@ def test_identical_images_are_simply_handled(interpolate, pictures):
         (["tau=high"], "tau"),
         (["alpha=-1"], "alpha"),
         (["alpha=.inf"], "alpha"),
+        (["geometry=graph", "geometry.lam=-1"], "lam must be a finite number, at least zero; received -1"),
+        (["geometry=typical", "geometry.width=0"], "width must be above zero"),
         (["frames=1"], "frames"),
         (["guidance=-2"], "guidance"),
         (["method=[]"], "No method was chosen"),
@@ -132,6 +134,18 @@ def test_what_cannot_be_done_is_said_in_a_sentence(interpolate, arguments, words
     outcome = interpolate("logger.mode=disabled", *arguments)
     assert outcome.code == 2, outcome.stderr
     assert words in outcome.sentence
+
+
+@pytest.mark.parametrize("geometry", ["graph", "typical"])
+def test_another_geometry_is_solved_for_and_measured_by(interpolate, pictures, geometry):
+    strong = {"graph": "geometry.lam=1", "typical": "geometry.width=0.1"}[geometry]
+    arguments = ("method=[geodesic,slerp]", f"geometry={geometry}", strong, "alpha=0.05", "fixed_condition=true")
+    outcome = interpolate(*arguments, "logger.mode=disabled")
+    assert outcome.code == 0, outcome.stderr
+    rows = {row["method"]: row for row in csv.DictReader((pictures / "run" / "results.csv").open())}
+    assert rows["geodesic"]["status"] == "converged"
+    assert float(rows["geodesic"]["length"]) < float(rows["slerp"]["length"])
+    assert float(rows["geodesic"]["residual_mean"]) < 0.1 * float(rows["slerp"]["residual_mean"])
 
 
 def test_a_run_without_metrics_measures_nothing(interpolate, pictures):
