@@ -41,6 +41,7 @@ def arguments(images, model, folder):
         "task.batch_size=3",
         "task.checks=2",
         "task.draws=20",
+        "alpha=0.003",
         f"output_dir={folder}",
     ]
 
@@ -118,7 +119,7 @@ def test_a_run_leaves_a_whole_folder(finished):
 
 
 def test_another_reference_multiplies_all_distances_by_one_number(measure, finished, tmp_path, no_figures):
-    assert measure("task.reference=b", "alpha=0.003", f"task.resume={finished}", folder="other").code == 0
+    assert measure("task.reference=b", f"task.resume={finished}", folder="other").code == 0
     ratio = [
         float(new["geodesic"]) / float(old["geodesic"])
         for old, new in zip(rows(finished), rows(tmp_path / "other"), strict=True)
