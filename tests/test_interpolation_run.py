@@ -139,7 +139,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(interpolate, arguments, words
 @pytest.mark.parametrize("geometry", ["graph", "typical"])
 def test_another_geometry_is_solved_for_and_measured_by(interpolate, pictures, geometry):
     strong = {"graph": "geometry.lam=1", "typical": "geometry.width=0.1"}[geometry]
-    arguments = ("method=[geodesic,slerp]", f"geometry={geometry}", strong, "alpha=0.05", "fixed_condition=true")
+    arguments = ("method=[geodesic,slerp]", f"geometry={geometry}", strong, "alpha=0.05", "condition=mean")
     outcome = interpolate(*arguments, "logger.mode=disabled")
     assert outcome.code == 0, outcome.stderr
     rows = {row["method"]: row for row in csv.DictReader((pictures / "run" / "results.csv").open())}
