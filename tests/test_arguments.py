@@ -99,3 +99,8 @@ def test_a_name_that_is_no_text_is_told():
 def test_hydras_own_settings_are_no_choice():
     with pytest.raises(UserError, match="are below it"):
         as_meant(["hydra=null"], conf=CONF)
+
+
+def test_an_option_may_be_added_that_is_listed_already():
+    assert as_meant(["+task.frames=3"], conf=CONF) == ["++task.frames=3"]
+    assert as_meant(["++task.frames=3", "+experiment=toy"], conf=CONF) == ["++task.frames=3", "+experiment=toy"]
