@@ -31,6 +31,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_geodesics.models.ddim import descend, sampling_levels, times
 from latent_geodesics.models.fixed_point import Found, solve_fixed_point
 from latent_geodesics.models.network import Denoiser
 
@@ -67,12 +68,11 @@ class Guidance:
 
 def denoise(network: Denoiser, x: Float[Tensor, "n d"], *, level: int, guidance: Guidance) -> Float[Tensor, "n d"]:
     """Take latents at a DDIM level down to level 0."""
-    schedule = network.schedule
-    for k in range(level, 0, -1):
-        t = _times(x, schedule.time(k))
-        output = guidance.output(network, x, t)
-        x = schedule.step_down(x, output, t, k - 1)
-    return x
+
+    def predict(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, "n d"]:
+        return guidance.output(network, x, times(network.schedule, x, k))
+
+    return descend(network.schedule, x, sampling_levels(level), predict)
 
 
 def invert(
@@ -145,11 +145,7 @@ def _raised(
 ) -> Float[Tensor, "n d"]:
     """The right-hand side of the implicit equation: `x` of level k-1 raised to level k by what is said at `upper`."""
     schedule = network.schedule
-    t = _times(x, schedule.time(k))
+    t = times(schedule, x, k)
     signal, factor = schedule.step_up(k)
     output = guidance.output(network, upper, t)
     return signal * x + factor * schedule.driver(upper, output, t)
-
-
-def _times(x: Float[Tensor, "n d"], time: int) -> Int[Tensor, " n"]:
-    return torch.full((len(x),), time, dtype=torch.long, device=x.device)

@@ -73,7 +73,7 @@ def load_model(
     if folder.is_file():
         folder = unpacked(folder, settings_of=settings_of, folder=cache)
     if precision is None and not family_of(folder).measured:
-        precision = "float32" if target.type == "cpu" else "bfloat16"
+        precision = family_of(folder).usual_precision(target)
     components = read_components(folder, PRECISIONS[precision or "float32"])
     components = replace(components, reload=partial(_reload, folder, components.family, target))
     measured = place(components, target, precision, folder=cache)

@@ -104,7 +104,7 @@ def fitting_precision(
     device = torch.device(unet.device)
     candidates = _candidates(device)
     if folder is None or len(candidates) == 1:
-        return Precision(dtype="float32" if device.type == "cpu" else "float16")
+        return Precision(dtype=family.usual_precision(device))
     key = content_key(machine_name(device), torch.__version__, candidates, weights_hash({"unet": unet}, folder=folder))
     file = folder / f"precision-{key[:24]}.json"
     return measured_once(file, Precision, lambda: _measured(unet, family, condition, candidates))

@@ -11,7 +11,6 @@ from safetensors import safe_open
 from latent_geodesics.errors import UserError
 from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.components import check_components, family_of, weight_files
-from latent_geodesics.models.families import Family
 from latent_geodesics.models.precision import PRECISIONS
 from latent_geodesics.models.sources import check_source, is_hub_id
 
@@ -78,13 +77,13 @@ def inspect(sources: str | Path | Sequence[str | Path], *, device: str = "auto",
         )
     family = family_of(folder)
     present = check_components(folder, family)
-    parts = tuple(_part(folder, name) for name in present if _has_weights(folder, name))
+    files = {name: weight_files(folder / name) for name in present}
     return Inspection(
         folder=folder,
         family=family.pipelines[0],
-        parts=parts,
+        parts=tuple(_part(name, found) for name, found in files.items() if found),
         network=family.network,
-        precision=_precision(dtype, family, choose_device(device)),
+        precision=family.usual_precision(choose_device(device)) if dtype == "auto" else dtype,
     )
 
 
@@ -117,12 +116,7 @@ def _on_disk(source: str | Path) -> Path | None:
         return None
 
 
-def _has_weights(folder: Path, name: str) -> bool:
-    return bool(weight_files(folder / name))
-
-
-def _part(folder: Path, name: str) -> Part:
-    files = weight_files(folder / name)
+def _part(name: str, files: Sequence[Path]) -> Part:
     return Part(name=name, bytes=sum(file.stat().st_size for file in files), numbers=sum(map(_numbers, files)))
 
 
@@ -138,11 +132,3 @@ def _numbers(file: Path) -> int:
                 count *= side
             total += count
     return total
-
-
-def _precision(dtype: str, family: Family, device: torch.device) -> str:
-    if dtype != "auto":
-        return dtype
-    if device.type == "cpu":
-        return "float32"
-    return "float16" if family.measured else "bfloat16"

@@ -88,6 +88,19 @@ class Family(ABC):
             pixels: How many pixels of an image lie along one side of a latent.
         """
 
+    def pipeline(self, components: Components) -> Any:
+        """The pipeline of diffusers that a model's parts belong to, which knows how its texts are embedded."""
+        import diffusers
+
+        own = {self.network: components.network, "vae": components.vae, "scheduler": components.scheduler}
+        return getattr(diffusers, self.pipelines[0])(**own, **components.texts)
+
+    def usual_precision(self, device: torch.device) -> str:
+        """What the network runs in where nothing was measured."""
+        if device.type == "cpu":
+            return "float32"
+        return "float16" if self.measured else "bfloat16"
+
     def problems(self, components: Components) -> list[str]:
         """What of a model's settings does not fit together, or needs more than this family gives."""
         del components

@@ -7,13 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.models.families.base import Components, Family, beside_tokens, reduction_factor, split_pooled
-from latent_geodesics.models.families.stable_diffusion_3 import image_shift
+from latent_geodesics.models.families.base import Components, beside_tokens, split_pooled
+from latent_geodesics.models.families.flow_transformer import PATCH, FlowTransformer, image_shift
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
 __all__ = ["Flux"]
 
-PATCH = 2
 GUIDANCE = 3.5
 """What the distilled models are told of guidance, the pipeline's default.
 
@@ -22,7 +21,7 @@ one density p(x | c).
 """
 
 
-class Flux(Family):
+class Flux(FlowTransformer):
     """FLUX.1 [dev] and [schnell].
 
     References:
@@ -30,7 +29,6 @@ class Flux(Family):
     """
 
     pipelines = ("FluxPipeline", "FluxImg2ImgPipeline")
-    network = "transformer"
     parts = {
         "transformer": ("FluxTransformer2DModel",),
         "vae": ("AutoencoderKL",),
@@ -43,12 +41,7 @@ class Flux(Family):
     pooled = True
 
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
-        from diffusers import FluxPipeline
-
-        texts = components.texts
-        pipeline = FluxPipeline(
-            vae=components.vae, transformer=components.network, scheduler=components.scheduler, **texts
-        )
+        texts, pipeline = components.texts, self.pipeline(components)
 
         @torch.no_grad()
         def embed(text: str) -> Float[Tensor, "l c"]:
@@ -78,20 +71,6 @@ class Flux(Family):
     def schedule(self, scheduler: Any, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
         shift = image_shift(scheduler.config, latent_shape[1] * latent_shape[2] // PATCH**2)
         return NoiseSchedule.from_flow(scheduler, steps, evenly=True, shift=shift)
-
-    def problems(self, components: Components) -> list[str]:  # noqa: D102
-        channels, latents = components.network.config.in_channels, components.vae.config.latent_channels
-        if channels != PATCH**2 * latents:
-            return [f"its transformer reads {channels} channels and two by two latents have {PATCH**2 * latents}"]
-        return []
-
-    def multiple(self, components: Components) -> int:  # noqa: D102
-        return reduction_factor(components.vae) * PATCH
-
-    def sample_size(self, components: Components) -> Any:
-        """128 latents, the pipeline's default; the network's settings do not say."""
-        del components
-        return 128
 
 
 def _packed(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n m k"]:

@@ -7,15 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.models.families.base import Components, Family, reduction_factor
+from latent_geodesics.models.families.base import Components
+from latent_geodesics.models.families.flow_transformer import PATCH, FlowTransformer
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
 __all__ = ["Flux2Klein"]
 
-PATCH = 2
 
-
-class Flux2Klein(Family):
+class Flux2Klein(FlowTransformer):
     """FLUX.2 [klein], of which the base models are not distilled and take classifier-free guidance.
 
     A latent here is what the network sees: two by two latents of the autoencoder as the channels of one, each channel
@@ -23,7 +22,6 @@ class Flux2Klein(Family):
     """
 
     pipelines = ("Flux2KleinPipeline",)
-    network = "transformer"
     parts = {
         "transformer": ("Flux2Transformer2DModel",),
         "vae": ("AutoencoderKLFlux2",),
@@ -33,12 +31,7 @@ class Flux2Klein(Family):
     }
 
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
-        from diffusers import Flux2KleinPipeline
-
-        texts = components.texts
-        pipeline = Flux2KleinPipeline(
-            vae=components.vae, transformer=components.network, scheduler=components.scheduler, **texts
-        )
+        texts, pipeline = components.texts, self.pipeline(components)
 
         @torch.no_grad()
         def embed(text: str) -> Float[Tensor, "l c"]:
@@ -81,20 +74,6 @@ class Flux2Klein(Family):
         coloured = torch.nn.functional.pixel_shuffle(latents * deviation + mean, PATCH)
         images: Tensor = vae.decode(coloured.to(vae.dtype)).sample
         return images
-
-    def problems(self, components: Components) -> list[str]:  # noqa: D102
-        channels, latents = components.network.config.in_channels, components.vae.config.latent_channels
-        if channels != PATCH**2 * latents:
-            return [f"its transformer reads {channels} channels and two by two latents have {PATCH**2 * latents}"]
-        return []
-
-    def multiple(self, components: Components) -> int:  # noqa: D102
-        return reduction_factor(components.vae) * PATCH
-
-    def sample_size(self, components: Components) -> Any:
-        """128 latents, the pipeline's default; the network's settings do not say."""
-        del components
-        return 128
 
 
 def _moments(vae: Any) -> tuple[Float[Tensor, "1 c 1 1"], Float[Tensor, "1 c 1 1"]]:

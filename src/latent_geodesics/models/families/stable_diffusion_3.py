@@ -7,14 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.models.families.base import Components, Family, beside_tokens, reduction_factor, split_pooled
+from latent_geodesics.models.families.base import Components, beside_tokens, reduction_factor, split_pooled
+from latent_geodesics.models.families.flow_transformer import PATCH, FlowTransformer, image_shift
 from latent_geodesics.models.families.stable_diffusion import warn_of_dropped_words
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
 __all__ = ["StableDiffusion3"]
 
 
-class StableDiffusion3(Family):
+class StableDiffusion3(FlowTransformer):
     """SD3 and SD3.5; the third text encoder, T5, may be absent.
 
     References:
@@ -22,7 +23,6 @@ class StableDiffusion3(Family):
     """
 
     pipelines = ("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline")
-    network = "transformer"
     parts = {
         "transformer": ("SD3Transformer2DModel",),
         "vae": ("AutoencoderKL",),
@@ -36,14 +36,10 @@ class StableDiffusion3(Family):
     }
     optional = frozenset({"text_encoder_3", "tokenizer_3"})
     pooled = True
+    packed = False
 
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
-        from diffusers import StableDiffusion3Pipeline
-
-        texts = components.texts
-        pipeline = StableDiffusion3Pipeline(
-            vae=components.vae, transformer=components.network, scheduler=components.scheduler, **texts
-        )
+        texts, pipeline = components.texts, self.pipeline(components)
 
         @torch.no_grad()
         def embed(text: str) -> Float[Tensor, "l c"]:
@@ -75,22 +71,5 @@ class StableDiffusion3(Family):
             shift = image_shift(scheduler.config, latent_shape[1] * latent_shape[2] // PATCH**2)
         return NoiseSchedule.from_flow(scheduler, steps, shift=shift)
 
-    def problems(self, components: Components) -> list[str]:  # noqa: D102
-        channels, latents = components.network.config.in_channels, components.vae.config.latent_channels
-        return (
-            [f"its transformer reads {channels} channels and its latents have {latents}"] if channels != latents else []
-        )
-
     def multiple(self, components: Components) -> int:  # noqa: D102
         return reduction_factor(components.vae) * int(components.network.config.patch_size)
-
-
-PATCH = 2
-"""The side in latents of what the published transformers take as one token."""
-
-
-def image_shift(config: Any, tokens: int) -> float:
-    """`mu`, the shift of a schedule at images of so many tokens: linear between those of two sizes."""
-    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    base, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    return float(base + (most - base) * (tokens - low) / (high - low))

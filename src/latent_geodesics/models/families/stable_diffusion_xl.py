@@ -38,12 +38,7 @@ class StableDiffusionXL(Family):
     measured = True
 
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
-        from diffusers import StableDiffusionXLPipeline
-
-        texts = components.texts
-        pipeline = StableDiffusionXLPipeline(
-            vae=components.vae, unet=components.network, scheduler=components.scheduler, **texts
-        )
+        texts, pipeline = components.texts, self.pipeline(components)
 
         @torch.no_grad()
         def embed(text: str) -> Float[Tensor, "l c"]:

@@ -1,0 +1,44 @@
+"""What the transformers that predict the velocity of a flow have in common."""
+
+from typing import Any, ClassVar
+
+from latent_geodesics.models.families.base import Components, Family, reduction_factor
+
+__all__ = ["PATCH", "FlowTransformer", "image_shift"]
+
+PATCH = 2
+"""The side in latents of the autoencoder of what a transformer takes as one token."""
+
+
+class FlowTransformer(Family):
+    """A family whose network is a transformer.
+
+    Attributes:
+        packed: Whether the channels of a token's latents are put side by side before the network sees them.
+    """
+
+    network = "transformer"
+    packed: ClassVar[bool] = True
+
+    def problems(self, components: Components) -> list[str]:  # noqa: D102
+        channels, latents = components.network.config.in_channels, components.vae.config.latent_channels
+        wanted, what = (PATCH**2 * latents, "two by two") if self.packed else (latents, "its")
+        return (
+            []
+            if channels == wanted
+            else [f"its transformer reads {channels} channels and {what} latents have {wanted}"]
+        )
+
+    def multiple(self, components: Components) -> int:  # noqa: D102
+        return reduction_factor(components.vae) * PATCH
+
+    def sample_size(self, components: Components) -> Any:
+        """128 latents, the pipelines' default, where the network's settings do not say."""
+        return components.network.config.get("sample_size", 128)
+
+
+def image_shift(config: Any, tokens: int) -> float:
+    """`mu`, the shift of a schedule at images of so many tokens: linear between those of two sizes."""
+    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    base, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return float(base + (most - base) * (tokens - low) / (high - low))
