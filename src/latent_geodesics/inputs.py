@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from latent_geodesics.errors import UserError, near_file, near_name
 from latent_geodesics.models.sources import check_source
 
-__all__ = ["READS", "WRITES", "Input", "check_inputs", "is_path", "is_text"]
+__all__ = ["READS", "WRITES", "Input", "check_inputs", "is_path", "is_text", "nodes"]
 
 FILE, FOLDER, EITHER, MODEL = "file", "folder", "file or folder", "model"
 TEXT, OPTIONS, NAME = "text", "options", "name"
@@ -145,7 +145,7 @@ def check_inputs(config: DictConfig) -> None:
     _check_added(raw)
     _check("expected", config.expected, _EXPECTED)
     task = OmegaConf.to_container(config.task, resolve=True, throw_on_missing=True) if config.task else None
-    for key, options in _nodes("task", task, raw):
+    for key, options in nodes("task", task, lambda key, _: _written(key, raw)):
         kind = str(options["_target_"]).removeprefix("latent_geodesics.")
         for name, value in options.items():
             found = READS.get(f"{kind}.{name}") or READS.get(str(name))
@@ -167,16 +167,22 @@ def _check_added(raw: Mapping[Any, Any]) -> None:
             raise UserError(f"Nothing reads the key '{key}' that {argument} adds.{near_name(key, map(str, others))}")
 
 
-def _nodes(key: str, node: Any, raw: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Everything that names a class, with its key as a person would write it."""
+def nodes(key: str, node: Any, written: Callable[[str, Any], str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Everything that names a class, with its key as a person would write it.
+
+    Args:
+        key: The node's key.
+        node: The node.
+        written: What a person writes for a key and its value.
+    """
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield key, node
         for name, value in node.items():
-            yield from _nodes(_written(f"{key}.{name}", raw), value, raw)
+            yield from nodes(written(f"{key}.{name}", value), value, written)
     elif isinstance(node, list):
         for value in node:
-            yield from _nodes(key, value, raw)
+            yield from nodes(key, value, written)
 
 
 def _written(key: str, raw: Any) -> str:

@@ -6,12 +6,13 @@ words of whatever operation fails first.
 
 import inspect
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Union, get_args, get_origin
 
 from hydra.utils import get_object
 
 from latent_geodesics.errors import UserError
+from latent_geodesics.inputs import nodes
 
 __all__ = ["check_kinds"]
 
@@ -29,7 +30,12 @@ def check_kinds(key: str, node: Any, groups: Mapping[str, Any] | None = None) ->
     Raises:
         UserError: for the first value that is of another kind.
     """
-    for place, options in _nodes(key, node, groups or {}):
+
+    def written(key: str, value: Any) -> str:
+        name = key.removeprefix("task.")
+        return name if groups and name in groups and groups[name] == value else key
+
+    for place, options in nodes(key, node, written):
         for name, kinds in _plain_kinds(str(options["_target_"])).items():
             value = options.get(name)
             if (
@@ -39,18 +45,6 @@ def check_kinds(key: str, node: Any, groups: Mapping[str, Any] | None = None) ->
             ):
                 wanted = " or ".join(NAMES[kind] for kind in kinds)
                 raise UserError(f"{place}.{name} must be {wanted}, got {value!r}.")
-
-
-def _nodes(key: str, node: Any, groups: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield key, node
-        for name, value in node.items():
-            taken_over = key == "task" and name in groups and groups[name] == value
-            yield from _nodes(str(name) if taken_over else f"{key}.{name}", value, groups)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _nodes(key, value, groups)
 
 
 def _plain_kinds(target: str) -> dict[str, tuple[type, ...]]:
