@@ -20,18 +20,17 @@ it is approached by Newton steps and from several starts (`search`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latent_geodesics.fields import Resolution, ScoreField, well_resolved
-from latent_geodesics.path import KnotPath, shortest_path
+from latent_geodesics.fields import ScoreField, well_resolved
+from latent_geodesics.path import shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.collocation import Collocation
-from latent_geodesics.solvers.fixed_point import FixedPoint, Trail
 from latent_geodesics.solvers.group import Finished, Group
 from latent_geodesics.solvers.ledger import Ledger
 from latent_geodesics.solvers.newton import MEMORY, look
@@ -39,6 +38,7 @@ from latent_geodesics.solvers.refinement import AT_KNOTS, Refinement
 from latent_geodesics.solvers.rules import MOST_FAILURES, Rules
 from latent_geodesics.solvers.search import Search
 from latent_geodesics.solvers.second_variation import Past
+from latent_geodesics.solvers.stages import Pairs, Paths, Reached, ended
 
 __all__ = ["PicardAnderson"]
 
@@ -167,7 +167,7 @@ class PicardAnderson(BoundarySolver):
         ledger.spend(pairs, 2)
         strength = torch.full_like(grid.span, problem.alpha)
         scores = stages[0].scores(field, stages[0].start())
-        begun = _Pairs(
+        begun = Pairs(
             numbers=pairs,
             field=field,
             end_scores=end_scores,
@@ -203,7 +203,7 @@ class PicardAnderson(BoundarySolver):
         return finished
 
     def _after(
-        self, ledger: Ledger, grid: Collocation, pairs: "_Pairs", reached: "_Reached"
+        self, ledger: Ledger, grid: Collocation, pairs: Pairs, reached: Reached
     ) -> tuple[list[Finished], Int[Tensor, " b"]]:
         """Refine what the fixed point has solved; what it has not, by places on the CPU, is left to a search."""
         solved = torch.tensor([status in (Status.CONVERGED, Status.RESOLVED) for status in reached.outcome])
@@ -215,7 +215,7 @@ class PicardAnderson(BoundarySolver):
             mask = torch.tensor([found is status for found in reached.outcome])
             rows = (mask & ~again & ~(solved & self.refine)).nonzero().flatten()
             if len(rows):
-                finished.append(_ended(grid, pairs, reached, rows, status))
+                finished.append(ended(grid, pairs, reached, rows, status))
         needy = reached.finer | self._unresolved(grid, pairs, reached)
         for finer in (False, True):
             rows = (solved & self.refine & (needy == finer)).nonzero().flatten()
@@ -224,7 +224,7 @@ class PicardAnderson(BoundarySolver):
                 finished += self._refinement(ledger).finish(group)
         return finished, again.nonzero().flatten()
 
-    def _unresolved(self, grid: Collocation, pairs: "_Pairs", reached: "_Reached") -> Bool[Tensor, " a"]:
+    def _unresolved(self, grid: Collocation, pairs: Pairs, reached: Reached) -> Bool[Tensor, " a"]:
         """Which pairs are asked for more than their scores resolve, where there are finer ones."""
         resolution = grid.end_resolution(pairs.field)
         if self.tolerance is None or resolution is None or pairs.field.finer() is None:
@@ -234,7 +234,7 @@ class PicardAnderson(BoundarySolver):
         return (resolution.floor(seen.size.mean(-1), seen.strength.mean(-1)) > AT_KNOTS * self.tolerance).cpu()
 
     def _group(
-        self, grid: Collocation, pairs: "_Pairs", reached: "_Reached", rows: Int[Tensor, " b"], *, finer: bool
+        self, grid: Collocation, pairs: Pairs, reached: Reached, rows: Int[Tensor, " b"], *, finer: bool
     ) -> Group:
         """Pairs that the fixed point has solved, as the stages after it take them."""
         some, part = pairs.restrict(rows), reached.restrict(rows)
@@ -254,7 +254,7 @@ class PicardAnderson(BoundarySolver):
         )
 
     def _search(
-        self, ledger: Ledger, grid: Collocation, pairs: "_Pairs", strengths: Float[Tensor, " a"]
+        self, ledger: Ledger, grid: Collocation, pairs: Pairs, strengths: Float[Tensor, " a"]
     ) -> list[Finished]:
         """Solve strong problems, and those that the fixed point did not."""
         begun = grid.start()
@@ -285,9 +285,7 @@ class PicardAnderson(BoundarySolver):
     def _refinement(self, ledger: Ledger) -> Refinement:
         return Refinement(ledger=ledger, tolerance=self._tolerance, finest=max(FINEST, 4 * self.intervals))
 
-    def _climb(
-        self, problem: BoundaryProblem, ledger: Ledger, stages: Sequence[Collocation], pairs: "_Pairs"
-    ) -> "_Reached":
+    def _climb(self, problem: BoundaryProblem, ledger: Ledger, stages: Sequence[Collocation], pairs: Pairs) -> Reached:
         """From the first of some grids to the last, which is the finest."""
         stage, *finer = stages
         rules = self._rules(problem.alpha, left=len(finer), fresh=pairs.past is None)
@@ -298,7 +296,7 @@ class PicardAnderson(BoundarySolver):
         trail = iteration.trail
         risen = replace(pairs, offsets=iteration.offsets, alpha=iteration.alpha, past=trail, scores=None)
         if not finer:
-            return self._polish(stage, risen, ledger, rules, _Reached.of(iteration.offsets, trail, outcome))
+            return self._polish(stage, risen, ledger, rules, Reached.of(iteration.offsets, trail, outcome))
         if rules.iterations is None:
             return self._climb(problem, ledger, finer, risen)
         # A grid on which a path does not settle soon is too coarse for the density: that path would mislead.
@@ -310,11 +308,9 @@ class PicardAnderson(BoundarySolver):
                 there = index.to(pairs.offsets.device)
                 some_stages = [grid.restrict(there) for grid in finer]
                 parts.append((index, self._climb(problem, ledger, some_stages, some.restrict(index))))
-        return _Reached.join(parts)
+        return Reached.join(parts)
 
-    def _polish(
-        self, grid: Collocation, pairs: "_Pairs", ledger: Ledger, rules: Rules, reached: "_Reached"
-    ) -> "_Reached":
+    def _polish(self, grid: Collocation, pairs: Pairs, ledger: Ledger, rules: Rules, reached: Reached) -> Reached:
         """Finish in a higher precision the pairs that met what theirs resolves, where more is asked for."""
         index = reached.rows(Status.RESOLVED)
         finer = pairs.field.finer() if self.tolerance is not None and len(index) else None
@@ -324,9 +320,9 @@ class PicardAnderson(BoundarySolver):
         part, rules = grid.restrict(index.to(reached.offsets.device)), replace(rules, failures=MOST_FAILURES)
         iteration = some.iterate(part, ledger, rules, part.end_resolution(some.field))
         outcome = [iteration.outcome[row] for row in range(len(index))]
-        polished = replace(_Reached.of(iteration.offsets, iteration.trail, outcome), finer=torch.ones(len(index)) > 0)
+        polished = replace(Reached.of(iteration.offsets, iteration.trail, outcome), finer=torch.ones(len(index)) > 0)
         others = torch.tensor([status is not Status.RESOLVED for status in reached.outcome]).nonzero().flatten()
-        return _Reached.join([(index, polished), (others, reached.restrict(others))])
+        return Reached.join([(index, polished), (others, reached.restrict(others))])
 
     def _stages(self, grid: Collocation) -> list[Collocation]:
         """The grids, from the coarsest to the finest."""
@@ -351,156 +347,3 @@ class PicardAnderson(BoundarySolver):
             fall=fall if left else 0.0,
             iterations=ITERATIONS[left],
         )
-
-
-class Paths:
-    """The paths that pairs ended with, each on a grid of its own; until then their shortest paths.
-
-    Args:
-        grid: a grid for all pairs.
-    """
-
-    def __init__(self, grid: Collocation) -> None:
-        self._grid = grid
-        self._parts: list[Finished] = []
-
-    def put(self, found: Finished) -> None:
-        """Add the paths of some pairs, in place of what there is of them."""
-        self._parts.append(found)
-
-    def path(self) -> KnotPath:
-        """All paths, on the finest grid that any of them needs: a spline on a coarser one is one on it as well."""
-        finest = max([self._grid.intervals, *(part.intervals for part in self._parts)])
-        grid = self._grid
-        while grid.intervals < finest:
-            grid = grid.double()
-        offsets = grid.start()
-        for part in self._parts:
-            offsets[part.numbers.to(offsets.device)] = grid.refine(part.offsets)
-        return grid.path(offsets)
-
-
-def _ended(
-    grid: Collocation, pairs: "_Pairs", reached: "_Reached", rows: Int[Tensor, " b"], status: Status
-) -> Finished:
-    """Pairs that end with what the fixed point has found."""
-    part = reached.restrict(rows)
-    return Finished(
-        numbers=pairs.numbers[rows], intervals=grid.intervals, offsets=part.offsets, status=[status] * len(rows)
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pairs:
-    """Some pairs on their way from grid to grid, with what they bring along.
-
-    Attributes:
-        numbers: which of the problem's, on the CPU.
-        field: the score, as they see it.
-        end_scores: the score at both ends.
-        offsets: where they are, at the interior knots of the grid that they come from.
-        alpha: the alpha in force; NaN where it is to be chosen.
-        past: what the iteration on that grid left behind; None at the start.
-        scores: the score at the interior knots, where the grid is theirs and it is known.
-    """
-
-    numbers: Int[Tensor, " a"]
-    field: ScoreField
-    end_scores: Float[Tensor, "a 2 d"]
-    offsets: Float[Tensor, "a m d"]
-    alpha: Float[Tensor, " a"]
-    past: Trail | None = None
-    scores: Float[Tensor, "a m d"] | None = None
-
-    def restrict(self, rows: Int[Tensor, " b"]) -> "_Pairs":
-        """Some of them, by their places on the CPU."""
-        there = rows.to(self.offsets.device)
-        return _Pairs(
-            numbers=self.numbers[rows],
-            field=self.field.restrict(rows),
-            end_scores=self.end_scores[there],
-            offsets=self.offsets[there],
-            alpha=self.alpha[there],
-            past=None if self.past is None else self.past.restrict(there),
-            scores=None if self.scores is None else self.scores[there],
-        )
-
-    def iterate(self, grid: Collocation, ledger: Ledger, rules: Rules, resolution: Resolution | None) -> FixedPoint:
-        """The iteration on a grid, from where they are, run to its end."""
-        iteration = FixedPoint(
-            grid=grid,
-            field=self.field,
-            ledger=ledger,
-            pairs=self.numbers,
-            offsets=grid.refine(self.offsets),
-            end_scores=self.end_scores,
-            alpha=self.alpha,
-            rules=rules,
-            past=self.past,
-            resolution=resolution,
-            scores=self.scores,
-        )
-        iteration.run()
-        return iteration
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Reached:
-    """Where pairs got to on the finest of the fixed point's grids, and how each ended.
-
-    Attributes:
-        offsets: their best iterates.
-        scores: the score there; NaN for a pair that has none.
-        past: earlier iterates; the best one stands in for those that there are not.
-        outcome: how each ended.
-        finer: which were finished with scores of a higher precision, on the CPU.
-    """
-
-    offsets: Float[Tensor, "a n d"]
-    scores: Float[Tensor, "a n d"]
-    past: Past
-    outcome: list[Status]
-    finer: Bool[Tensor, " a"]
-
-    @staticmethod
-    def of(offsets: Float[Tensor, "a n d"], trail: Trail, outcome: list[Status]) -> "_Reached":
-        """What an iteration leaves."""
-        counts = trail.memory.counts[..., None, None]
-        past = Past(
-            offsets=torch.where(counts, trail.memory.knots, offsets),
-            score=torch.where(counts, trail.memory.score, trail.scores),
-        )
-        none = torch.zeros(len(outcome), dtype=torch.bool)
-        return _Reached(offsets=offsets, scores=trail.scores, past=past, outcome=outcome, finer=none)
-
-    @staticmethod
-    def join(parts: Sequence[tuple[Int[Tensor, " b"], "_Reached"]]) -> "_Reached":
-        """Those of pairs with others, in the order of their rows."""
-        order = torch.cat([rows for rows, _ in parts]).argsort()
-        outcome = [status for _, part in parts for status in part.outcome]
-        whole = _Reached(
-            offsets=torch.cat([part.offsets for _, part in parts]),
-            scores=torch.cat([part.scores for _, part in parts]),
-            past=Past(
-                offsets=torch.cat([part.past.offsets for _, part in parts], 1),
-                score=torch.cat([part.past.score for _, part in parts], 1),
-            ),
-            outcome=outcome,
-            finer=torch.cat([part.finer for _, part in parts]),
-        )
-        return whole.restrict(order)
-
-    def restrict(self, rows: Int[Tensor, " b"]) -> "_Reached":
-        """Some of them, by their places on the CPU."""
-        there = rows.to(self.offsets.device)
-        return _Reached(
-            offsets=self.offsets[there],
-            scores=self.scores[there],
-            past=self.past.restrict(there),
-            outcome=[self.outcome[row] for row in rows.tolist()],
-            finer=self.finer[rows],
-        )
-
-    def rows(self, status: Status) -> Int[Tensor, " b"]:
-        """The places of the pairs that ended so."""
-        return torch.tensor([row for row, found in enumerate(self.outcome) if found is status], dtype=torch.long)
