@@ -305,12 +305,24 @@ def test_an_iteration_of_the_default_solver_waits_for_the_device_once(device):
     found = []
     for tolerance in (1e-3, 1e-9):
         with counting() as counts:
-            solution = lg.solvers.PicardAnderson(tolerance=tolerance, coarse_start=False).solve(problem)
+            solver = lg.solvers.PicardAnderson(tolerance=tolerance, coarse_start=False, refine=False)
+            solution = solver.solve(problem)
         found.append((counts.reads, len(solution.trace.residual), counts.factorisations))
     (few, short, _), (many, long, factorisations) = found
     assert long > short
     assert many - few == long - short
     assert factorisations == 0
+
+
+def test_newton_steps_wait_for_the_device_a_few_times_each(device):
+    field, manifold, x0, x1 = next(problems(device))
+    problem = lg.BoundaryProblem(field=field, manifold=manifold, x0=x0, x1=x1, alpha=4.0)
+    with counting() as counts:
+        solution = lg.solvers.PicardAnderson().solve(problem)
+    assert float(solution.stats["strength"].cpu()[:2].max()) > 3
+    # What is decided by, and the small systems that are solved on the CPU; and a look between knots and its choices.
+    assert counts.reads <= 4 * len(solution.trace.residual)
+    assert counts.factorisations == 0
 
 
 def test_nothing_is_left_out():

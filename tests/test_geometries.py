@@ -117,7 +117,7 @@ def test_where_log_p_is_linear_its_graph_is_flat(lam):
 @pytest.mark.parametrize("lam", [0.1, 1.0, 10.0, 100.0])
 def test_the_graph_of_a_gaussian_is_a_paraboloid(lam):
     """Clairaut: `r^2 theta' / |v|_G = h` on the surface of revolution `ds^2 = (1 + lam r^2) dr^2 + r^2 dtheta^2`."""
-    solution = solve(lg.Graph(lam=lam), gaussian(), *ends_of_turn(), intervals=32)
+    solution = solve(lg.Graph(lam=lam), gaussian(), *ends_of_turn(), intervals=32, tolerance=3e-4)
     meridian = lambda r: math.sqrt(1 + lam * r * r)  # noqa: E731
     turned = lambda h: quad(lambda r: h * meridian(r) / (r * math.sqrt(r * r - h * h)), R0, R1)[0]  # noqa: E731
     h = brentq(lambda h: turned(h) - TURN, 0, R0 * (1 - 1e-9), xtol=1e-14)
@@ -322,10 +322,10 @@ def test_the_graph_of_a_gaussian_against_the_equation_with_its_hessian(integrato
 def test_a_solved_path_reversed_alone_in_float32_and_measured(geometry):
     field, manifold = mixture(), lg.Sphere(1.5)
     x0, x1 = pairs_on_sphere()
-    path = solve(geometry, field, x0, x1, manifold=manifold, tolerance=1e-7).path
-    back = solve(geometry, field, x1, x0, manifold=manifold, tolerance=1e-7).path
+    path = solve(geometry, field, x0, x1, manifold=manifold, tolerance=1e-7, refine=False).path
+    back = solve(geometry, field, x1, x0, manifold=manifold, tolerance=1e-7, refine=False).path
     torch.testing.assert_close(path.point(U), back.point(1 - U), rtol=0, atol=1e-6)
-    alone = solve(geometry, field, x0[1:2], x1[1:2], manifold=manifold, tolerance=1e-7).path
+    alone = solve(geometry, field, x0[1:2], x1[1:2], manifold=manifold, tolerance=1e-7, refine=False).path
     torch.testing.assert_close(path.point(U)[1:2], alone.point(U), rtol=0, atol=1e-10)
     half = lg.GaussianMixture(means=field.means.float(), scales=field.scales.float())
     single = solve(geometry, half, manifold.project(x0.float()), manifold.project(x1.float()), manifold=manifold)

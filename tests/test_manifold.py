@@ -79,6 +79,23 @@ def test_antipodal_points_have_no_logarithm():
     assert torch.isfinite(sphere.log(x, y)[1]).all()
 
 
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-3), (torch.float64, 1e-9)])
+def test_ends_that_are_all_but_antipodal_have_the_arc_on_their_side(dtype, off):
+    """As far from opposite as the precision can tell, in many dimensions: the arc ends where it should, to its side."""
+    generator = torch.Generator().manual_seed(1)
+    sphere = lg.Sphere(32.0)
+    x, side = torch.randn(2, 3, 1024, generator=generator, dtype=torch.float64)
+    x = sphere.project(x)
+    side = torch.nn.functional.normalize(sphere.tangent(x, side), dim=-1)
+    y = math.cos(math.pi - off) * x + 32.0 * math.sin(math.pi - off) * side
+    x, y, side = x.to(dtype), y.to(dtype), side.to(dtype)
+    assert not bool(sphere.antipodal(x, y).any())
+    assert bool(sphere.antipodal(x, -x).all())
+    direction = torch.nn.functional.normalize(sphere.log(x, y), dim=-1)
+    assert float((direction - side).norm(dim=-1).max()) < 2e-2
+    assert float((sphere.exp(x, sphere.log(x, y)) - y).norm(dim=-1).max()) < 32 * 100 * torch.finfo(dtype).eps
+
+
 @pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-3, 1.0, math.pi - 1e-6])
 def test_angles_are_accurate_at_both_ends_of_their_range(angle):
     x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)

@@ -82,8 +82,8 @@ def test_the_course_begins_with_the_straight_line_and_ends_with_the_solution(sol
     assert course.iterates[-1].path is course.solution.path
     costs = [iterate.evaluations for iterate in course.iterates]
     assert costs == sorted(costs)
-    # The solver books an iteration for each path that it asks about.
-    assert costs[:-1] == course.solution.trace.evaluations[:, 0].tolist()
+    # The solver books an iteration for each path that it asks about, and looks that cost nothing.
+    assert {*costs[1:-1]} <= {*course.solution.trace.evaluations[:, 0].tolist()}
 
 
 def test_the_rebuilt_paths_are_the_solvers_own():

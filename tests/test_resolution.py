@@ -87,28 +87,28 @@ def test_a_rounded_score_is_solved_to_what_it_resolves(name, dtype, declared):
 
 def test_the_status_states_the_tolerance_in_force_and_whose_it_is():
     field, x0, x1, alpha = CLOSED["ring"]
-    found = lg.solvers.PicardAnderson().solve(problem(Rounded(field, torch.bfloat16), x0, x1, alpha))
+    found = lg.solvers.PicardAnderson(tolerance=1e-3).solve(problem(Rounded(field, torch.bfloat16), x0, x1, alpha))
     assert set(found.status) == {Status.RESOLVED}
     assert found.status[0].ok
     assert bool((found.stats["tolerance"] >= 2 * ERRORS[torch.bfloat16]).all())
     stated = float(f"{float(found.stats['tolerance'][0]):.1g}")
     assert found.sentence(0).startswith(f"Solved to what bfloat16 resolves, a relative residual of {stated:.1g}.")
-    exact = lg.solvers.PicardAnderson().solve(problem(field, x0, x1, alpha))
+    exact = lg.solvers.PicardAnderson(tolerance=1e-3).solve(problem(field, x0, x1, alpha))
     assert exact.sentence(0) == exact.status[0].sentence
-    assert bool((exact.stats["tolerance"] == 3e-4).all())
+    assert bool((exact.stats["tolerance"] == 1e-3).all())
 
 
 @HALVES
 def test_what_is_asked_for_is_reached_with_finer_scores(dtype):
     field, x0, x1, alpha = CLOSED["ring"]
     asked = problem(Rounded(field, dtype, finer=True), x0, x1, alpha)
-    mixed = lg.solvers.PicardAnderson(tolerance=1e-5, max_evaluations=2000).solve(asked)
+    mixed = lg.solvers.PicardAnderson(tolerance=1e-4, max_evaluations=6000).solve(asked)
     assert set(mixed.status) == {Status.CONVERGED}
     assert asked.field.evaluations == int(mixed.stats["evaluations"].sum()), "those of both fields are counted"
-    finest = lg.solvers.PicardAnderson(tolerance=1e-5, max_evaluations=2000).solve(problem(field, x0, x1, alpha))
+    finest = lg.solvers.PicardAnderson(tolerance=1e-4, max_evaluations=6000).solve(problem(field, x0, x1, alpha))
     torch.testing.assert_close(mixed.path.point(U), finest.path.point(U), atol=1e-3, rtol=0)
     # Without finer scores the same is answered by what there is.
-    coarse = lg.solvers.PicardAnderson(tolerance=1e-5).solve(problem(Rounded(field, dtype), x0, x1, alpha))
+    coarse = lg.solvers.PicardAnderson(tolerance=1e-4).solve(problem(Rounded(field, dtype), x0, x1, alpha))
     assert set(coarse.status) == {Status.RESOLVED}
 
 

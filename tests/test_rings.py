@@ -15,7 +15,7 @@ CORE = {
     "solvers", "vectors",
 }  # fmt: skip
 APPLICATION = {"data", "methods", "metrics", "models"}
-CORE_LIBRARIES = {"torch", "jaxtyping"}
+CORE_LIBRARIES = {"jaxtyping", "numpy", "scipy", "torch"}
 
 
 def part_of(module: Path) -> str:
@@ -44,7 +44,7 @@ def modules(parts: set[str]) -> list[Path]:
 
 
 @pytest.mark.parametrize("module", modules(CORE), ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_core_imports_only_itself_and_torch(module):
+def test_the_core_imports_only_itself_torch_and_scipy(module):
     assert own_parts(module) <= CORE
     outside = {name.split(".")[0] for name in imports(module)} - {"latent_geodesics"}
     assert outside - set(sys.stdlib_module_names) <= CORE_LIBRARIES

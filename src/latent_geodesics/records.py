@@ -27,6 +27,7 @@ class Status(Enum):
     RESOLVED = "converged_to_resolution"
     BUDGET_EXHAUSTED = "budget_exhausted"
     STALLED = "stalled"
+    SADDLE = "saddle"
     NON_FINITE_SCORE = "non_finite_score"
     COINCIDENT_ENDS = "coincident_ends"
     ANTIPODAL_ENDS = "antipodal_ends"
@@ -59,11 +60,14 @@ _SENTENCES = {
     "the best path so far is given: raise max_evaluations or the tolerance.",
     Status.STALLED: "The residual stopped falling above the tolerance; the best path so far is given: "
     "lower alpha, raise the number of intervals, or average the score if it is noisy.",
+    Status.SADDLE: "The path meets the geodesic equation, but paths beside it are shorter, and the evaluations ran out "
+    "before one of them was solved: raise max_evaluations, or the number of starts.",
     Status.NON_FINITE_SCORE: "The score was NaN or infinite on the way; the last finite path is given: "
     "check the field there, or lower alpha to keep the path where the score is defined.",
     Status.COINCIDENT_ENDS: "The two end points are the same; the path is constant; nothing to do.",
-    Status.ANTIPODAL_ENDS: "The end points are antipodal, so every great circle through them is a shortest one; "
-    "an arbitrary one is given: move one end.",
+    Status.ANTIPODAL_ENDS: "The end points are antipodal to rounding, so that nothing but the density could choose "
+    "among the great circles that join them; none was tried and an arbitrary one is given: "
+    "move one end a little, to the side on which the path should pass.",
     Status.INTEGRATED: "The path was followed to its end; nothing to do.",
     Status.STOPPED_SHORT: "The evaluations ran out before the end of the path, which stays where it got to: "
     "raise max_evaluations or the tolerance, or ask for a shorter path.",
@@ -103,7 +107,10 @@ class Solution:
         status: how each pair ended.
         stats: one number a pair under each name: at least `evaluations`, `iterations` and `residual`, the mean over
             the interior knots of `|P_v (alpha s + g'' / |g'|^2)|`; of a boundary solver also `tolerance`, the relative
-            residual in force: the one asked for, or what the scores resolve where that is larger.
+            residual in force: the one asked for, or what the scores resolve where that is larger; of the default one
+            `residual_between`, the relative residual at positions between the knots, `length_error`, the share of
+            itself by which the length is estimated to exceed that of the geodesic nearby, and `strength`, the mean of
+            the weighted force along the shortest path times the length of that path. NaN where it was not looked at.
         trace: the course of the iteration.
         resolution: how well the scores were resolved that the path was found with; None for full precision.
     """

@@ -81,24 +81,41 @@ class Linearisation:
         """The weight of the force at each knot."""
         return self.geometry.weight(strength[..., None], self.gauge)
 
+    def defect(self, strength: Float[Tensor, " a"]) -> Float[Tensor, "a n d"]:
+        """The defect of the geodesic equation at each knot: what a step has to remove."""
+        return self.bend + self.weight(strength)[..., None] * self.force
+
     def residual(self, strength: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
         """Mean over the interior knots of `|P_v (w f + g'' / |g'|^2)|`, `w` the weight, in 1/[x]."""
+        return self.residuals(strength).mean(-1)
+
+    def residuals(self, strength: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a n"]:
+        """The same at each interior knot."""
         bb, bf, ff = self.products.unbind(1)
         power = self.weight(strength)
-        return (bb + 2 * power * bf + power.square() * ff).clamp(min=0).sqrt().mean(-1)
+        return (bb + 2 * power * bf + power.square() * ff).clamp(min=0).sqrt()
+
+    def scale(self, strength: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
+        """The mean of the weighted force over the knots: what residuals are a share of, in 1/[x]."""
+        return strength * (self.geometry.share(strength[..., None], self.gauge) * self.strength).mean(-1)
 
     def relative_residual(self, strength: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
         """The residual as a share of the mean of the weighted force, the pull that the curvature has to balance."""
-        return self.residual(strength) / self._scale(strength).clamp(min=torch.finfo(self.speed.dtype).tiny)
+        return self.residual(strength) / self.scale(strength).clamp(min=torch.finfo(self.speed.dtype).tiny)
 
     def settled(self, strength: Float[Tensor, " a"], tolerance: float) -> Bool[Tensor, " a"]:
         """Whether the residual is below `tolerance` times the weighted force, or is rounding error of a curvature."""
-        rounding = 100 * torch.finfo(self.speed.dtype).eps / self.speed.mean(-1)
-        return self.residual(strength) <= tolerance * self._scale(strength) + rounding
+        return self.residual(strength) <= tolerance * self.scale(strength) + self.rounding
 
-    def _scale(self, strength: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
-        """The mean of the weighted force over the knots."""
-        return strength * (self.geometry.share(strength[..., None], self.gauge) * self.strength).mean(-1)
+    @property
+    def rounding(self) -> Float[Tensor, " a"]:
+        """What rounding leaves of a residual, in 1/[x].
+
+        Offsets that are rounded have second derivatives that are wrong by the square of the intervals times that.
+        """
+        intervals = self.speed.shape[-1] - 1
+        lost = 1.0 if intervals <= 16 else 6 * (intervals / 16) ** 2
+        return 100 * lost * torch.finfo(self.speed.dtype).eps / self.speed.mean(-1)
 
     def _parts(self) -> list[tuple[str, Any]]:
         return [(entry.name, getattr(self, entry.name)) for entry in fields(self) if entry.name != "geometry"]
@@ -133,6 +150,14 @@ class Collocation:
         manifold: the space of the paths.
         intervals: `N`, at least two.
         geometry: what is solved for, whatever its own strength; that of `p^alpha` if not given.
+
+    Attributes:
+        nodes: the positions of the knots; float64, on the CPU.
+        slopes: from values at the knots to first derivatives there; float64, on the CPU, and `bends` to second ones.
+        first: the same where the points are, and `second`.
+        span: the Euclidean length of each shortest path.
+        turned: what the curvature of the manifold takes from the second variation of the length of each pair: on a
+            sphere the square of the angle between its ends.
     """
 
     def __init__(
@@ -149,13 +174,14 @@ class Collocation:
         self._spline = Spline(self.nodes)
         like = base.x0
         slopes = self._spline.matrix(self.nodes, 1)
-        self._first = slopes.to(like)
+        self.slopes, self.bends = slopes, self._spline.matrix(self.nodes, 2)
+        self.first, self.second = slopes.to(like), self.bends.to(like)
         # What independent errors of the scores make of a slope along the path; a mean over the interior knots.
         self._noise = float(slopes[1:-1].square().sum(-1).mean().sqrt()) / math.sqrt(like.shape[-1])
-        self._second = self._spline.matrix(self.nodes, 2).to(like)
         self._points = base.point(self.nodes)
         self._velocity, self._acceleration = base.velocity(self.nodes), base.acceleration(self.nodes)
         self.span: Float[Tensor, " a"] = manifold.distance(base.x0, base.x1)
+        self.turned: Float[Tensor, " a"] = self._turn()
         self._operator = self._jacobi_operator()
         self._sample, self._weights, self._integral = (m.to(like) for m in self._quadrature())
         self._inner_nodes = self.nodes[1:-1].to(like)
@@ -166,7 +192,7 @@ class Collocation:
         part = object.__new__(Collocation)
         part.__dict__.update(self.__dict__)
         part.base, part.manifold = self.base.restrict(pairs), self.manifold.restrict(pairs)
-        for name in ("_points", "_velocity", "_acceleration", "_operator", "span"):
+        for name in ("_points", "_velocity", "_acceleration", "_operator", "span", "turned"):
             setattr(part, name, getattr(self, name)[pairs])
         return part
 
@@ -176,13 +202,17 @@ class Collocation:
             base=self.base, manifold=self.manifold, intervals=self.intervals // 2, geometry=self.geometry
         )
 
+    def double(self) -> "Collocation":
+        """The same problem on twice the intervals."""
+        return Collocation(base=self.base, manifold=self.manifold, intervals=2 * self.intervals, geometry=self.geometry)
+
     def start(self) -> Float[Tensor, "a n d"]:
         """The offsets of the shortest path: zero."""
         return torch.zeros_like(self._points[:, 1:-1])
 
-    def refine(self, offsets: Float[Tensor, "a m d"]) -> Float[Tensor, "a n d"]:
+    def refine(self, offsets: Float[Tensor, "*a m d"]) -> Float[Tensor, "*a n d"]:
         """The offsets on this grid of the path with the given offsets at the interior knots of a coarser one."""
-        coarse = offsets.shape[1] + 1
+        coarse = offsets.shape[-2] + 1
         if coarse not in self._prolongations:
             self._prolongations[coarse] = _prolongation(coarse, self.intervals).to(offsets)
         return self._prolongations[coarse] @ offsets
@@ -239,6 +269,26 @@ class Collocation:
         length: Tensor = cost.to(self._weights) @ self._weights
         return length
 
+    def log_length(self, seen: Linearisation, strength: Float[Tensor, " a"]) -> Float[Tensor, " a"]:
+        """The logarithm of the length, for a strength a pair; float64, since lengths differ by hundreds of nats."""
+        speed, rate, log_density = (
+            (part @ self._sample.T).double() for part in (seen.speed, seen.rate, seen.log_density)
+        )
+        cost = self.geometry.line_element(strength[:, None].double(), speed=speed, rate=rate, log_density=log_density)
+        return (cost @ self._weights.double()).log()
+
+    def gain(
+        self, seen: Linearisation, strength: Float[Tensor, " a"], step: Float[Tensor, "a n d"]
+    ) -> Float[Tensor, " a"]:
+        """By which share of itself a small step shortens the path, to first order."""
+        stretch = self.geometry.stretch(strength[:, None], seen.log_density)
+        share = torch.softmax(stretch, -1)[:, 1:-1] / seen.speed[:, 1:-1].square()
+        defect = seen.defect(strength)
+        lift = self.geometry.lift(strength, seen.pull)
+        if lift is not None:
+            defect = defect + lift * (lift * defect).sum(-1, keepdim=True)
+        return (share * (step * defect).sum(-1)).sum(-1)
+
     def _sight(
         self,
         velocity: Float[Tensor, "a n d"],
@@ -251,7 +301,7 @@ class Collocation:
         """What the geometry needs to know of the interior knots; `v^T H v = d(s . v)/du - s . P_x g''`."""
         geometry, curvature = self.geometry, None
         if geometry.needs_curvature:
-            curvature = rate @ self._first[1:-1].T - (pull * bend).sum(-1)
+            curvature = rate @ self.first[1:-1].T - (pull * bend).sum(-1)
         return Sight(
             velocity=velocity,
             pull=pull,
@@ -284,7 +334,7 @@ class Collocation:
         inverse: Tensor = torch.linalg.inv_ex(self._operator - torch.diag_embed(confinement)).inverse
         if lift is not None:
             defects = defects + lift * (lift * defects).sum(-1, keepdim=True)
-            return _along(inverse, lift, self._second[1:-1, 1:-1], -(inverse @ defects))
+            return _along(inverse, lift, self.second[1:-1, 1:-1], -(inverse @ defects))
         steps = -(inverse @ defects)
         return steps if spring is None else _along(inverse, spring, -torch.eye(len(inverse[0])).to(spring), steps)
 
@@ -320,21 +370,41 @@ class Collocation:
         joined[:, ::2], joined[:, 1::2] = found, known
         return joined
 
+    def scores_at(
+        self, field: ScoreField, offsets: Float[Tensor, "a n d"], chosen: Bool[Tensor, " n"]
+    ) -> Float[Tensor, "a m d"]:
+        """The score at some of the interior knots."""
+        there = chosen.to(offsets.device)
+        knots = self.knots(offsets)[:, there]
+        return field.score(knots, self._inner_nodes[there].expand(knots.shape[:-1]))
+
+    def interpolated(
+        self, score: Float[Tensor, "a n d"], end_scores: Float[Tensor, "a 2 d"], known: Bool[Tensor, " n"]
+    ) -> Float[Tensor, "a n d"]:
+        """The score at all interior knots, from the ends and those where it is known."""
+        if bool(known.all()):
+            return score
+        nodes = self.nodes[torch.nn.functional.pad(known, (1, 1), value=True)]
+        rows = Spline(nodes).matrix(self.nodes[1:-1]).to(score)
+        there = known.to(score.device)
+        return rows @ torch.cat([end_scores[:, :1], score[:, there], end_scores[:, 1:]], 1)
+
     def _curve(self, offsets: Float[Tensor, "a n d"]) -> tuple[Tensor, Tensor, Tensor]:
         offsets = torch.nn.functional.pad(offsets, (0, 0, 1, 1))
         y = self._points + offsets
-        dy = self._velocity + self._first @ offsets
-        ddy = self._acceleration + self._second @ offsets
+        dy = self._velocity + self.first @ offsets
+        ddy = self._acceleration + self.second @ offsets
         return self.manifold.project_curve(y, dy, ddy)
 
-    def _jacobi_operator(self) -> Float[Tensor, "a n n"]:
-        inner = self._second[1:-1, 1:-1]
-        operator = inner.expand(self.base.pairs, -1, -1).clone()
+    def _turn(self) -> Float[Tensor, " a"]:
         if isinstance(self.base, GreatCircle) and isinstance(self.manifold, Sphere):
             # At an angle of pi the operator is singular: infinitely many arcs join antipodal points.
-            squared = self.base.angle.square().clamp(max=(0.9 * math.pi) ** 2)
-            operator = operator + squared[:, None, None] * torch.eye(len(inner)).to(inner)
-        return operator
+            return self.base.angle.square().clamp(max=(0.9 * math.pi) ** 2)
+        return torch.zeros_like(self.span)
+
+    def _jacobi_operator(self) -> Float[Tensor, "a n n"]:
+        inner = self.second[1:-1, 1:-1]
+        return inner + self.turned[:, None, None] * torch.eye(len(inner)).to(inner)
 
     def _quadrature(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rows that sample a spline at Gauss points, their weights, and the integrals of a spline up to each node."""

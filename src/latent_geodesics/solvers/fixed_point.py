@@ -91,6 +91,7 @@ class FixedPoint:
         past: what an iteration left behind on the grid of half the intervals, of which the offsets are the last; or on
             this grid, with a score of another precision.
         resolution: how well the scores are resolved; None for full precision, or where the scores have to tell.
+        scores: the score at the interior knots to start at, where it is known.
     """
 
     def __init__(
@@ -106,7 +107,9 @@ class FixedPoint:
         rules: Rules,
         past: Trail | None = None,
         resolution: Resolution | None = None,
+        scores: Float[Tensor, "a n d"] | None = None,
     ) -> None:
+        self._given = scores
         self._ledger, self._rules, self._all_pairs, self._all_field = ledger, rules, pairs, field
         self.offsets, self.alpha, self._past = offsets.clone(), alpha.clone(), past
         self._halved = past is not None and past.scores.shape[1] != offsets.shape[1]
@@ -161,6 +164,8 @@ class FixedPoint:
     @property
     def _cost(self) -> int:
         """What the next evaluation costs a pair."""
+        if self._seen is None and self._given is not None:
+            return 0
         return self._grid.intervals // 2 if self._seen is None and self._halved else self._grid.intervals - 1
 
     def _iterate(self) -> None:
@@ -193,7 +198,10 @@ class FixedPoint:
         """Evaluate the score at the knots; where it is not finite, go back to the last knots where it was."""
         first, work = self._seen is None, self._work
         known = self._past.scores if first and self._past is not None and self._halved else None
-        score = self._grid.scores(self._field, work.offsets, known)
+        if first and self._given is not None:
+            score = self._given
+        else:
+            score = self._grid.scores(self._field, work.offsets, known)
         if first and not self._declared:
             self._resolution = rounded_resolution(score)
         finite = torch.isfinite(score).flatten(1).all(1)
@@ -361,6 +369,7 @@ class FixedPoint:
         self._grid, self._memory = self._grid.restrict(within), self._memory.restrict(within)
         self._field = self._all_field.restrict(self._work.rows)
         self._past = None if self._past is None else self._past.restrict(within)
+        self._given = None if self._given is None else self._given[within]
         self._seen = None if self._seen is None else self._seen.restrict(within)
 
 

@@ -33,13 +33,16 @@ class Ledger:
     """
 
     def __init__(self, problem: BoundaryProblem, *, budget: int | None, tolerance: float) -> None:
-        self._budget = math.inf if budget is None else budget
+        self._budget = torch.full((len(problem.x0),), math.inf if budget is None else float(budget))
         self._device = problem.x0.device
         like = torch.empty(len(problem.x0), dtype=problem.x0.dtype)
         self.resolution: Resolution | None = None
         self.evaluations = torch.zeros_like(like, dtype=torch.long)
         self.iterations = torch.zeros_like(self.evaluations)
         self.residual = torch.full_like(like, torch.nan)
+        self.residual_between = torch.full_like(like, torch.nan)
+        self.length_error = torch.full_like(like, torch.nan)
+        self.strength = torch.full_like(like, torch.nan)
         self.tolerance = torch.full_like(like, tolerance)
         self._length = torch.full_like(like, torch.nan)
         self._step = torch.ones_like(like)
@@ -54,7 +57,32 @@ class Ledger:
 
     def affords(self, pairs: Int[Tensor, " a"], cost: int, share: float = 1.0) -> Bool[Tensor, " a"]:
         """Whether `cost` more evaluations keep each pair within `share` of its budget."""
-        return self.evaluations[pairs] + cost <= share * self._budget
+        return self.evaluations[pairs] + cost <= share * self._budget[pairs]
+
+    def allow(self, pairs: Int[Tensor, " a"], budget: Float[Tensor, " a"]) -> None:
+        """Set what each of the pairs may cost in all."""
+        self._budget[pairs] = budget.to(self._budget)
+
+    def between(
+        self,
+        pairs: Int[Tensor, " a"],
+        *,
+        relative: Float[Tensor, " a"],
+        error: Float[Tensor, " a"],
+        tolerance: Float[Tensor, " a"],
+    ) -> None:
+        """Book what a look between the knots found: the relative residual, and the estimated error of the length.
+
+        Args:
+            pairs: that were looked at.
+            relative: the relative residual.
+            error: by which share of itself the length may be too long.
+            tolerance: the relative residual in force.
+        """
+        self.tolerance[pairs] = tolerance.to(self.tolerance)
+        self.residual_between[pairs] = relative.to(self.residual)
+        self.length_error[pairs] = error.to(self.residual)
+        self._row()
 
     def spend(self, pairs: Int[Tensor, " a"], cost: int) -> None:
         """Book `cost` evaluations for each of the pairs."""
@@ -82,6 +110,10 @@ class Ledger:
             column[pairs] = values.to(column)
         self._row()
 
+    def ended(self, status: Status, *, among: Int[Tensor, " a"]) -> Int[Tensor, " b"]:
+        """Those of some pairs that ended so."""
+        return torch.tensor([pair for pair in among.tolist() if self._status[pair] is status], dtype=torch.long)
+
     def close(self, pairs: Int[Tensor, " a"], status: Status) -> None:
         """End the pairs with a status."""
         for pair in pairs.tolist():
@@ -98,6 +130,9 @@ class Ledger:
             "iterations": self.iterations,
             "residual": self.residual,
             "tolerance": self.tolerance,
+            "residual_between": self.residual_between,
+            "length_error": self.length_error,
+            "strength": self.strength,
         }
         return Solution(
             path=path,

@@ -1,0 +1,43 @@
+"""How the default solver does on random mixtures by strength, against lengths that are found independently.
+
+Run with `pytest -m slow -s tests/bench/test_random_mixtures.py`; each test prints a line of JSON a range of strengths.
+"""
+
+import json
+
+import pytest
+import torch
+from random_mixtures import by_fast_marching, by_minimisation, exact_length, random_mixtures
+
+import latent_geodesics as lg
+from latent_geodesics.records import Status
+
+RANGES = {(0.5, 10): 1.0, (10, 20): 0.95, (20, 50): 0.8}
+
+pytestmark = pytest.mark.slow
+
+
+def solved_and_measured(field, x0, x1, truth):
+    problem = lg.BoundaryProblem(field=field, manifold=lg.Euclidean(), x0=x0, x1=x1)
+    solution = lg.solvers.PicardAnderson().solve(problem)
+    solved = torch.tensor([status.value in Status.solved() for status in solution.status])
+    length = exact_length(solution.path, field)
+    longer = length > exact_length(lg.StraightLine(x0=x0, x1=x1), field) * (1 + 1e-9)
+    return solution, solved, solved & (length > 1.01 * truth), solved & longer
+
+
+@pytest.mark.parametrize(("d", "pairs", "allowed"), [(2, 150, 0.01), (4, 40, 0.02), (32, 16, 0.02)])
+def test_random_mixtures(d, pairs, allowed, capsys):
+    field, x0, x1, strengths = random_mixtures(pairs, d=d)
+    truth = by_fast_marching(field, x0, x1, points=350) if d == 2 else by_minimisation(field, x0, x1, starts=5)
+    solution, solved, over, longer = solved_and_measured(field, x0, x1, truth)
+    for (low, high), share in RANGES.items():
+        some = (strengths >= low) & (strengths < high)
+        spent = solution.stats["evaluations"][some].double()
+        row = {"d": d, "strengths": [low, high], "pairs": int(some.sum()), "converged": int(solved[some].sum())}
+        row |= {"over_1_percent": int(over[some].sum()), "longer_than_the_line": int(longer[some].sum())}
+        with capsys.disabled():
+            print("\n" + json.dumps(row | {"evaluations": [float(spent.median()), float(spent.max())]}))
+        assert float(solved[some].double().mean()) >= share
+    assert not bool(longer.any())
+    assert float(over[solved].double().mean()) <= allowed
