@@ -14,8 +14,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from latent_geodesics.arguments import as_meant
-from latent_geodesics.command import exit_code
+from latent_geodesics.run.arguments import as_meant
+from latent_geodesics.run.command import exit_code
 
 CONF = Path(__file__).resolve().with_name("conf")
 
@@ -23,7 +23,7 @@ CONF = Path(__file__).resolve().with_name("conf")
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Runs what the composed configuration describes."""
-    from latent_geodesics.runner import execute
+    from latent_geodesics.run.runner import execute
 
     # Hydra would print the overrides above any error that left its job; an exit it lets pass.
     code = exit_code(lambda: execute(config), conf=CONF)

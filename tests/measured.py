@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from latent_geodesics.core.path import StraightLine
+from latent_geodesics.core.records import Solution
 from latent_geodesics.data import ImagePair, PairBatch
 from latent_geodesics.methods import Morph
 from latent_geodesics.methods.lines import known_solution
 from latent_geodesics.metrics import MeasuredMorph, PathCurves
-from latent_geodesics.path import StraightLine
-from latent_geodesics.records import Solution
 
 SIDE = 32
 NETWORK = "data/models/clevr-attributes"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from latent_geodesics.rendering.dataset import scene_record, write_shard
-from latent_geodesics.rendering.sampling import SceneSampler
+from recipes.clevr.rendering.dataset import scene_record, write_shard
+from recipes.clevr.rendering.sampling import SceneSampler
 
 SIDE = 32
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from latent_geodesics.arguments import FLAGS, as_meant
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.arguments import FLAGS, as_meant
 
 CONF = Path(__file__).parents[1] / "conf"
 

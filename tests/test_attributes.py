@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.attributes import AttributeNetwork, AttributeNetworkConfig, CellMaps
 
 NAMES = {"color": ["red", "blue"], "shape": ["cube", "sphere"], "size": ["large", "small"], "material": ["metal"]}

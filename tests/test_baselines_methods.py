@@ -5,9 +5,10 @@ import torch
 from baselines import FRAMES, TAU, encoded_pairs, gentle_model, positions, probe, save_adapter
 from tiny_model import pictures
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.geometry import score_along
-from latent_geodesics.manifold import Sphere
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.geometry import score_along
+from latent_geodesics.core.manifold import Sphere
+from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.methods import (
     AdainSlerp,
     DiffMorpher,
@@ -28,7 +29,6 @@ from latent_geodesics.methods.impus import lora_rank
 from latent_geodesics.methods.nao import _cost
 from latent_geodesics.methods.wang_golland import _rounds
 from latent_geodesics.models.lora_training import LoraTraining
-from latent_geodesics.records import BoundaryProblem
 
 QUICK = LoraTraining(rank=2, steps=3, learning_rate=1e-3)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from baselines import FRAMES, encoded_pairs, gentle_model, positions
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods import CrossFade, LinearCombination, PerceptualTiming, Retimed, Slerp
 
 

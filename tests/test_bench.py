@@ -9,9 +9,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from latent_geodesics.bench.measures import evaluations_to
-from latent_geodesics.bench.record import BenchRecord
-from latent_geodesics.tasks.bench import RATIOS
+from latent_geodesics.experiments.bench.measures import evaluations_to
+from latent_geodesics.experiments.bench.recipe import RATIOS
+from latent_geodesics.experiments.bench.record import BenchRecord
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def interrupted(*arguments, **options):
 
 def test_a_pair_is_taken_from_its_images_to_its_frames(bench, kept, tmp_path, monkeypatch):
     """With what it costs, stage by stage, and with nothing taken from a cache."""
-    monkeypatch.setattr("latent_geodesics.tasks.bench.growth", interrupted)  # and what comes after it
+    monkeypatch.setattr("latent_geodesics.experiments.bench.recipe.growth", interrupted)  # and what comes after it
     assert bench("pair", f"model.cache_dir={tmp_path / 'cache'}").code == 130
     (line,) = kept()
     found = {name.removeprefix("pair/"): value for name, value in line["numbers"].items() if name.startswith("pair/")}
@@ -103,7 +103,7 @@ def test_a_pair_is_taken_from_its_images_to_its_frames(bench, kept, tmp_path, mo
 
 
 def test_what_was_measured_is_kept_when_the_rest_is_cut_off(bench, kept, tmp_path, monkeypatch):
-    monkeypatch.setattr("latent_geodesics.tasks.bench.pair_cost", interrupted)
+    monkeypatch.setattr("latent_geodesics.experiments.bench.recipe.pair_cost", interrupted)
     assert bench("cut").code == 130
     (cut,) = kept()
     assert list(cut["stages"]) == ["raw", "stack", "alone"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pretended_device import counting, pretended_device
 
-from latent_geodesics.bench.clock import NetworkClock
+from latent_geodesics.experiments.bench.clock import NetworkClock
 
 
 class Sleeper(torch.nn.Module):

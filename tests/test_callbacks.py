@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from latent_geodesics.callbacks import RunFolder, Turns
-from latent_geodesics.report import PairPage
+from latent_geodesics.experiments.interpolation.report import PairPage
+from latent_geodesics.experiments.interpolation.writer import RunFolder, Turns
 
 
 class Watched(RunFolder):
@@ -66,7 +66,7 @@ def test_an_interrupt_while_waiting_leaves_the_writing_to_be_waited_for(monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("latent_geodesics.callbacks.wait", interrupted)
+        patch.setattr("latent_geodesics.experiments.interpolation.writer.wait", interrupted)
         folder.settle()
     folder.let.set()
     folder.settle()

@@ -7,13 +7,13 @@ import pytest
 import yaml
 from scipy import stats
 
-from latent_geodesics.comparison.published import published_figures
-from latent_geodesics.comparison.report import write_comparison
-from latent_geodesics.comparison.runs import find_runs, varied_settings
-from latent_geodesics.comparison.tables import compare_runs
-from latent_geodesics.errors import UserError
-from latent_geodesics.results import summarise
-from latent_geodesics.statistics import holm, interval, paired_difference
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.compare.published import published_figures
+from latent_geodesics.run.compare.report import write_comparison
+from latent_geodesics.run.compare.runs import find_runs, varied_settings
+from latent_geodesics.run.compare.tables import compare_runs
+from latent_geodesics.run.results import summarise
+from latent_geodesics.run.statistics import holm, interval, paired_difference
 
 PAIRS = [f"pair_{k}" for k in range(6)]
 

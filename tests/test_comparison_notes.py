@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from latent_geodesics.comparison.report import write_comparison
-from latent_geodesics.comparison.runs import RunRecord, bound_settings, find_runs, varied_settings
-from latent_geodesics.comparison.shards import join_shards
-from latent_geodesics.comparison.tables import compare_runs
-from latent_geodesics.comparison.task import CompareRuns
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.compare.report import write_comparison
+from latent_geodesics.run.compare.runs import RunRecord, bound_settings, find_runs, varied_settings
+from latent_geodesics.run.compare.shards import join_shards
+from latent_geodesics.run.compare.tables import compare_runs
+from latent_geodesics.run.compare.task import CompareRuns
 
 METHODS = ("geodesic", "slerp")
 

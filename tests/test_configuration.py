@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from latent_geodesics.expectations import BOUNDS
+from latent_geodesics.run.expectations import BOUNDS
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

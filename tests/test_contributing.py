@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 import latent_geodesics as lg
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"`((?:src|conf)/[\w/]+\.(?:py|yaml))`:\n\n```(?:python|yaml)\n(.*?)```", TEXT, re.DOTALL))

@@ -12,14 +12,14 @@ import torch
 from baselines import encoded_pairs, gentle_model, positions
 
 from latent_geodesics.data import NumberedBatch
+from latent_geodesics.experiments.interpolation.recipe import InterpolationModule
+from latent_geodesics.experiments.interpolation.report import STAGE_TITLES
 from latent_geodesics.methods import AutoencodedTruth, CrossFade, EncodedPairs, Retimed, Slerp
 from latent_geodesics.methods.base import PairMethod
 from latent_geodesics.methods.timing import Timing
 from latent_geodesics.metrics import MetricPanel
 from latent_geodesics.models import stopwatch
 from latent_geodesics.models.stopwatch import STAGES, Stopwatch
-from latent_geodesics.report import STAGE_TITLES
-from latent_geodesics.tasks.interpolation import InterpolationModule
 
 
 class Clock:

@@ -1,7 +1,7 @@
 import pytest
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import Afhq, CelebAHq, MorphBench
-from latent_geodesics.errors import UserError
 
 
 def touch(file):

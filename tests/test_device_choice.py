@@ -4,7 +4,7 @@ import pytest
 import torch
 from pretended_device import NAME, pretended_device
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import accelerator
 from latent_geodesics.models.accelerator import accelerators, choose_device, device_name, peak_memory_mb, wait
 

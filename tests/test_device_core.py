@@ -14,17 +14,17 @@ from omegaconf import OmegaConf
 from pretended_device import OnDevice, counting, pretended_device
 
 import latent_geodesics as lg
-from latent_geodesics import geometry
-from latent_geodesics.fields.guarded import _Guarded, guarded
-from latent_geodesics.fields.recorded import RecordedField
-from latent_geodesics.hermite import HermitePath
-from latent_geodesics.manifold import Manifold
+from latent_geodesics.core import geometry
+from latent_geodesics.core.fields.guarded import _Guarded, guarded
+from latent_geodesics.core.fields.recorded import RecordedField
+from latent_geodesics.core.hermite import HermitePath
+from latent_geodesics.core.manifold import Manifold
+from latent_geodesics.core.path import GreatCircle, KnotPath, StraightLine, shortest_path
+from latent_geodesics.core.solvers import ControlPointPath
+from latent_geodesics.core.solvers.base import BoundarySolver
+from latent_geodesics.core.solvers.initial import InitialSolver
+from latent_geodesics.data.scenes import load_scenes
 from latent_geodesics.methods.curves import FormulaPath, slerp
-from latent_geodesics.path import GreatCircle, KnotPath, StraightLine, shortest_path
-from latent_geodesics.scenes import load_scenes
-from latent_geodesics.solvers import ControlPointPath
-from latent_geodesics.solvers.base import BoundarySolver
-from latent_geodesics.solvers.initial import InitialSolver
 
 CONF = Path(__file__).parents[1] / "conf"
 U = torch.linspace(0, 1, 9, dtype=torch.float64)

@@ -14,9 +14,9 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from synthetic_frames import write_discs
 from test_training_task import task as training_task
 
-from latent_geodesics.rendering.video_files import save_video
-from latent_geodesics.runner import Run
-from latent_geodesics.tracking import SilentRun
+from latent_geodesics.run.runner import Run
+from latent_geodesics.run.tracking import SilentRun
+from recipes.clevr.rendering.video_files import save_video
 
 CONF = Path(__file__).parents[1] / "conf"
 APART = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import Conditional, Contrastive, Guided, Renoised, Unconditional, load_model
 from latent_geodesics.models.scores import NEGATIVE_PROMPT
 

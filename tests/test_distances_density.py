@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import latent_geodesics as lg
-from latent_geodesics.distances.exactness import check_line_integrals
-from latent_geodesics.geometry import DensityProfile, density_profile
-from latent_geodesics.interpolation import gauss_kronrod
+from latent_geodesics.core.geometry import DensityProfile, density_profile
+from latent_geodesics.core.splines import gauss_kronrod
+from latent_geodesics.experiments.distances.exactness import check_line_integrals
 
 MIXTURE = lg.GaussianMixture(
     means=torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.5, 0.0]], dtype=torch.float64),

@@ -6,15 +6,15 @@ import pytest
 import torch
 from PIL import Image
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.collection import CollectedImage, read_collection
-from latent_geodesics.distances.embedding import classical_mds
-from latent_geodesics.distances.gallery import Gallery, read_gallery
-from latent_geodesics.distances.levels import fit_levels, loop_sums
-from latent_geodesics.distances.page import verdicts
-from latent_geodesics.distances.plan import lay_out
-from latent_geodesics.distances.ranking import kin_triplets, rank_families, rank_grades
-from latent_geodesics.distances.store import Leg, Store
-from latent_geodesics.errors import UserError
+from latent_geodesics.experiments.distances.embedding import classical_mds
+from latent_geodesics.experiments.distances.gallery import Gallery, read_gallery
+from latent_geodesics.experiments.distances.levels import fit_levels, loop_sums
+from latent_geodesics.experiments.distances.page import verdicts
+from latent_geodesics.experiments.distances.plan import lay_out
+from latent_geodesics.experiments.distances.ranking import kin_triplets, rank_families, rank_grades
+from latent_geodesics.experiments.distances.store import Leg, Store
 
 GENERATOR = np.random.default_rng(0)
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
-from latent_geodesics.distances.legs import LegFinder
+from latent_geodesics.experiments.distances.legs import LegFinder
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,7 +76,7 @@ def measure(command_line, pictures, tiny_model_folder, tmp_path):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Figures take half the time of a run this small."""
-    monkeypatch.setattr("latent_geodesics.distances.publish.draw_sections", lambda *given: [])
+    monkeypatch.setattr("latent_geodesics.experiments.distances.publish.draw_sections", lambda *given: [])
 
 
 def rows(folder):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from latent_geodesics import UserError
-from latent_geodesics.expectations import compare
+from latent_geodesics.run.expectations import compare
 
 
 @pytest.fixture

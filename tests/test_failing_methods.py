@@ -6,11 +6,11 @@ import torch
 from baselines import encoded_pairs, gentle_model, positions
 
 from latent_geodesics.data import NumberedBatch
+from latent_geodesics.experiments.interpolation.recipe import InterpolationModule
 from latent_geodesics.methods import Method, Morph, Slerp, attempt
 from latent_geodesics.methods.statuses import FAILED, status_sentence
 from latent_geodesics.metrics import PathQuality, Reconstruction
-from latent_geodesics.results import BatchResult, broken_pairs
-from latent_geodesics.tasks.interpolation import InterpolationModule
+from latent_geodesics.run.results import BatchResult, broken_pairs
 
 
 class FailsOn(Method):

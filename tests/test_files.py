@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import latent_geodesics
-from latent_geodesics.files import DamagedFileError, clear_partials, read_sealed, replacing, seal, write_text
+from latent_geodesics.run.files import DamagedFileError, clear_partials, read_sealed, replacing, seal, write_text
 
 
 def test_no_pattern_for_finished_files_finds_one_that_is_being_written(tmp_path):

@@ -11,11 +11,11 @@ from hydra.utils import instantiate
 from measured import measured, sequences
 from test_metrics_contract import CONF
 
-from latent_geodesics.comparison.runs import find_runs
-from latent_geodesics.comparison.shard_metrics import set_metrics
-from latent_geodesics.comparison.shards import join_shards
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics import FeatureDistances, MetricPanel
+from latent_geodesics.run.compare.runs import find_runs
+from latent_geodesics.run.compare.shard_metrics import set_metrics
+from latent_geodesics.run.compare.shards import join_shards
 
 
 @pytest.fixture(autouse=True)

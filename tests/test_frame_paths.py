@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from latent_geodesics import BoundaryProblem, GaussianMixture, ScoreField, Sphere, Status, solvers
-from latent_geodesics.errors import UserError
-from latent_geodesics.frame_paths import (
+from latent_geodesics import BoundaryProblem, GaussianMixture, ScoreField, Sphere, Status
+from latent_geodesics.core import solvers
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.experiments.video_analysis import (
     Analyser,
     Arcs,
     Optimiser,
@@ -24,7 +25,7 @@ from latent_geodesics.frame_paths import (
 )
 from latent_geodesics.models.renoising import Renoised
 from latent_geodesics.models.scores import Conditional
-from latent_geodesics.statistics import interval, separation
+from latent_geodesics.run.statistics import interval, separation
 
 RADIUS = 3.0
 

@@ -8,8 +8,8 @@ from scipy.integrate import quad, solve_ivp
 from scipy.optimize import brentq
 
 import latent_geodesics as lg
+from latent_geodesics.core.records import Status
 from latent_geodesics.metrics import path_curves
-from latent_geodesics.records import Status
 
 U = torch.linspace(0, 1, 17, dtype=torch.float64)
 BETWEEN = (U[1:] + U[:-1]) / 2

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import latent_geodesics as lg
-from latent_geodesics.fields import ScoreField
+from latent_geodesics.core.fields import ScoreField
+from latent_geodesics.core.path import Path, StraightLine, shortest_path
+from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.metrics import path_curves, reference_curves
-from latent_geodesics.path import Path, StraightLine, shortest_path
-from latent_geodesics.records import BoundaryProblem
 
 MIXTURE = lg.GaussianMixture(
     means=torch.tensor([[0.0, 1.5], [0.5, -1.0], [2.0, 0.3]]).double(),

@@ -7,9 +7,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.inputs import READS, WRITES, check_inputs
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import LatentModel
+from latent_geodesics.run.inputs import READS, WRITES, check_inputs
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

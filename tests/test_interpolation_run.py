@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from latent_geodesics.report import STAGE_TITLES
+from latent_geodesics.experiments.interpolation.report import STAGE_TITLES
 
 METHODS = ["geodesic", "geodesic_paper", "slerp", "lerp"]
 
@@ -183,7 +183,7 @@ def test_a_sweep_is_compared_and_held_against_its_expectations(interpolate, pict
 
 
 def test_a_sweep_that_was_cut_off_goes_on_with_the_jobs_that_it_lacks(interpolate, pictures, monkeypatch):
-    from latent_geodesics.tasks.interpolation import Interpolation
+    from latent_geodesics.experiments.interpolation.recipe import Interpolation
 
     done, run = [], Interpolation.run
 

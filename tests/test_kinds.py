@@ -6,9 +6,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import latent_geodesics.config  # noqa: F401  (registers the resolvers)
-from latent_geodesics.errors import UserError
-from latent_geodesics.kinds import check_kinds
+import latent_geodesics.run.config  # noqa: F401  (registers the resolvers)
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.kinds import check_kinds
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from latent_geodesics import launch
-from latent_geodesics.errors import UserError
-from latent_geodesics.launch import ALONE, FIRST, Place, dismiss, find_place, join, lead, refuse
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run import launch
+from latent_geodesics.run.launch import ALONE, FIRST, Place, dismiss, find_place, join, lead, refuse
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}

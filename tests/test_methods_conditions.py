@@ -7,9 +7,9 @@ import torch
 from baselines import CONF, encoded_pairs, gentle_model, positions
 from hydra import compose, initialize_config_dir
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import PairData
 from latent_geodesics.data.pairs import ImagePair, PairSelection
-from latent_geodesics.errors import UserError
 from latent_geodesics.methods import PairEncoder, Slerp
 from latent_geodesics.methods.conditions import path_conditions
 from latent_geodesics.methods.power import power_of_density

@@ -8,9 +8,9 @@ import torch
 from baselines import configured_methods
 from hydra.utils import instantiate
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import PairBatch
 from latent_geodesics.data.pairs import ImagePair
-from latent_geodesics.errors import UserError
 from latent_geodesics.methods import PairEncoder
 from latent_geodesics.models import Conditional, load_model
 

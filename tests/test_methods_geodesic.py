@@ -1,8 +1,8 @@
 import torch
 
 import latent_geodesics as lg
+from latent_geodesics.core.solvers import PicardAnderson
 from latent_geodesics.methods import Geodesic
-from latent_geodesics.solvers import PicardAnderson
 
 
 def problem_on_a_sphere(alpha):

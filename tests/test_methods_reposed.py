@@ -6,12 +6,12 @@ from baselines import CONF, configured_methods, encoded_pairs, gentle_model, pos
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.solvers import ControlPointDescent
 from latent_geodesics.methods import Geodesic, Reposed, Slerp
 from latent_geodesics.metrics import MeasuredMorph, NoiseNorm, PathQuality, path_curves, reference_curves
 from latent_geodesics.models import Conditional, Contrastive
 from latent_geodesics.models.renoising import Renoised
-from latent_geodesics.solvers import ControlPointDescent
 
 
 @pytest.fixture(scope="module")

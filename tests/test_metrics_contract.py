@@ -10,11 +10,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from measured import SIDE, measured, sequences
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics import MetricPanel, MorphMetric, RunFacts, check_metrics, known_columns
 from latent_geodesics.models import load_model
 from latent_geodesics.models import weights as weights_module
-from latent_geodesics.results import HIGHER_IS_BETTER
+from latent_geodesics.run.results import HIGHER_IS_BETTER
 
 CONF = Path(__file__).parents[1] / "conf"
 OPTIONS = sorted(file.stem for file in (CONF / "metrics").glob("*.yaml"))

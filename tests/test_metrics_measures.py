@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from measured import NETWORK, fade, measured, motion, sequences
 from test_metrics_contract import CONF
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics import (
     AllFrames,
     Average,

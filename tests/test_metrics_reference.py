@@ -8,7 +8,7 @@ import pytest
 import torch
 from measured import NETWORK, measured, sequences
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics import (
     ClevrFeatures,
     ClevrPerception,

@@ -7,7 +7,7 @@ import pytest
 import tiny_families
 import torch
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import Conditional, Contrastive, load_model
 from latent_geodesics.models.inversion import denoise
 

@@ -5,7 +5,7 @@ import torch
 from baselines import encoded_pairs, gentle_model, positions, probe
 from tiny_model import SIDE, pictures
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods import DiffMorpher, Impus
 from latent_geodesics.models import load_model
 from latent_geodesics.models.fitting import Masters

@@ -9,7 +9,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 import latent_geodesics as lg
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import Conditional, load_model
 from latent_geodesics.models.families.stable_diffusion import StableDiffusion
 from latent_geodesics.models.latent_field import LatentField

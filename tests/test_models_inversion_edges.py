@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_model import build_tiny_model
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import load_model
 
 

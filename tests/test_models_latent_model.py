@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_model import pictures
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import LatentModel, chunking, load_model
 from latent_geodesics.models.chunking import Chunker
 from latent_geodesics.models.machine import remember

@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import LatentModel, Score, compilation, load_model, loading, precision
 from latent_geodesics.models.machine import recall, remember
 

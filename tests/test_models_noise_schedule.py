@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 
 STABLE_DIFFUSION = {

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import load_model
 
 # What diffusers tells Stable Diffusion 2 by: the width of the texts that its U-Net reads.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_model import pictures
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import load_model
 from latent_geodesics.models.tensor_cache import TensorCache, content_key
 

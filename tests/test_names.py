@@ -12,12 +12,12 @@ import pytest
 from matplotlib.text import Text
 from wicked import WICKED
 
-from latent_geodesics.canvas import LONGEST, literal, wrapped
-from latent_geodesics.errors import UserError
-from latent_geodesics.files import inside
-from latent_geodesics.markup import csv_text, guarded, latex_text, markdown_text, unguarded
-from latent_geodesics.names import file_stem, one_line
-from latent_geodesics.pages import render_template
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.canvas import LONGEST, literal, wrapped
+from latent_geodesics.run.files import inside
+from latent_geodesics.run.markup import csv_text, guarded, latex_text, markdown_text, unguarded
+from latent_geodesics.run.names import file_stem, one_line
+from latent_geodesics.run.pages import render_template
 
 
 @pytest.mark.parametrize("name", WICKED, ids=ascii)

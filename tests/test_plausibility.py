@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import latent_geodesics as lg
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.plausibility import PlausibilityCurves, RealLatents
 
 SIZE = 64

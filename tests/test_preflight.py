@@ -4,7 +4,7 @@ import pytest
 import tiny_families
 import torch
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import load_model, preflight
 from latent_geodesics.models.preflight import inspect
 
@@ -50,7 +50,7 @@ def test_the_command_says_what_it_found(command_line, tiny_model_folder, tmp_pat
 
 
 def test_what_does_not_fit_is_refused(command_line, tiny_model_folder, tmp_path, monkeypatch):
-    from latent_geodesics.tasks import preflight as task
+    from latent_geodesics.run import preflight as task
 
     monkeypatch.setattr(task, "free_memory", lambda device: 1)
     options = (f"model.path_or_name={tiny_model_folder}", f"output_dir={tmp_path / 'run'}", "logger.mode=disabled")

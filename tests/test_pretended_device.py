@@ -9,7 +9,7 @@ import pytest
 import torch
 from pretended_device import OnDevice, counting, pretended_device
 
-from latent_geodesics.manifold import Sphere
+from latent_geodesics.core.manifold import Sphere
 
 MASK = torch.tensor([[True, False, True, False]]).expand(3, 4)
 ROWS = torch.tensor([0, 2])

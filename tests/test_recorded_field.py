@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import latent_geodesics as lg
-from latent_geodesics.evolution import measure, select, watch
-from latent_geodesics.solvers import ControlPointDescent, PicardAnderson
+from latent_geodesics.core.solvers import ControlPointDescent, PicardAnderson
+from latent_geodesics.experiments.evolution.paths import measure, select, watch
 
 X0 = torch.tensor([[-1.5, 0.4]], dtype=torch.float64)
 X1 = torch.tensor([[1.2, 0.7]], dtype=torch.float64)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import latent_geodesics as lg
-from latent_geodesics.records import Status
+from latent_geodesics.core.records import Status
 
 OK = torch.zeros(2, 3)
 

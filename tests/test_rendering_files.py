@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.rendering.captions import caption
-from latent_geodesics.rendering.dataset import load_shards, render_shards, scene_record, write_shard
-from latent_geodesics.rendering.pair_files import COLUMNS, render_pairs
-from latent_geodesics.rendering.pairs import FRAMES, PLANS, draw_pair
-from latent_geodesics.rendering.pool import DEFAULT_PYTHON, RenderPool
-from latent_geodesics.rendering.sampling import SceneSampler, is_clear
-from latent_geodesics.rendering.scene import COLORS, Scene, SceneObject
-from latent_geodesics.rendering.task import RenderClevr
+from latent_geodesics.core.errors import UserError
+from recipes.clevr.rendering.captions import caption
+from recipes.clevr.rendering.dataset import load_shards, render_shards, scene_record, write_shard
+from recipes.clevr.rendering.pair_files import COLUMNS, render_pairs
+from recipes.clevr.rendering.pairs import FRAMES, PLANS, draw_pair
+from recipes.clevr.rendering.pool import DEFAULT_PYTHON, RenderPool
+from recipes.clevr.rendering.sampling import SceneSampler, is_clear
+from recipes.clevr.rendering.scene import COLORS, Scene, SceneObject
+from recipes.clevr.rendering.task import RenderClevr
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "data" / "pairs"

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.rendering import sampling
-from latent_geodesics.rendering.captions import caption, random_caption
-from latent_geodesics.rendering.motion import (
+from latent_geodesics.core.errors import UserError
+from recipes.clevr.rendering import sampling
+from recipes.clevr.rendering.captions import caption, random_caption
+from recipes.clevr.rendering.motion import (
     Motion,
     Orbit,
     Recolour,
@@ -25,9 +25,9 @@ from latent_geodesics.rendering.motion import (
     Translate,
     floor_directions,
 )
-from latent_geodesics.rendering.pairs import PLANS, draw_pair
-from latent_geodesics.rendering.sampling import MIN_DISTANCE, SceneSampler, is_clear
-from latent_geodesics.rendering.scene import COLORS, SIZES, Camera, Scene, SceneObject
+from recipes.clevr.rendering.pairs import PLANS, draw_pair
+from recipes.clevr.rendering.sampling import MIN_DISTANCE, SceneSampler, is_clear
+from recipes.clevr.rendering.scene import COLORS, SIZES, Camera, Scene, SceneObject
 
 SHIPPED = Path(__file__).parents[1] / "data" / "pairs"
 

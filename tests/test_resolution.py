@@ -8,13 +8,13 @@ from tiny_model import pictures
 from torch import nn
 
 import latent_geodesics as lg
-from latent_geodesics.fields import rounded_resolution, well_resolved
-from latent_geodesics.geometry import length
+from latent_geodesics.core.fields import rounded_resolution, well_resolved
+from latent_geodesics.core.geometry import length
+from latent_geodesics.core.records import Status
+from latent_geodesics.core.solvers.initial import ROUNDING_SHARE
 from latent_geodesics.models import Conditional, Contrastive, load_model
 from latent_geodesics.models.ladder import Ladder
 from latent_geodesics.models.precision import fitting_precision
-from latent_geodesics.records import Status
-from latent_geodesics.solvers.initial import ROUNDING_SHARE
 
 ERRORS = {torch.float16: 2.5e-4, torch.bfloat16: 2e-3}
 HALVES = pytest.mark.parametrize("dtype", ERRORS, ids=["float16", "bfloat16"])

@@ -10,16 +10,13 @@ import pytest
 import latent_geodesics
 
 ROOT = Path(latent_geodesics.__file__).parent
-CORE = {
-    "errors", "fields", "geometries", "geometry", "hermite", "interpolation", "lazy", "manifold", "path", "records",
-    "solvers", "vectors",
-}  # fmt: skip
-APPLICATION = {"data", "methods", "metrics", "models"}
+RINGS = {"core": 0, "models": 1, "data": 1, "methods": 1, "metrics": 1, "run": 2, "experiments": 3}
 CORE_LIBRARIES = {"jaxtyping", "numpy", "scipy", "torch"}
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT)
 
 
-def part_of(module: Path) -> str:
-    return module.relative_to(ROOT).parts[0].removesuffix(".py")
+def room_of(module: Path) -> str:
+    return module.relative_to(ROOT).parts[0]
 
 
 def imports(module: Path) -> set[str]:
@@ -39,20 +36,27 @@ def own_parts(module: Path) -> set[str]:
     return {name[1] for name in own if len(name) > 1}
 
 
-def modules(parts: set[str]) -> list[Path]:
-    return [path for path in sorted(ROOT.rglob("*.py")) if part_of(path) in parts]
+def test_the_package_has_rooms_alone():
+    assert [path.name for path in ROOT.glob("*.py")] == ["__init__.py"]
+    assert {room_of(module) for module in MODULES} == set(RINGS)
 
 
-@pytest.mark.parametrize("module", modules(CORE), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_nothing_of_a_ring_outside_its_own(module):
+    assert all(RINGS[part] <= RINGS[room_of(module)] for part in own_parts(module))
+
+
+@pytest.mark.parametrize("module", (ROOT / "core").rglob("*.py"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_core_imports_only_itself_torch_and_scipy(module):
-    assert own_parts(module) <= CORE
     outside = {name.split(".")[0] for name in imports(module)} - {"latent_geodesics"}
     assert outside - set(sys.stdlib_module_names) <= CORE_LIBRARIES
 
 
-@pytest.mark.parametrize("module", modules(APPLICATION), ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_application_imports_nothing_of_the_shell(module):
-    assert own_parts(module) <= CORE | APPLICATION
+@pytest.mark.parametrize("module", (ROOT / "experiments").rglob("*.py"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_an_experiment_imports_nothing_of_a_sibling(module):
+    own = module.relative_to(ROOT / "experiments").parts[0]
+    found = {name.split(".")[2] for name in imports(module) if name.startswith("latent_geodesics.experiments.")}
+    assert found <= {own}
 
 
 def test_importing_the_package_loads_no_heavy_library():

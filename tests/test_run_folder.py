@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from latent_geodesics.config import Settings
-from latent_geodesics.errors import UserError
-from latent_geodesics.run_folder import claimed, complete, finished
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.config import Settings
+from latent_geodesics.run.run_folder import claimed, complete, finished
 
 
 def settings(folder: Path, **changed) -> Settings:
-    task = {"_target_": "latent_geodesics.tasks.toy.Toy"}
+    task = {"_target_": "latent_geodesics.experiments.toy.recipe.Toy"}
     resolved = {"seed": 0, "output_dir": str(folder), "task": task, "expected": None} | changed
     return Settings(seed=0, output_dir=folder, task=task, trainer={}, logger={}, expected=None, resolved=resolved)
 

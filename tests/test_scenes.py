@@ -7,7 +7,7 @@ import torch
 import yaml
 
 import latent_geodesics as lg
-from latent_geodesics.scenes import load_scenes
+from latent_geodesics.data.scenes import load_scenes
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((ROOT / "conf" / "density").glob("*.yaml"))}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import latent_geodesics as lg
-from latent_geodesics.records import Status
+from latent_geodesics.core.records import Status
 
 ROOT = Path(__file__).parents[1]
 START, END = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)

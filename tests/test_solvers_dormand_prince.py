@@ -5,8 +5,8 @@ import torch
 from scipy.integrate import RK45
 
 import latent_geodesics as lg
-from latent_geodesics.records import Status
-from latent_geodesics.solvers import dormand_prince
+from latent_geodesics.core.records import Status
+from latent_geodesics.core.solvers import dormand_prince
 
 U = torch.linspace(0, 1, 11, dtype=torch.float64)
 

@@ -7,9 +7,9 @@ import torch
 from scipy.integrate._ivp import radau
 
 import latent_geodesics as lg
-from latent_geodesics.records import Status
-from latent_geodesics.solvers.local_secants import LocalModel
-from latent_geodesics.solvers.radau import radau_rule
+from latent_geodesics.core.records import Status
+from latent_geodesics.core.solvers.local_secants import LocalModel
+from latent_geodesics.core.solvers.radau import radau_rule
 
 U = torch.linspace(0, 1, 11, dtype=torch.float64)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import latent_geodesics as lg
-from latent_geodesics.records import Status
+from latent_geodesics.core.records import Status
 
 U = torch.linspace(0, 1, 11, dtype=torch.float64)
 SPHERE = lg.Sphere(3.0)

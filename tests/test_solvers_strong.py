@@ -7,9 +7,9 @@ import torch
 from random_mixtures import by_minimisation, exact_length, random_mixtures, strength
 
 import latent_geodesics as lg
-from latent_geodesics.records import Status
-from latent_geodesics.solvers.equal_speed import equal_speed
-from latent_geodesics.solvers.small_system import SmallSystem
+from latent_geodesics.core.records import Status
+from latent_geodesics.core.solvers.equal_speed import equal_speed
+from latent_geodesics.core.solvers.small_system import SmallSystem
 
 SOLVED = (Status.CONVERGED, Status.RESOLVED)
 
@@ -90,8 +90,8 @@ def test_a_saddle_is_left_for_the_shorter_side():
 def test_equal_speed_moves_knots_along_their_own_curve():
     generator = torch.Generator().manual_seed(2)
     x0, x1 = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
-    from latent_geodesics.path import shortest_path
-    from latent_geodesics.solvers.collocation import Collocation
+    from latent_geodesics.core.path import shortest_path
+    from latent_geodesics.core.solvers.collocation import Collocation
 
     for manifold in (lg.Euclidean(), lg.Sphere(2.0)):
         ends = manifold.project(x0), manifold.project(x1)
@@ -109,7 +109,7 @@ def test_equal_speed_moves_knots_along_their_own_curve():
 
 def test_the_least_second_variation_is_that_of_the_whole_matrix():
     """A straight line in a uniform density has pi^2, and a content adds what it is."""
-    from latent_geodesics.interpolation import Spline
+    from latent_geodesics.core.splines import Spline
 
     nodes = torch.linspace(0, 1, 33, dtype=torch.float64)
     spline = Spline(nodes)

@@ -128,8 +128,8 @@ def test_the_names_of_a_package_are_those_that_type_checkers_see(file):
 def test_submodules_are_attributes_and_star_imports_work():
     found: dict[str, object] = {}
     exec("from latent_geodesics import *", found)
-    assert found["solvers"] is latent_geodesics.solvers
-    assert found["BoundaryProblem"] is latent_geodesics.records.BoundaryProblem
+    assert found["solvers"] is latent_geodesics.core.solvers
+    assert found["BoundaryProblem"] is latent_geodesics.core.records.BoundaryProblem
     with pytest.raises(AttributeError, match="nonsense"):
         _ = latent_geodesics.nonsense
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from latent_geodesics.statistics import interval, paired_difference, resampled_means
+from latent_geodesics.run.statistics import interval, paired_difference, resampled_means
 
 
 def test_pairs_that_stand_for_themselves_are_resampled_as_ever():

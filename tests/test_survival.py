@@ -19,12 +19,12 @@ import torch
 from filelock import FileLock
 from PIL import Image, ImageDraw
 
-from latent_geodesics.batch_store import BatchStore
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import Batches, ImagePair, PairSelection, in_batches, read_shard
 from latent_geodesics.data.batches import IDLE
-from latent_geodesics.errors import UserError
-from latent_geodesics.files import seal
-from latent_geodesics.report import STAGE_TITLES
+from latent_geodesics.experiments.interpolation.report import STAGE_TITLES
+from latent_geodesics.run.batch_store import BatchStore
+from latent_geodesics.run.files import seal
 
 ROOT = Path(__file__).parents[1]
 COSTS = ["seconds", "peak_memory_mb", *STAGE_TITLES]
@@ -166,7 +166,7 @@ def test_processes_share_all_batches_and_none_twice(processes, done):
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(command_line, arguments, tmp_path, monkeypatch):
     assert command_line(*arguments, f"output_dir={tmp_path / 'whole'}").code == 0
 
-    import latent_geodesics.callbacks as callbacks
+    import latent_geodesics.experiments.interpolation.writer as callbacks
 
     written, save = [], callbacks.save_strip
 

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
-from latent_geodesics.extrapolation.following import ExtrapolationModule
-from latent_geodesics.rendering.video_files import save_video
-from latent_geodesics.tasks.video_analysis import VideoModule
+from latent_geodesics.experiments.extrapolation.following import ExtrapolationModule
+from latent_geodesics.experiments.video_analysis.recipe import VideoModule
+from recipes.clevr.rendering.video_files import save_video
 
 ROOT = Path(__file__).parents[1]
 COSTS = ["seconds", "seconds_solving"]

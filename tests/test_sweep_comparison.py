@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 from test_comparison_notes import write_run
 
-from latent_geodesics.comparison.callback import CompareSweep
+from latent_geodesics.run.compare.callback import CompareSweep
 
 
 def end(folder, expected=None):
@@ -37,7 +37,7 @@ def test_a_comparison_that_breaks_is_said_and_has_a_code(sweep, monkeypatch, cap
     def broken(*given, **named):
         raise error
 
-    monkeypatch.setattr("latent_geodesics.comparison.report.draw_sweep", broken)
+    monkeypatch.setattr("latent_geodesics.run.compare.report.draw_sweep", broken)
     assert end(sweep) == 1
     (said,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert f"comparing them failed ({type(error).__name__}" in said

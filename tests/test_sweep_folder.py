@@ -6,7 +6,7 @@ import pytest
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from latent_geodesics.comparison.callback import CompareSweep, _jobs
+from latent_geodesics.run.compare.callback import CompareSweep, _jobs
 
 
 def config(folder: Path, number: int = 0):

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.tracking import SilentRun, WandbRun, open_wandb
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.tracking import SilentRun, WandbRun, open_wandb
 
 
 class Listener:

@@ -10,23 +10,23 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusionPipeline
 from synthetic_frames import write_discs
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.rendering.captions import caption
-from latent_geodesics.rendering.dataset import load_records
-from latent_geodesics.rendering.scene import Scene
-from latent_geodesics.runner import Run
-from latent_geodesics.tracking import SilentRun
-from latent_geodesics.training.autoencoder import AutoencoderSettings, build_autoencoder
-from latent_geodesics.training.captioned import CaptionedLatents, tokenise
-from latent_geodesics.training.device_loop import DeviceStep, fit_on_device
-from latent_geodesics.training.diffusion import DiffusionSettings, DiffusionTraining, Measured
-from latent_geodesics.training.export import assemble, export_pipeline
-from latent_geodesics.training.fit import fit
-from latent_geodesics.training.networks import build_networks
-from latent_geodesics.training.predictions import Epsilon, Velocity, build_scheduler
-from latent_geodesics.training.sampling import sample
-from latent_geodesics.training.schedule import Budget
-from latent_geodesics.training.tokenizer import build_tokenizer
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.runner import Run
+from latent_geodesics.run.tracking import SilentRun
+from recipes.clevr.rendering.captions import caption
+from recipes.clevr.rendering.dataset import load_records
+from recipes.clevr.rendering.scene import Scene
+from recipes.clevr.training.autoencoder import AutoencoderSettings, build_autoencoder
+from recipes.clevr.training.captioned import CaptionedLatents, tokenise
+from recipes.clevr.training.device_loop import DeviceStep, fit_on_device
+from recipes.clevr.training.diffusion import DiffusionSettings, DiffusionTraining, Measured
+from recipes.clevr.training.export import assemble, export_pipeline
+from recipes.clevr.training.fit import fit
+from recipes.clevr.training.networks import build_networks
+from recipes.clevr.training.predictions import Epsilon, Velocity, build_scheduler
+from recipes.clevr.training.sampling import sample
+from recipes.clevr.training.schedule import Budget
+from recipes.clevr.training.tokenizer import build_tokenizer
 
 SETTINGS = DiffusionSettings(
     budget=Budget(max_steps=4, warmup_steps=1),
@@ -283,7 +283,7 @@ def test_a_flow_is_followed_from_noise_to_none(guidance):
     times = [1 - step / steps for step in range(steps)]
     assert asked == pytest.approx([1000 * time for time in times])
     slope = 1.0 if guidance == 1 else 0.25 + guidance * 0.75
-    from latent_geodesics.training.frames import step_generator
+    from recipes.clevr.training.frames import step_generator
 
     noise = torch.randn(1, 4, 2, 2, generator=step_generator(seed=0, step=0))
     expected = noise - slope * sum(times) / steps

@@ -7,28 +7,28 @@ import json
 import pytest
 import torch
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.attributes import DetectedObject
-from latent_geodesics.training.autoencoder import (
+from recipes.clevr.training.autoencoder import (
     AutoencoderSettings,
     build_autoencoder,
     foreground_weight,
     psnr,
     reconstruct,
 )
-from latent_geodesics.training.confirmation import confirms
-from latent_geodesics.training.diffusion import even_places
-from latent_geodesics.training.evaluation import (
+from recipes.clevr.training.confirmation import confirms
+from recipes.clevr.training.diffusion import even_places
+from recipes.clevr.training.evaluation import (
     EvaluationSettings,
     captioned_grid,
     confirmed_shares,
     draw_prompts,
 )
-from latent_geodesics.training.frames import Frames, SampleOrder, step_generator
-from latent_geodesics.training.grids import image_grid
-from latent_geodesics.training.report import judge_figures, write_model_card
-from latent_geodesics.training.schedule import Budget
-from latent_geodesics.training.whitening import encode_means, latent_moments, whiten
+from recipes.clevr.training.frames import Frames, SampleOrder, step_generator
+from recipes.clevr.training.grids import image_grid
+from recipes.clevr.training.report import judge_figures, write_model_card
+from recipes.clevr.training.schedule import Budget
+from recipes.clevr.training.whitening import encode_means, latent_moments, whiten
 
 
 def test_an_epoch_visits_every_item_once():

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from latent_geodesics.models.attributes import AttributeNetwork
-from latent_geodesics.training.confirmation import confirms
-from latent_geodesics.training.evaluation import confirmed_shares, draw_prompts
-from latent_geodesics.training.export import weights_size
-from latent_geodesics.training.sampling import sample
+from recipes.clevr.training.confirmation import confirms
+from recipes.clevr.training.evaluation import confirmed_shares, draw_prompts
+from recipes.clevr.training.export import weights_size
+from recipes.clevr.training.sampling import sample
 
 DATA = Path(__file__).parents[1] / "data"
 MODEL, NETWORK = DATA / "models" / "clevr-ldm", DATA / "models" / "clevr-attributes"
@@ -38,7 +38,7 @@ def stated():
 @pytest.fixture(scope="module")
 def shipped_images():
     """The first image of every shipped pair and the objects in it."""
-    from latent_geodesics.rendering.scene import Scene
+    from recipes.clevr.rendering.scene import Scene
 
     records = [json.loads(line) for line in (DATA / "pairs" / "scenes.jsonl").read_text().splitlines()]
     files = [DATA / "pairs" / "images" / f"{record['id']}-a.png" for record in records]

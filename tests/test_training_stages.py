@@ -8,11 +8,11 @@ import pytest
 import torch
 from filelock import FileLock
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.files import DamagedFileError, seal
-from latent_geodesics.training.checkpoints import Checkpoints
-from latent_geodesics.training.stages import Stage, StageRecords
-from latent_geodesics.training.work import alone_in, load, save
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.files import DamagedFileError, seal
+from recipes.clevr.training.checkpoints import Checkpoints
+from recipes.clevr.training.stages import Stage, StageRecords
+from recipes.clevr.training.work import alone_in, load, save
 
 
 class Bomb:

@@ -8,19 +8,19 @@ import torch
 from safetensors.torch import load_file
 from synthetic_frames import write_discs
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.attributes import AttributeNetwork
-from latent_geodesics.runner import Run
-from latent_geodesics.tracking import SilentRun
-from latent_geodesics.training.attributes import AttributeSettings, AttributeTraining
-from latent_geodesics.training.autoencoder import AutoencoderSettings
-from latent_geodesics.training.diffusion import DiffusionSettings
-from latent_geodesics.training.evaluation import EvaluationSettings
-from latent_geodesics.training.fit import fit
-from latent_geodesics.training.frames import Frames
-from latent_geodesics.training.schedule import Budget
-from latent_geodesics.training.task import STAGES, TrainClevrLdm
-from latent_geodesics.training.work import load
+from latent_geodesics.run.runner import Run
+from latent_geodesics.run.tracking import SilentRun
+from recipes.clevr.training.attributes import AttributeSettings, AttributeTraining
+from recipes.clevr.training.autoencoder import AutoencoderSettings
+from recipes.clevr.training.diffusion import DiffusionSettings
+from recipes.clevr.training.evaluation import EvaluationSettings
+from recipes.clevr.training.fit import fit
+from recipes.clevr.training.frames import Frames
+from recipes.clevr.training.schedule import Budget
+from recipes.clevr.training.task import STAGES, TrainClevrLdm
+from recipes.clevr.training.work import load
 
 FEW = Budget(max_steps=3, warmup_steps=1)
 

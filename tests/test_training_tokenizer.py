@@ -2,7 +2,7 @@
 
 import pytest
 
-from latent_geodesics.training.tokenizer import (
+from recipes.clevr.training.tokenizer import (
     END,
     MAX_LENGTH,
     START,
@@ -30,7 +30,7 @@ def test_words_have_different_tokens(tokenizer):
 
 
 def test_the_vocabulary_of_the_captions_is_covered():
-    from latent_geodesics.rendering.scene import COLORS, MATERIALS, SHAPES, SIZES
+    from recipes.clevr.rendering.scene import COLORS, MATERIALS, SHAPES, SIZES
 
     assert {"a", "and", ",", *COLORS, *MATERIALS, *SHAPES, *SIZES} <= set(WORDS)
 

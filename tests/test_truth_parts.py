@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 import torch
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.images import read_image
-from latent_geodesics.errors import UserError
+from latent_geodesics.experiments.truth.errors import compare_methods, inner_means, method_means, verdict
+from latent_geodesics.experiments.truth.floor import read_scenes, track
+from latent_geodesics.experiments.truth.page import gain_sentences
 from latent_geodesics.metrics.attributes import object_errors
 from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.metrics.objects import SeenObject, match, see_objects
 from latent_geodesics.models.attributes import DetectedObject, shared_network
-from latent_geodesics.rendering.between import floor_position, scene_between
-from latent_geodesics.rendering.motion import Orbit, Recolour, Resize, Rise, Rotate, Together, Translate
-from latent_geodesics.rendering.scene import Camera, Scene, SceneObject
-from latent_geodesics.truth.errors import compare_methods, inner_means, method_means, verdict
-from latent_geodesics.truth.floor import read_scenes, track
-from latent_geodesics.truth.page import gain_sentences
+from recipes.clevr.rendering.between import floor_position, scene_between
+from recipes.clevr.rendering.motion import Orbit, Recolour, Resize, Rise, Rotate, Together, Translate
+from recipes.clevr.rendering.scene import Camera, Scene, SceneObject
 
 NETWORK = "data/models/clevr-attributes"
 SHIPPED = ("00-translate_x", "07-translate_depth", "16-orbit", "18-rise")

@@ -8,7 +8,7 @@ from baselines import encoded_pairs, gentle_model
 from tiny_model import pictures
 
 import latent_geodesics as lg
-from latent_geodesics.geometry import relative_log_density
+from latent_geodesics.core.geometry import relative_log_density
 from latent_geodesics.methods import Geodesic
 from latent_geodesics.methods.lines import Slerp
 from latent_geodesics.metrics import DensityBow, path_curves

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from tiny_model import pictures
 
 import latent_geodesics as lg
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.starts import Start, pick_pairs, starts_on_disk
-from latent_geodesics.errors import UserError
 from latent_geodesics.methods.continuations import GeodesicOn, GreatCircleOn, StraightOn
 from latent_geodesics.methods.departure import Departure, Encoded, Setting, encode_images
 from latent_geodesics.methods.velocities import BeyondSecond, ChangeOfPrompt, FromFile, RandomDirection, TowardImage

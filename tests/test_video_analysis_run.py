@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from latent_geodesics.frame_paths.tables import with_floors
-from latent_geodesics.frame_paths.verdicts import judge, verdicts
-from latent_geodesics.rendering.video_files import save_video
+from latent_geodesics.experiments.video_analysis.tables import with_floors
+from latent_geodesics.experiments.video_analysis.verdicts import judge, verdicts
+from recipes.clevr.rendering.video_files import save_video
 
 SHOWN = ("video", "optimised", "perturbed_0.5", "smoothed_1")
 METHODS = {*SHOWN, "great_circle"}
@@ -181,7 +181,7 @@ def test_a_bad_video_is_known_before_the_good_ones_are_looked_at(analyse, clips)
 
 
 def test_an_interrupt_keeps_what_was_finished(analyse, clips, monkeypatch):
-    from latent_geodesics.frame_paths import VideoEncoder
+    from latent_geodesics.experiments.video_analysis import VideoEncoder
 
     encode, calls = VideoEncoder.encode, []
 

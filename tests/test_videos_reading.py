@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import VideoData, read_video
-from latent_geodesics.errors import UserError
 
 SIZE = (32, 32)
 

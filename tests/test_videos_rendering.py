@@ -11,9 +11,9 @@ import pytest
 
 from latent_geodesics.data import VideoData
 from latent_geodesics.data.video_files import read_video
-from latent_geodesics.rendering.scene import Scene
-from latent_geodesics.rendering.video_files import COLUMNS, render_videos, save_video
-from latent_geodesics.rendering.videos import CONTROLS, FRAMES, VIDEOS, Control, crossfade, cut, shuffled
+from recipes.clevr.rendering.scene import Scene
+from recipes.clevr.rendering.video_files import COLUMNS, render_videos, save_video
+from recipes.clevr.rendering.videos import CONTROLS, FRAMES, VIDEOS, Control, crossfade, cut, shuffled
 
 SHIPPED = Path(__file__).parents[1] / "data" / "videos"
 

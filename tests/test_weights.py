@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import weights as weights_module
 from latent_geodesics.models.weights import (
     FOLDER_VARIABLE,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from latent_geodesics.markup import unguarded
-from latent_geodesics.names import file_stem
+from latent_geodesics.run.markup import unguarded
+from latent_geodesics.run.names import file_stem
 
 IDS = ("../../x $\\foo$", "overview", "=1+1 | <script>alert(1)</script>\n%_&{$b$", "A" * 300)
 WORDS = "a <script> $\\foo$ cube"
@@ -116,7 +116,7 @@ def test_distances(run, inputs):
 
 @pytest.mark.slow
 def test_videos(run, inputs):
-    from latent_geodesics.rendering.video_files import save_video
+    from recipes.clevr.rendering.video_files import save_video
 
     video = np.full((7, 16, 16, 3), 90, dtype=np.uint8)
     for number in range(7):

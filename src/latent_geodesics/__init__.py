@@ -14,12 +14,12 @@ Example:
 
 from typing import TYPE_CHECKING
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.lazy import names_on_demand
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.lazy import names_on_demand
 
 if TYPE_CHECKING:
-    from latent_geodesics import geometries, geometry, solvers
-    from latent_geodesics.fields import (
+    from latent_geodesics.core import geometries, geometry, solvers
+    from latent_geodesics.core.fields import (
         Banana,
         Density,
         Exponential,
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
         StereographicSphere,
         UniformDensity,
     )
-    from latent_geodesics.geometries import Conformal, Geometry, Graph, Typical
-    from latent_geodesics.hermite import HermitePath
-    from latent_geodesics.manifold import Euclidean, Manifold, Sphere
+    from latent_geodesics.core.geometries import Conformal, Geometry, Graph, Typical
+    from latent_geodesics.core.hermite import HermitePath
+    from latent_geodesics.core.manifold import Euclidean, Manifold, Sphere
+    from latent_geodesics.core.path import GreatCircle, KnotPath, Path, StraightLine, shortest_path
+    from latent_geodesics.core.records import BoundaryProblem, InitialProblem, Solution, Status, Trace
     from latent_geodesics.models import load_model
-    from latent_geodesics.path import GreatCircle, KnotPath, Path, StraightLine, shortest_path
-    from latent_geodesics.records import BoundaryProblem, InitialProblem, Solution, Status, Trace
 
 __all__ = [
     "Banana",
@@ -82,7 +82,7 @@ __all__ = [
 __getattr__, __dir__ = names_on_demand(
     __name__,
     {
-        "fields": (
+        "core.fields": (
             "Banana",
             "Density",
             "Exponential",
@@ -96,13 +96,13 @@ __getattr__, __dir__ = names_on_demand(
             "StereographicSphere",
             "UniformDensity",
         ),
-        "geometries": ("Conformal", "Geometry", "Graph", "Typical"),
-        "geometry": (),
-        "hermite": ("HermitePath",),
-        "manifold": ("Euclidean", "Manifold", "Sphere"),
+        "core.geometries": ("Conformal", "Geometry", "Graph", "Typical"),
+        "core.geometry": (),
+        "core.hermite": ("HermitePath",),
+        "core.manifold": ("Euclidean", "Manifold", "Sphere"),
         "models": ("load_model",),
-        "path": ("GreatCircle", "KnotPath", "Path", "StraightLine", "shortest_path"),
-        "records": ("BoundaryProblem", "InitialProblem", "Solution", "Status", "Trace"),
-        "solvers": (),
+        "core.path": ("GreatCircle", "KnotPath", "Path", "StraightLine", "shortest_path"),
+        "core.records": ("BoundaryProblem", "InitialProblem", "Solution", "Status", "Trace"),
+        "core.solvers": (),
     },
 )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import latent_geodesics as lg
-from latent_geodesics.records import Status
+from latent_geodesics.core.records import Status
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import latent_geodesics as lg
-from latent_geodesics.records import Status
+from latent_geodesics.core.records import Status
 
 ROOT = Path(__file__).parents[2]
 BAR = 4

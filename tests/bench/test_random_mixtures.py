@@ -10,7 +10,7 @@ import torch
 from random_mixtures import by_fast_marching, by_minimisation, exact_length, random_mixtures
 
 import latent_geodesics as lg
-from latent_geodesics.records import Status
+from latent_geodesics.core.records import Status
 
 RANGES = {(0.5, 10): 1.0, (10, 20): 0.95, (20, 50): 0.8}
 

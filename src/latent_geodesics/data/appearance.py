@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 
 __all__ = ["as_shown", "fitted", "shown_size"]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import image_files
 from latent_geodesics.data.manifests import read_rows
 from latent_geodesics.data.pairs import ImagePair, PairSelection
-from latent_geodesics.errors import UserError
 
 __all__ = ["Afhq", "CelebAHq", "MorphBench"]
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import image_files
 from latent_geodesics.data.images import as_uint8
 from latent_geodesics.data.manifests import Row, read_columns, read_rows
 from latent_geodesics.data.pairs import ImagePair, read_manifest
-from latent_geodesics.errors import UserError
 
 __all__ = ["CollectedImage", "content_hash", "images_of_pairs", "read_collection"]
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 
 __all__ = ["IMAGE_SUFFIXES", "image_files", "in_natural_order", "numbered_images", "visible_files"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.images import SMALLEST_SIDE
-from latent_geodesics.errors import UserError
 
 __all__ = ["FEWEST_FRAMES", "Film"]
 

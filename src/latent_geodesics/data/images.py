@@ -15,8 +15,8 @@ from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.appearance import as_shown, fitted, shown_size
-from latent_geodesics.errors import UserError
 
 __all__ = ["SMALLEST_SIDE", "as_uint8", "read_image", "readable", "to_pil"]
 

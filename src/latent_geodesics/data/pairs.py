@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import numbered_images
 from latent_geodesics.data.images import read_image
 from latent_geodesics.data.manifests import Row, read_rows
-from latent_geodesics.errors import UserError
 
 __all__ = ["ImagePair", "PairBatch", "PairData", "PairSelection", "read_batch", "read_manifest", "read_shard"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.appearance import as_shown, fitted, shown_size
 from latent_geodesics.data.file_order import numbered_images
 from latent_geodesics.data.films import Film
 from latent_geodesics.data.images import read_image, readable
-from latent_geodesics.errors import UserError
 
 __all__ = ["is_animation", "open_animation", "open_folder"]
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import IMAGE_SUFFIXES, image_files
 from latent_geodesics.data.pairs import ImagePair
-from latent_geodesics.errors import UserError
 
 __all__ = ["Start", "pick_pairs", "starts_of_pairs", "starts_on_disk"]
 

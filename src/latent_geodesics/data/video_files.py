@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.films import FEWEST_FRAMES, Film
 from latent_geodesics.data.picture_films import is_animation, open_animation, open_folder
 from latent_geodesics.data.video_streams import open_stream
-from latent_geodesics.errors import UserError
 
 __all__ = ["FEWEST_FRAMES", "FilmFrames", "read_film", "read_video"]
 

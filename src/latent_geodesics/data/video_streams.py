@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.appearance import as_shown, fitted
 from latent_geodesics.data.containers import ends_early
 from latent_geodesics.data.films import Film
-from latent_geodesics.errors import UserError
 
 __all__ = ["open_stream"]
 

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import image_files, visible_files
 from latent_geodesics.data.grouping import in_batches
 from latent_geodesics.data.manifests import Row, read_rows
 from latent_geodesics.data.video_files import read_film
-from latent_geodesics.errors import UserError
 
 __all__ = ["Video", "VideoBatch", "VideoData"]
 

@@ -3,13 +3,13 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.manifold import Euclidean, Manifold
+from latent_geodesics.core.manifold import Euclidean, Manifold
+from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.methods.base import CurveMethod
 from latent_geodesics.methods.curves import FormulaPath, adain, slerp
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.lines import known_solution
 from latent_geodesics.methods.statuses import CLOSED_FORM
-from latent_geodesics.records import BoundaryProblem, Solution
 
 __all__ = ["AdainSlerp"]
 

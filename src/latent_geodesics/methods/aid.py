@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.base import PairMethod
 from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs

@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from latent_geodesics.manifold import Manifold
+from latent_geodesics.core.manifold import Manifold
+from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.methods.cost import Meter
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.statuses import SAMPLED
 from latent_geodesics.methods.timing import Draw, Timing
 from latent_geodesics.models.tensor_cache import content_key
-from latent_geodesics.records import BoundaryProblem, Solution
 
 __all__ = ["CurveMethod", "Method", "Morph", "PairMethod", "PathMethod", "TimedMethod", "pair_seed"]
 

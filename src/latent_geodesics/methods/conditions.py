@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError, near_name
+from latent_geodesics.core.errors import UserError, near_name
 from latent_geodesics.models.latent_model import LatentModel
 
 __all__ = ["PathCondition", "check_path_condition", "moves", "path_conditions"]

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.hermite import HermitePath
-from latent_geodesics.manifold import Euclidean, Manifold, Sphere
+from latent_geodesics.core.hermite import HermitePath
+from latent_geodesics.core.manifold import Euclidean, Manifold, Sphere
+from latent_geodesics.core.path import Path, StraightLine
+from latent_geodesics.core.records import InitialProblem, Solution, Status, Trace
+from latent_geodesics.core.solvers import InitialSolver
 from latent_geodesics.methods.statuses import CLOSED_FORM
-from latent_geodesics.path import Path, StraightLine
-from latent_geodesics.records import InitialProblem, Solution, Status, Trace
-from latent_geodesics.solvers import InitialSolver
 
 __all__ = ["Continuation", "GeodesicOn", "GreatCircleOn", "StraightOn"]
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.path import Path
+from latent_geodesics.core.path import Path
 
 __all__ = ["FormulaPath", "adain", "slerp"]
 

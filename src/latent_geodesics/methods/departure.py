@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from latent_geodesics.core.fields import ScoreField
+from latent_geodesics.core.manifold import Sphere
+from latent_geodesics.core.path import Path
+from latent_geodesics.core.records import BoundaryProblem, InitialProblem, Solution
 from latent_geodesics.data.starts import Start
-from latent_geodesics.fields import ScoreField
-from latent_geodesics.manifold import Sphere
 from latent_geodesics.methods.conditions import PathCondition, check_path_condition, moves, path_conditions
 from latent_geodesics.methods.encoding import check_levels, decode_paths
 from latent_geodesics.methods.power import GeometryChoice, geometry_of
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
-from latent_geodesics.path import Path
-from latent_geodesics.records import BoundaryProblem, InitialProblem, Solution
 
 __all__ = ["Departure", "Encoded", "Launch", "Lead", "Setting", "encode_images"]
 

@@ -16,17 +16,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.fields import ScoreField
+from latent_geodesics.core.manifold import Sphere
+from latent_geodesics.core.path import Path
+from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.data import PairBatch
-from latent_geodesics.errors import UserError
-from latent_geodesics.fields import ScoreField
-from latent_geodesics.manifold import Sphere
 from latent_geodesics.methods.conditions import PathCondition, check_path_condition, moves, path_conditions
 from latent_geodesics.methods.power import GeometryChoice, geometry_of, power_of_density
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
 from latent_geodesics.models.stopwatch import ENCODING, INVERSION, Stopwatch
-from latent_geodesics.path import Path
-from latent_geodesics.records import BoundaryProblem
 
 __all__ = ["EncodedPairs", "PairEncoder", "check_levels", "decode_paths"]
 

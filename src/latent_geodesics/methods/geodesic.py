@@ -1,10 +1,10 @@
 """The geodesic of the density, in whichever geometry and by whichever boundary solver is given."""
 
-from latent_geodesics.manifold import Euclidean, Manifold
+from latent_geodesics.core.manifold import Euclidean, Manifold
+from latent_geodesics.core.records import BoundaryProblem, Solution
+from latent_geodesics.core.solvers import BoundarySolver
 from latent_geodesics.methods.base import PathMethod
 from latent_geodesics.methods.power import GeometryChoice, geometry_of
-from latent_geodesics.records import BoundaryProblem, Solution
-from latent_geodesics.solvers import BoundarySolver
 
 __all__ = ["Geodesic"]
 

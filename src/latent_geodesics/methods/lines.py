@@ -7,11 +7,11 @@ from dataclasses import fields
 
 import torch
 
-from latent_geodesics.manifold import Euclidean, Manifold
+from latent_geodesics.core.manifold import Euclidean, Manifold
+from latent_geodesics.core.path import Path, StraightLine, shortest_path
+from latent_geodesics.core.records import BoundaryProblem, Solution, Status, Trace
 from latent_geodesics.methods.base import PathMethod
 from latent_geodesics.methods.statuses import CLOSED_FORM
-from latent_geodesics.path import Path, StraightLine, shortest_path
-from latent_geodesics.records import BoundaryProblem, Solution, Status, Trace
 
 __all__ = ["ClosedForm", "Lerp", "Slerp", "known_solution"]
 

@@ -3,10 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.manifold import Euclidean, Manifold
+from latent_geodesics.core.manifold import Euclidean, Manifold
+from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.methods.curves import FormulaPath
 from latent_geodesics.methods.lines import ClosedForm, known_solution
-from latent_geodesics.records import BoundaryProblem, Solution
 
 __all__ = ["LinearCombination"]
 

@@ -20,12 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.manifold import Euclidean, Manifold
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.manifold import Euclidean, Manifold
+from latent_geodesics.core.path import KnotPath
+from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.methods.lines import ClosedForm, known_solution
 from latent_geodesics.methods.statuses import OPTIMISED
-from latent_geodesics.path import KnotPath
-from latent_geodesics.records import BoundaryProblem, Solution
 
 __all__ = ["NormGuided"]
 

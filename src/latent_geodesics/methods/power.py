@@ -14,8 +14,8 @@ tenth as large.
 
 from collections.abc import Callable
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.geometries import Conformal, Geometry
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.geometries import Conformal, Geometry
 
 __all__ = ["GeometryChoice", "geometry_of", "power_of_density"]
 

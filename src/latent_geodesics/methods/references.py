@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.base import Method, Morph
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.statuses import CLOSED_FORM

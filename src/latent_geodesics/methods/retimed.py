@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.base import Method, Morph, TimedMethod
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.timing import Timing

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.models.attention import Mixture, attending
 from latent_geodesics.models.ddim import times

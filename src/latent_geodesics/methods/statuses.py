@@ -1,6 +1,6 @@
 """How a sequence came to be, as tables say it: a solver's `Status`, or one of these words."""
 
-from latent_geodesics.records import Status
+from latent_geodesics.core.records import Status
 
 __all__ = ["CLOSED_FORM", "FAILED", "OPTIMISED", "SAMPLED", "TRAINED", "status_sentence"]
 

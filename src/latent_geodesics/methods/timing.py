@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.attributes import shared_network
 
 __all__ = ["AttributeDistance", "Distance", "Draw", "PerceptualTiming", "Timing"]

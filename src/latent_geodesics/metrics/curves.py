@@ -21,13 +21,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.fields import ScoreField, well_resolved
-from latent_geodesics.geometries import Geometry, Sight
-from latent_geodesics.geometry import as_geometry, normal_to
-from latent_geodesics.interpolation import Spline
-from latent_geodesics.manifold import Manifold
-from latent_geodesics.path import Path, shortest_path
-from latent_geodesics.records import BoundaryProblem
+from latent_geodesics.core.fields import ScoreField, well_resolved
+from latent_geodesics.core.geometries import Geometry, Sight
+from latent_geodesics.core.geometry import as_geometry, normal_to
+from latent_geodesics.core.manifold import Manifold
+from latent_geodesics.core.path import Path, shortest_path
+from latent_geodesics.core.records import BoundaryProblem
+from latent_geodesics.core.splines import Spline
 
 __all__ = ["PathCurves", "closed_curves", "path_curves", "reference_curves"]
 

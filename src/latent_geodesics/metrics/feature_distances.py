@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import Provenance, RunFacts, SetMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.features import FeatureNetwork

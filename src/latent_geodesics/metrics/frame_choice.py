@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 
 __all__ = ["AllFrames", "FrameChoice", "InnerFrames", "RandomFrames"]
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods import EncodedPairs, Morph
 from latent_geodesics.metrics.curves import PathCurves
 from latent_geodesics.metrics.networks import PerceptualNetwork

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.inputs import InputRange, SignedRange
 from latent_geodesics.models.attributes import shared_network
 from latent_geodesics.models.weights import Requirement, WeightsRegistry, file_hash, load_tensors

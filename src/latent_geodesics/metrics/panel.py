@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import MorphMetric, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.models.weights import require

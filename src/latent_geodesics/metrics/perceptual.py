@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import FrameMetric, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph

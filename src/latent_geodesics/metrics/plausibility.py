@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.interpolation import gauss_legendre
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.path import Path
+from latent_geodesics.core.splines import gauss_legendre
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Unconditional
-from latent_geodesics.path import Path
 
 __all__ = ["LEFT_PLAUSIBLE", "LEFT_PLAUSIBLE_SENTENCE", "PlausibilityCurves", "RealLatents"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import RunFacts
 from latent_geodesics.metrics.frame_choice import FrameChoice, InnerFrames
 from latent_geodesics.metrics.inputs import InputRange, SignedRange

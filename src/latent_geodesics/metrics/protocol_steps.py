@@ -6,7 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph

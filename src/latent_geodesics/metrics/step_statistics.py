@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 
 __all__ = ["Average", "Evenness", "StandardDeviation", "StepStatistic", "Total", "Variance"]
 

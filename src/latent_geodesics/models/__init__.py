@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from latent_geodesics.lazy import names_on_demand
+from latent_geodesics.core.lazy import names_on_demand
 
 if TYPE_CHECKING:
     from latent_geodesics.models.latent_model import LatentModel

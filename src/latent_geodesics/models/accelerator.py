@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 
 __all__ = ["accelerators", "choose_device", "device_name", "give_back_memory", "peak_memory_mb", "reset_peak", "wait"]
 

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent_geodesics.errors import UserError, is_out_of_memory
+from latent_geodesics.core.errors import UserError, is_out_of_memory
 
 __all__ = ["CELL", "AttributeNetwork", "AttributeNetworkConfig", "DetectedObject", "shared_network"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 
 __all__ = ["compile_network", "is_compiled"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from latent_geodesics.errors import UserError, is_out_of_memory
+from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.models.families import FAMILIES, Components, Family
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER
 from latent_geodesics.models.sources import INDEX, check_model_folder, first_line

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 
 __all__ = ["TextConditioner", "interpolate_conditions", "match_rows"]
 

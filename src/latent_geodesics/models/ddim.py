@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 
 __all__ = ["Predict", "ascend", "descend", "sampling_levels", "times"]

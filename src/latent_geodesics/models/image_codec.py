@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.chunking import Chunker
 from latent_geodesics.models.families import Family
 from latent_geodesics.models.precision import products_in

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.fields import Resolution
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.fields import Resolution
 from latent_geodesics.models.latent_field import LatentField
 from latent_geodesics.models.layout import Layout
 from latent_geodesics.models.machine import measured_once

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.fields import Resolution, ScoreField
+from latent_geodesics.core.fields import Resolution, ScoreField
 from latent_geodesics.models.conditioning import interpolate_conditions
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.scores import Embed, Query, Score

@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.fields import COARSE_ERROR
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.fields import COARSE_ERROR
 from latent_geodesics.models.compilation import is_compiled
 from latent_geodesics.models.conditioning import TextConditioner, match_rows
 from latent_geodesics.models.families import Components

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.compilation import compile_network
 from latent_geodesics.models.components import family_of, quiet, read_component, read_components

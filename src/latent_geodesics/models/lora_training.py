@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.fitting import Fit, NoisyDraws
 from latent_geodesics.models.lora import Loras
 from latent_geodesics.models.network import Denoiser

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.components import check_components, family_of, weight_files
 from latent_geodesics.models.precision import PRECISIONS

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.scores import Embed, Query, Score
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.network import Denoiser
 
 __all__ = ["NEGATIVE_PROMPT", "Conditional", "Contrastive", "Guided", "Query", "Score", "Unconditional"]

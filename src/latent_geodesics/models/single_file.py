@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from latent_geodesics.errors import UserError, is_out_of_memory
+from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.models.families import FAMILIES
 from latent_geodesics.models.sources import INDEX, SUFFIXES, first_line, hub_problem
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 
 __all__ = ["check_source", "check_model_folder", "first_line", "hub_problem", "is_hub_id", "no_model"]
 

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.chunking import Chunker
 from latent_geodesics.models.fitting import Fit, NoisyDraws
 from latent_geodesics.models.network import Denoiser

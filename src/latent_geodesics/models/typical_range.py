@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.geometry import density_profile
-from latent_geodesics.manifold import Sphere
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.geometry import density_profile
+from latent_geodesics.core.manifold import Sphere
+from latent_geodesics.core.path import GreatCircle
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
-from latent_geodesics.path import GreatCircle
 
 __all__ = ["TypicalRange", "measure_typical_range"]
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from latent_geodesics.errors import UserError, is_out_of_memory
+from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.models.fingerprints import remembered
 
 __all__ = ["KNOWN", "Requirement", "WeightsFile", "WeightsRegistry", "file_hash", "load_tensors", "require"]

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.manifold import Manifold, Sphere
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.manifold import Manifold, Sphere
 from latent_geodesics.methods.departure import Departure, Launch
 
 __all__ = ["InitialVelocity", "aimed", "check_angle", "tangent_part"]

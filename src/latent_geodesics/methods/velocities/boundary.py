@@ -4,13 +4,13 @@ import math
 
 import torch
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.manifold import Sphere
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.manifold import Sphere
+from latent_geodesics.core.records import BoundaryProblem
+from latent_geodesics.core.solvers import BoundarySolver
 from latent_geodesics.methods.departure import Departure, Launch, Lead
 from latent_geodesics.methods.power import geometry_of
 from latent_geodesics.methods.velocities.base import InitialVelocity, tangent_part
-from latent_geodesics.records import BoundaryProblem
-from latent_geodesics.solvers import BoundarySolver
 
 __all__ = ["BeyondSecond"]
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from latent_geodesics.errors import UserError
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.departure import Departure, Launch
 from latent_geodesics.methods.velocities.base import InitialVelocity, aimed, check_angle
 

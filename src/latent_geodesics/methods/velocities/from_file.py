@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.errors import UserError, is_out_of_memory
+from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.methods.departure import Departure, Launch
 from latent_geodesics.methods.velocities.base import InitialVelocity, aimed, check_angle
 

@@ -2,8 +2,8 @@
 
 import math
 
-from latent_geodesics.errors import UserError
-from latent_geodesics.manifold import Sphere
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.methods.departure import Departure, Launch
 from latent_geodesics.methods.velocities.base import InitialVelocity, aimed
 

@@ -1,0 +1,1 @@
+"""How the shipped scenes and models are made: rendering and training."""

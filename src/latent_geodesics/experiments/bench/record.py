@@ -1,0 +1,57 @@
+"""The line that a bench leaves in its machine's file: there from the first stage on, and written again after each."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from latent_geodesics.run.files import write_text
+
+__all__ = ["BenchRecord"]
+
+
+class BenchRecord:
+    """Creates a line that holds nothing yet and is not written yet.
+
+    Args:
+        file: The machine's file, a line a run, the latest last.
+        machine: What the numbers were measured on.
+        settings: What of the bench they depend on; lines are compared with those of the same settings.
+
+    Attributes:
+        numbers: What was measured so far.
+        stages: Stage -> the seconds that it took, of the stages whose numbers are in.
+        before: The same numbers of earlier lines, each of the last that has it.
+    """
+
+    def __init__(self, file: Path, *, machine: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        self._file = file
+        self._head = {"date": time.strftime("%Y-%m-%d"), "machine": dict(machine), "settings": dict(settings)}
+        self._written: str | None = None
+        self.numbers: dict[str, float] = {}
+        self.stages: dict[str, float] = {}
+        self.before: dict[str, float] = {}
+        for old in map(json.loads, self._lines()):
+            if old["settings"] == self._head["settings"]:
+                self.before |= {name: value for name, value in old["numbers"].items() if value is not None}
+
+    def add(self, stage: str, numbers: Mapping[str, float], *, seconds: float) -> None:
+        """Adds what a stage gave, and writes the line in place of what was written of it."""
+        self.numbers |= numbers
+        self.stages[stage] = seconds
+        line = json.dumps(
+            self._head
+            | {"stages": {name: round(value, 3) for name, value in self.stages.items()}}
+            | {"numbers": {name: value if value == value else None for name, value in self.numbers.items()}}
+        )
+        lines = self._lines()  # read again, since another run may have added its own
+        if self._written in lines:
+            lines[lines.index(self._written)] = line
+        else:
+            lines.append(line)
+        write_text(self._file, "\n".join(lines) + "\n")
+        self._written = line
+
+    def _lines(self) -> list[str]:
+        return self._file.read_text(encoding="utf-8").splitlines() if self._file.is_file() else []

@@ -1,0 +1,1 @@
+"""How a geodesic comes about, iteration by iteration."""

@@ -1,0 +1,109 @@
+"""Figures: what the path of each method is like, and how its solver came to it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from latent_geodesics.run.canvas import canvas, label, literal, method_color
+
+__all__ = ["Curve", "draw_overview", "draw_pair"]
+
+PAIR_MARGINS = {"left": 0.045, "right": 0.99, "bottom": 0.17, "top": 0.89, "wspace": 0.27}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """What is drawn of one method on one pair; the solver's history is empty for a path in closed form.
+
+    Attributes:
+        u: Positions on the path.
+        log_density: log p(g(u)) - log p(g(0)), in nats.
+        speed: |g'(u)| over its mean.
+        evaluations: Score evaluations spent by each iteration.
+        lengths: Length after each iteration, relative to the density at the start.
+        residuals: Mean norm of the geodesic gradient after each iteration.
+    """
+
+    method: str
+    u: np.ndarray
+    log_density: np.ndarray
+    speed: np.ndarray
+    evaluations: np.ndarray
+    lengths: np.ndarray
+    residuals: np.ndarray
+
+
+def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
+    """Draws one pair: log-density along the paths, speed, and length and residual while solving."""
+    names = [curve.method for curve in curves]
+    with canvas(file, size=(15, 3.5), margins=PAIR_MARGINS) as figure:
+        along, steady, lengths, residuals = figure.subplots(1, 4)
+        for curve in curves:
+            look: dict[str, Any] = {
+                "color": method_color(curve.method, names),
+                "label": literal(curve.method.replace("_", " ")),
+            }
+            along.plot(curve.u, curve.log_density, **look)
+            steady.plot(curve.u, curve.speed, **look)
+            _history(lengths, curve, curve.lengths, look)
+            _history(residuals, curve, curve.residuals, look)
+        label(along, "log-density along the path", "position u", "nats above the first image")
+        label(steady, "speed", "position u", "|g'(u)| over its mean")
+        label(lengths, "length while solving", "score evaluations", "relative length")
+        label(residuals, "residual while solving", "score evaluations", "mean geodesic gradient")
+        steady.set_ylim(0, max(1.5, *(float(np.nanmax(curve.speed)) * 1.1 for curve in curves)))
+        if any((curve.residuals > 0).any() for curve in curves):
+            residuals.set_yscale("log")
+        along.legend(fontsize=8)
+        figure.text(
+            0.995,
+            0.005,
+            literal(f"density: {density}", most=200),
+            ha="right",
+            va="bottom",
+            fontsize=7.5,
+            color="#555555",
+        )
+
+
+def draw_overview(file: Path, table: pd.DataFrame, *, against: str = "slerp") -> None:
+    """Draws, for every pair, what each method gains over the spherical line."""
+    columns = {
+        "log_density_mean": "mean log-density (nats)",
+        "log_density_min": "least log-density (nats)",
+        "length": "relative length",
+        "ppl_seq_clevr": "perceptual path length",
+    }
+    columns = {column: title for column, title in columns.items() if column in table.columns}
+    names = list(dict.fromkeys(table["method"]))
+    shown = [name for name in names if name != against]
+    reference = table[table["method"] == against].set_index("pair")
+    if reference.empty or not shown or not columns:
+        return
+    with canvas(file, size=(4.1 * len(columns), 0.24 * len(reference) + 1.6)) as figure:
+        panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+        for axes, (column, title) in zip(panels, columns.items(), strict=True):
+            for name in shown:
+                rows = table[table["method"] == name].set_index("pair").reindex(reference.index)
+                gain = rows[column].astype(float) - reference[column].astype(float)
+                color = method_color(name, names)
+                axes.scatter(
+                    gain, range(len(gain)), s=22, color=color, label=literal(name.replace("_", " ")), alpha=0.85
+                )
+            axes.axvline(0, color="#333333", linewidth=0.8)
+            label(axes, title, f"difference from {against}", "")
+        panels[0].set_yticks(range(len(reference)), [literal(pair) for pair in reference.index], fontsize=7.5)
+        panels[0].invert_yaxis()
+        panels[-1].legend(fontsize=8, loc="best")
+
+
+def _history(axes: Axes, curve: Curve, values: np.ndarray, look: dict[str, Any]) -> None:
+    """A solver's history as a line; a path in closed form has none."""
+    if len(values):
+        axes.plot(np.maximum(curve.evaluations, 1), values, **look)
+        axes.set_xscale("log")

@@ -1,0 +1,196 @@
+"""The report of an interpolation run: the table of means, what the geodesic wins, and every pair."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from latent_geodesics.methods.statuses import status_sentence
+from latent_geodesics.metrics import MetricRecord
+from latent_geodesics.run.files import write_text
+from latent_geodesics.run.pages import number, render_template, settings_of
+from latent_geodesics.run.results import COLUMNS, HIGHER_IS_BETTER, LOWER_IS_BETTER, STAGE_TITLES, closes
+
+__all__ = ["PairPage", "write_report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairPage:
+    """What the report shows of one pair; files are relative to the run's folder.
+
+    `courses` holds, for each method with a path, its curves as the logger is told them: name -> values.
+    """
+
+    id: str
+    group: str
+    prompt_a: str
+    prompt_b: str
+    strip: str
+    animations: Mapping[str, str]
+    figure: str | None
+    rows: Sequence[Mapping[str, Any]]
+    courses: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A number of a table, whether it is the best of its column, and whether it is not known well enough to be."""
+
+    text: str
+    best: bool
+    open: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolRow:
+    """A number under a published protocol, method by method.
+
+    Attributes:
+        column: Its name.
+        cells: A cell for each method.
+        counts: What it is a number of.
+    """
+
+    column: str
+    cells: Sequence[Cell]
+    counts: str
+
+
+def write_report(
+    folder: Path,
+    *,
+    table: pd.DataFrame,
+    summary: Mapping[str, float],
+    pages: Sequence[PairPage],
+    config: Mapping[str, Any],
+    expected: int | None = None,
+    remarks: Sequence[str] = (),
+    records: Sequence[MetricRecord] = (),
+) -> None:
+    """Writes `report.html` into the run's folder.
+
+    Args:
+        folder: Where the pictures already are.
+        table: A row for each pair and method.
+        summary: The run's summary.
+        pages: The pairs that are finished.
+        config: The run's configuration.
+        expected: How many pairs the run has in all; as many as are finished, if not given.
+        remarks: What a reader must know before comparing the methods.
+        records: What the metrics amount to over all pairs.
+    """
+    columns = {name: title for name, title in COLUMNS.items() if name in table.columns and table[name].notna().any()}
+    methods = list(dict.fromkeys(table["method"]))
+    means = table.groupby("method", sort=False).mean(numeric_only=True)
+    counts = table.groupby("method", sort=False)[list(columns)].count()
+    even = {name for name in columns if counts[name][counts[name] > 0].nunique() < 2}
+    statuses = list(dict.fromkeys(table["status"]))
+    page = render_template(
+        "report.html",
+        folder=folder,
+        title="Interpolation along probability-density geodesics",
+        settings=settings_of(config, "condition", "tau", "alpha", "guidance", "frames", "seed"),
+        columns=columns,
+        methods=methods,
+        means={method: _row(means.loc[method], means, columns, even) for method in methods},
+        stages=_stages(table),
+        pairs=len(pages),
+        expected=len(pages) if expected is None else expected,
+        remarks=remarks,
+        protocols=_protocol_rows(records, methods),
+        notes=_protocol_notes(records),
+        verdicts=_verdicts(summary),
+        statuses={name: (status_sentence(name), int((table["status"] == name).sum())) for name in statuses},
+        overview="figures/overview.png" if (folder / "figures" / "overview.png").exists() else None,
+        pages=[(page, _page_rows(page, columns)) for page in pages],
+    )
+    write_text(folder / "report.html", page)
+
+
+def _stages(table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Seconds a pair by stage, method by method; empty for a table from before they were told apart."""
+    columns = [name for name in STAGE_TITLES if name in table.columns]
+    means = table.groupby("method", sort=False)[columns].mean()
+    return {
+        str(method): {STAGE_TITLES[name].partition(",")[0]: number(means.loc[method, name]) for name in columns}
+        for method in (means.index if columns else ())
+    }
+
+
+def _protocol_rows(records: Sequence[MetricRecord], methods: Sequence[str]) -> list[ProtocolRow]:
+    """A row for each column that follows a published protocol."""
+    columns: dict[str, dict[str, MetricRecord]] = {}
+    for record in records:
+        if record.protocol is not None:
+            columns.setdefault(record.column, {})[record.method] = record
+    rows = []
+    for column, found in columns.items():
+        values = pd.Series([found[name].value if name in found else float("nan") for name in methods])
+        one = next(iter(found.values()))
+        best = {"higher": values.max(), "lower": values.min()}.get(one.better or "")
+        rows.append(
+            ProtocolRow(
+                column=column,
+                cells=[Cell(text=number(value), best=best is not None and value == best) for value in values],
+                counts=", ".join(f"{count} {name}" for name, count in one.counts.items()),
+            )
+        )
+    return rows
+
+
+def _protocol_notes(records: Sequence[MetricRecord]) -> dict[str, dict[str, str]]:
+    """In what numbers depart from their source's: protocol -> notes -> the columns that they are about."""
+    found: dict[str, dict[str, str]] = {}
+    for record in records:
+        if record.protocol is not None and record.notes:
+            stem, notes = record.column.partition("@")[0], "; ".join(record.notes)
+            about = found.setdefault(record.protocol, {})
+            about[notes] = ", ".join(dict.fromkeys([*filter(None, about.get(notes, "").split(", ")), stem]))
+    return found
+
+
+def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cell]]:
+    frame = pd.DataFrame(page.rows).set_index("method")
+    return {str(method): _row(frame.loc[method], frame, columns) for method in frame.index}
+
+
+def _row(
+    values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str], ranked: Collection[str] | None = None
+) -> list[Cell]:
+    """The cells of a method; the best among all is marked where the methods have numbers of as many pairs.
+
+    Numbers that the score leaves uncertain are marked and compared with none.
+    """
+    cells = []
+    for name in columns:
+        rivals = among[[closes(other, name) for _, other in among.iterrows()]]
+        known, comparable = closes(values, name), ranked is None or name in ranked
+        best = known and comparable and _is_best(float(values[name]), rivals[name].astype(float), name)
+        cells.append(Cell(text=number(values[name]), best=best, open=not known))
+    return cells
+
+
+def _is_best(value: float, among: "pd.Series[float]", name: str) -> bool:
+    if name in HIGHER_IS_BETTER:
+        return value == among.max()
+    return name in LOWER_IS_BETTER and value == among.min()
+
+
+def _verdicts(summary: Mapping[str, float]) -> list[tuple[str, str, float]]:
+    """(method, what is compared, share of the pairs) for the comparisons that a reader looks for first."""
+    asked = {
+        "log_density_mean": "the mean log-density is higher",
+        "log_density_min": "the least log-density is higher",
+        "length": "the length is smaller",
+        "ppl_seq_clevr": "the perceptual path is shorter",
+        "truth_clevr": "the frames are nearer to the true ones",
+    }
+    found = []
+    for method in ("geodesic", "geodesic_paper"):
+        for column, words in asked.items():
+            share = summary.get(f"{method}/{column}_better_than_slerp")
+            if share is not None:
+                found.append((method.replace("_", " "), words, share))
+    return found

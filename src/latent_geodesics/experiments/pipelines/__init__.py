@@ -1,0 +1,1 @@
+"""Every method as a diagram of what it does with two images."""

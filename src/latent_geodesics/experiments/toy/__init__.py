@@ -1,0 +1,1 @@
+"""Geodesics of closed-form densities in the plane."""

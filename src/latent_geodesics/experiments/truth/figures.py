@@ -1,0 +1,117 @@
+"""Figures of errors against the truth: along the sequence, by kind of motion, and as tracks over the floor."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from latent_geodesics.experiments.truth.errors import ERRORS
+from latent_geodesics.experiments.truth.floor import Track
+from latent_geodesics.run.canvas import canvas, label, literal, method_color
+
+__all__ = ["draw_along", "draw_groups", "draw_tracks"]
+
+REFERENCE_COLORS = ("#222222", "#777777", "#AAAAAA", "#CCCCCC")
+REFERENCE_LINES: tuple[Any, ...] = ("--", (0, (1, 1)), (0, (4, 1, 1, 1)), ":")
+MOST_TRACKS = 8
+
+
+def draw_along(file: Path, frames: pd.DataFrame, *, references: Sequence[str]) -> None:
+    """Draws every error against the position u, a line a method, the mean over the pairs; references in grey."""
+    errors = [name for name in ERRORS if name in frames and frames[name].notna().any()]
+    methods = list(dict.fromkeys(frames["method"]))
+    columns = min(4, len(errors))
+    lines = -(-len(errors) // columns)
+    with canvas(file, size=(4.1 * columns, 3.1 * lines + 0.5)) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for axes in grid.flat[len(errors) :]:
+            axes.axis("off")
+        for axes, error in zip(grid.flat, errors, strict=False):
+            means = frames.groupby(["method", "u"], sort=True)[error].mean()
+            for method in methods:
+                values = means[method].dropna()
+                axes.plot(values.index, values, label=_name(method), **_look(method, methods, references))
+            axes.set_ylim(bottom=0)
+            label(axes, ERRORS[error], "position u", "")
+        handles, names = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 8), fontsize=9)
+
+
+def draw_groups(file: Path, pairs: pd.DataFrame, *, references: Sequence[str]) -> None:
+    """Draws the mean error of every method for each kind of motion, over the inner frames."""
+    errors = [name for name in ERRORS if name in pairs and pairs[name].notna().any()]
+    methods, groups = (list(dict.fromkeys(pairs[column])) for column in ("method", "group"))
+    columns = min(4, len(errors))
+    lines = -(-len(errors) // columns)
+    with canvas(file, size=(3.9 * columns + 0.9, (0.34 * len(groups) + 1.1) * lines + 0.5)) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
+        for axes in grid.flat[len(errors) :]:
+            axes.axis("off")
+        for axes, error in zip(grid.flat, errors, strict=False):
+            means = pairs.groupby(["method", "group"], sort=False)[error].mean()
+            for method in methods:
+                look = _look(method, methods, references)
+                values = [means.get((method, group), float("nan")) for group in groups]
+                marker = "|" if method in references else "o"
+                size = 90 if method in references else 30
+                axes.scatter(
+                    values, range(len(groups)), s=size, marker=marker, color=look["color"], label=_name(method)
+                )
+            axes.set_yticks(range(len(groups)), [_name(group) for group in groups])
+            axes.set_xlim(left=0)
+            label(axes, ERRORS[error], "", "")
+        grid[0, 0].invert_yaxis()
+        handles, names = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 8), fontsize=9)
+
+
+def draw_tracks(file: Path, tracks: Mapping[str, Mapping[str, Sequence[Track]]], *, references: Sequence[str]) -> None:
+    """Draws, for each pair, the true course of its objects over the floor and where every method shows them.
+
+    Args:
+        file: Where to.
+        tracks: Pair -> method -> the course of each object.
+        references: The methods that are none.
+    """
+    shown = dict(list(tracks.items())[:MOST_TRACKS])
+    if not shown:
+        return
+    columns = min(4, len(shown))
+    lines = -(-len(shown) // columns)
+    with canvas(file, size=(4.0 * columns, 3.7 * lines + 0.5)) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for axes in grid.flat[len(shown) :]:
+            axes.axis("off")
+        for axes, (pair, methods) in zip(grid.flat, shown.items(), strict=False):
+            _draw_pair(axes, methods, references)
+            label(axes, pair, "x on the floor", "y on the floor")
+        handles, names = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 8), fontsize=9)
+
+
+def _draw_pair(axes: Axes, methods: Mapping[str, Sequence[Track]], references: Sequence[str]) -> None:
+    names = list(methods)
+    for number, one in enumerate(methods[names[0]]):
+        axes.plot(*one.true.T, color="#000000", linewidth=7, alpha=0.16, solid_capstyle="round", zorder=0,
+                  label="true course" if number == 0 else None)  # fmt: skip
+    for method, objects in methods.items():
+        look = _look(method, names, references)
+        for number, one in enumerate(objects):
+            axes.plot(*one.found.T, marker="o", markersize=3, label=_name(method) if number == 0 else None, **look)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.12)
+
+
+def _look(method: str, methods: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    if method in references:
+        number = list(references).index(method)
+        style = {"color": REFERENCE_COLORS[number % 4], "linestyle": REFERENCE_LINES[number % 4]}
+        return style | {"linewidth": 1.4, "zorder": 1}
+    shown = [name for name in methods if name not in references]
+    return {"color": method_color(method, shown), "linewidth": 1.8, "zorder": 2}
+
+
+def _name(name: str) -> str:
+    return literal(name.replace("_", " "))

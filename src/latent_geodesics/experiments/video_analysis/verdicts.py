@@ -1,0 +1,123 @@
+"""The paper's three predictions about a video that is a geodesic, each held against every video by a fixed rule.
+
+Let N(path) be the norm of the geodesic gradient, averaged over the inner frames.
+
+1. *near zero*: N(video) is no more than twice its noise floor.
+2. *close to the optimised path*: N(video) is no more than twice the larger of N(optimised) and the noise floor.
+3. *perturbed is larger*, *smoothed is larger*: N(perturbed) - N(video) > 0, and the same for N(smoothed).
+
+A rule holds on a video when it holds at the unfavourable end of the 95 % bootstrap interval over its frames (for 3 of
+the differences frame by frame). A prediction is called held when its rule holds on at least three quarters of the
+videos, not held when on at most a quarter, and mixed in between.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from latent_geodesics.experiments.video_analysis.tables import with_floors
+from latent_geodesics.run.statistics import Interval, interval
+
+__all__ = ["Verdict", "judge", "verdicts"]
+
+MARGIN = 2.0
+MOST, FEW = 0.75, 0.25
+PER_FRAME = "_per_frame"
+SENTENCES = {
+    "near_zero": "the norm along the video is near zero (at most twice the noise floor)",
+    "close_to_optimised": "it is close to that of the optimised path (at most twice it, or twice the noise floor)",
+    "perturbed": "the norm along the perturbed path is larger",
+    "smoothed": "the norm along the smoothed path is larger",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """On how many videos a prediction held; `share` with its 95 % bootstrap interval over the videos."""
+
+    prediction: str
+    sentence: str
+    held: int
+    videos: int
+    share: Interval
+
+    @property
+    def word(self) -> str:
+        """`held`, `not held`, `mixed`, or `no video`."""
+        if not self.videos:
+            return "no video"
+        return "held" if self.share.mean >= MOST else "not held" if self.share.mean <= FEW else "mixed"
+
+
+def judge(table: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
+    """A row for each video: whether each rule held on it.
+
+    Args:
+        table: The rows of `results.csv`.
+        frames: Those of `norms.csv`.
+
+    Returns:
+        `pair`, `kind`, `control`, and a column of booleans for `near_zero`, `close_to_optimised` and every perturbed
+        and smoothed path under its own name, for the norm and `_per_frame`.
+    """
+    table = with_floors(table)
+    rows = []
+    for (pair, kind, control), paths in table.groupby(["pair", "kind", "control"], sort=False):
+        noise, highest = _number(paths, "video", "noise"), _number(paths, "video", "norm_high")
+        ceiling = MARGIN * max(noise, _number(paths, "optimised", "norm"))
+        names = [str(name) for name in paths[paths["family"].isin(["perturbed", "smoothed"])]["method"]]
+        of_video = frames[frames["pair"] == pair]
+        turns = of_video.assign(norm=of_video["norm"] * of_video["step"])
+        larger = _larger(of_video, names) | {
+            f"{name}{PER_FRAME}": found for name, found in _larger(turns, names).items()
+        }
+        found = {
+            "near_zero": highest <= MARGIN * noise,
+            "close_to_optimised": highest <= ceiling,
+        }
+        rows.append({"pair": pair, "kind": kind, "control": control} | found | larger)
+    return pd.DataFrame(rows)
+
+
+def _number(paths: pd.DataFrame, method: str, column: str) -> float:
+    return float(paths[paths["method"] == method][column].iloc[0])
+
+
+def _larger(frames: pd.DataFrame, names: Sequence[str]) -> dict[str, bool]:
+    norms = frames.pivot_table(index="frame", columns="method", values="norm")
+    return {name: interval((norms[name] - norms["video"]).to_numpy()).low > 0 for name in names}
+
+
+def verdicts(judged: pd.DataFrame, predictions: Sequence[str], *, control: bool) -> list[Verdict]:
+    """How each prediction fared on the videos of motions, or on the controls.
+
+    Args:
+        judged: What `judge` gave.
+        predictions: Columns of it.
+        control: Whether to count the controls or the others.
+    """
+    rows = judged[judged["control"] == int(control)]
+    found = []
+    for name in predictions:
+        held = rows[name].to_numpy(dtype=float) if len(rows) else np.empty(0)
+        found.append(
+            Verdict(
+                prediction=name,
+                sentence=_sentence(name),
+                held=int(held.sum()),
+                videos=len(held),
+                share=interval(held),
+            )
+        )
+    return found
+
+
+def _sentence(name: str) -> str:
+    if name in SENTENCES:
+        return SENTENCES[name]
+    family, _, parameter = name.removesuffix(PER_FRAME).partition("_")
+    how = f"by {parameter} of a step" if family == "perturbed" else f"over {parameter} frames"
+    unit = ", in radians a frame" if name.endswith(PER_FRAME) else ""
+    return f"{SENTENCES[family]} ({how}{unit})"

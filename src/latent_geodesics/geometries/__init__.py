@@ -1,8 +1,0 @@
-"""Geometries: what a density makes of the length of a path, behind one seam."""
-
-from latent_geodesics.geometries.base import Geometry, Sight
-from latent_geodesics.geometries.conformal import Conformal
-from latent_geodesics.geometries.graph import Graph
-from latent_geodesics.geometries.typical import Typical
-
-__all__ = ["Conformal", "Geometry", "Graph", "Sight", "Typical"]

@@ -1,0 +1,1 @@
+"""What every run has: configuration, folder, work item by item, tables, pages, comparison, tracking."""

@@ -1,0 +1,123 @@
+"""The arguments of the command line as they were meant: file names and prompts are texts, whatever they look like.
+
+Hydra reads the value after `=` by a grammar in which `2024` is a number, a comma makes a sweep, and accents, quotes or
+parentheses are errors. The shell has taken a person's own quotes away by then.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.inputs import is_path, is_text, may_be_path
+
+__all__ = ["OPEN", "as_meant"]
+
+OPEN = frozenset({"task.counts", "textual_inversion", "weights.files", "weights.sha256"})
+"""Keys of mappings whose own keys are the user's to choose."""
+
+LISTS = frozenset({"runs", "path_or_name"})
+"""Options that take several paths."""
+
+# As Hydra's own parser has them; it takes a beginning of each as well.
+FLAGS = tuple(
+    option for action in get_args_parser()._actions for option in action.option_strings if option.startswith("--")
+)
+
+NAMES = frozenset({"name", "group", "project"})
+"""Options that are texts besides prompts: what a run is called where it is logged."""
+
+
+def as_meant(arguments: Sequence[str], *, conf: Path) -> list[str]:
+    """The arguments with quotes where Hydra needs them; those that it reads as they were meant stay as they are.
+
+    Args:
+        arguments: As the shell gave them.
+        conf: The folder of the configuration, whose groups take an empty list in place of null.
+
+    Raises:
+        UserError: for an option with dashes that there is not, for Hydra's own settings as a whole, and for what is no
+            text at all.
+    """
+    arguments = ["task=preflight" if each == "--preflight" else each for each in arguments]
+    sweep = any(each in ("-m", "--multirun") for each in arguments)
+    reader = _Reader(sweep=sweep, groups=frozenset(folder.name for folder in conf.iterdir() if folder.is_dir()))
+    return [reader.meant(each) for each in arguments]
+
+
+class _Reader:
+    """Reads one argument after another.
+
+    Args:
+        sweep: Whether a comma makes a sweep.
+        groups: The groups of the configuration.
+    """
+
+    def __init__(self, *, sweep: bool, groups: frozenset[str]) -> None:
+        self._sweep, self._groups, self._parser = sweep, groups, OverridesParser.create()
+
+    def meant(self, argument: str) -> str:
+        """The argument as it was meant."""
+        _check(argument)
+        key, equals, value = argument.partition("=")
+        if argument.startswith(("-", "~")) or not equals or not key:
+            return argument
+        if key in self._groups:
+            return f"{key}=[]" if value.casefold() in ("null", "") else argument
+        if key.startswith("+") and not key.startswith("++") and "." in key:
+            # Whether an option is listed by the configuration or by its class alone is no matter of a person's.
+            key, argument = f"+{key}", f"+{argument}"
+        if key in OPEN or key.rpartition(".")[0] in OPEN:
+            return f"++{argument}"  # a mapping may have keys that the configuration has not
+        option = key.lstrip("+").rpartition(".")[2]
+        if may_be_path(option) and value.startswith("~/"):
+            # A shell leaves a tilde alone where it is not the first letter.
+            value = str(Path(value).expanduser())
+        return f"{key}={self._value(option, value)}"
+
+    def _value(self, option: str, value: str) -> str:
+        text, path = is_text(option) or option in NAMES, is_path(option)
+        found = self._read(value)
+        if found is None:
+            is_structure = value[:1] in ("[", "{", "'", '"') and not Path(value).exists()
+            if text or (may_be_path(option) and not is_structure):
+                return ",".join(part if self._read(part) else _quote(part) for part in self._parts(value))
+            return value  # Hydra says what is wrong
+        if found.is_sweep_override():
+            if not self._sweep and option in LISTS:
+                return f"[{value}]"
+            return _quote(value) if (text or path) and not self._sweep else value
+        plain = found.value()
+        kinds = (str,) if text else (str, list, dict)
+        return value if plain is None or isinstance(plain, kinds) or not (text or path) else _quote(value)
+
+    def _parts(self, value: str) -> list[str]:
+        return value.split(",") if self._sweep else [value]
+
+    def _read(self, value: str) -> Override | None:
+        try:
+            return self._parser.parse_override(f"key={value}")
+        except HydraException:
+            return None
+
+
+def _check(argument: str) -> None:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"The argument {argument!a} is not in UTF-8: rename the file that it names.") from None
+    name = argument.partition("=")[0]
+    if name == "hydra":
+        raise UserError(f"'{argument}' cannot be chosen: Hydra's own settings are below it, as in hydra.verbose=true.")
+    if argument.startswith("--") and not any(flag.startswith(name) for flag in FLAGS):
+        raise UserError(
+            f"There is no option '{argument}': keys stand without dashes, as in {name.lstrip('-')}=<value>."
+        )
+
+
+def _quote(value: str) -> str:
+    return QuotedString(text=value, quote=Quote.single).with_quotes()

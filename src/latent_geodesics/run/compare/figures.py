@@ -1,0 +1,113 @@
+"""Curves of a sweep: what each method's numbers do as one setting varies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from latent_geodesics.run.canvas import canvas, label, literal, method_color
+from latent_geodesics.run.compare.tables import ComparisonTable, Row
+from latent_geodesics.run.statistics import Interval
+
+__all__ = ["draw_sweep", "sweep_axes"]
+
+PANELS_A_ROW = 4
+LETTERS = 40  # of names below an axis that fit beside one another
+LARGEST_RATIO = 20  # of swept values beyond which the axis is logarithmic
+DASHES = ("-", "--", ":", "-.")
+
+
+def sweep_axes(table: ComparisonTable) -> list[str]:
+    """The swept settings: those with numbers first, since a curve needs one."""
+    numeric = [name for name in table.varied if all(_is_number(row.settings[name]) for row in table.rows)]
+    return numeric + [name for name in table.varied if name not in numeric]
+
+
+def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) -> None:
+    """Draws every column against the first swept setting, a colour a method, a dash each further setting's value.
+
+    Args:
+        file: The picture.
+        table: A table in which something varies.
+        titles: Column -> words for the panel; a column without words is left out.
+    """
+    axis, *further = sweep_axes(table)
+    columns = [name for name in table.columns if name in titles and _says_something(table, name)]
+    if not columns:
+        return
+    lines = -(-len(columns) // PANELS_A_ROW)
+    width = min(len(columns), PANELS_A_ROW)
+    methods = list(dict.fromkeys(row.method for row in table.rows))
+    families = list(dict.fromkeys(tuple(str(row.settings[name]) for name in further) for row in table.rows))
+    places = [row.settings[axis] for row in table.rows]
+    order = None if all(map(_is_number, places)) else list(dict.fromkeys(map(str, places)))
+    with canvas(file, size=(4.0 * width, 3.1 * lines + 0.4)) as figure:
+        panels = figure.subplots(lines, width, squeeze=False).flatten()
+        for panel, column in zip(panels, columns, strict=False):
+            for method in methods:
+                for place, family in enumerate(families):
+                    rows = [row for row in table.rows if row.method == method
+                            and tuple(str(row.settings[name]) for name in further) == family]  # fmt: skip
+                    name = literal(", ".join([method.replace("_", " "), *family]))
+                    look = {"color": method_color(method, methods), "linestyle": DASHES[place % len(DASHES)]}
+                    _curve(panel, rows, column, axis, order, look | {"label": name})
+            _scale(panel, places, order)
+            label(panel, titles[column], axis, "")
+        for panel in panels[len(columns) :]:
+            panel.set_axis_off()
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6), fontsize=8)
+
+
+def _curve(
+    panel: Axes, rows: Sequence[Row], column: str, axis: str, order: Sequence[str] | None, look: dict[str, Any]
+) -> None:
+    """The means of some rows over a swept setting; `order` holds its values where they are no numbers."""
+    if not rows:
+        return
+    places = [row.settings[axis] for row in rows]
+    if order is not None:
+        _points(panel, [order.index(str(place)) for place in places], [row.cells[column] for row in rows], look)
+        return
+    ranked = np.argsort(np.asarray(places, dtype=float))
+    x, cells = [places[index] for index in ranked], [rows[index].cells[column] for index in ranked]
+    panel.plot(x, [cell.mean for cell in cells], marker="o", markersize=3.5, **look)
+    panel.fill_between(
+        x, [cell.low for cell in cells], [cell.high for cell in cells], color=look["color"], alpha=0.12, linewidth=0
+    )
+
+
+def _points(panel: Axes, places: Sequence[int], cells: Sequence[Interval], look: dict[str, Any]) -> None:
+    """Names have no order, so nothing joins them; each mean has its interval as a bar."""
+    means = np.array([cell.mean for cell in cells])
+    bars = np.array([[cell.mean - cell.low, cell.high - cell.mean] for cell in cells]).T
+    shown = look | {"linestyle": "none"}
+    panel.errorbar(places, means, yerr=np.nan_to_num(bars).clip(min=0), fmt="o", markersize=5, capsize=3, **shown)
+
+
+def _scale(panel: Axes, places: Sequence[Any], order: Sequence[str] | None) -> None:
+    """A logarithmic axis where the swept numbers span orders of magnitude; zero is kept on it; words as they are."""
+    if order is not None:
+        names = [literal(name, most=24) for name in order]
+        slanted: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, names)) > LETTERS else {}
+        panel.set_xticks(range(len(order)), names, **slanted)
+        return
+    positive = [float(place) for place in places if place > 0]
+    if not positive or max(positive) < LARGEST_RATIO * min(positive):
+        return
+    if min(map(float, places)) < 0:
+        return
+    if len(positive) < len(places):
+        panel.set_xscale("symlog", linthresh=min(positive))
+    else:
+        panel.set_xscale("log")
+
+
+def _says_something(table: ComparisonTable, column: str) -> bool:
+    return any(np.isfinite(row.cells[column].mean) for row in table.rows)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

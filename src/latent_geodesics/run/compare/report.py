@@ -1,0 +1,176 @@
+"""Writes what a comparison of runs found: tables in four formats, the curves, and a page."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from latent_geodesics.run.compare.figures import draw_sweep
+from latent_geodesics.run.compare.published import published_figures
+from latent_geodesics.run.compare.runs import RunRecord
+from latent_geodesics.run.compare.tables import ComparisonTable, compare_runs
+from latent_geodesics.run.files import write_json, write_text
+from latent_geodesics.run.pages import Picture, Section, write_page
+from latent_geodesics.run.results import COLUMNS, PROTOCOL_MARK, STAGE_TITLES
+
+__all__ = ["say", "write_comparison", "write_protocols", "write_tables"]
+
+log = logging.getLogger(__name__)
+
+SWEEP = "figures/sweep.png"
+
+
+def write_comparison(
+    folder: Path, runs: Sequence[RunRecord], *, baseline: str | None, columns: Sequence[str] | None = None
+) -> Mapping[str, float]:
+    """Compares runs: writes `comparison.*` and `protocols.*` (csv, md, tex), the curves, the page and the summary.
+
+    Args:
+        folder: Where to.
+        runs: At least one.
+        baseline: See `compare_runs`.
+        columns: See `compare_runs`; the known columns that some run has, if not given.
+
+    Returns:
+        The summary: `<method>[<setting>=<value>]/<column>` -> mean.
+    """
+    table = write_tables(folder, runs, baseline=baseline, columns=columns)
+    protocols = write_protocols(folder, runs, baseline=baseline)
+    if table.varied:
+        draw_sweep(folder / SWEEP, table, titles=COLUMNS)
+    notes = say(table, protocols)
+    _write_page(folder, runs, table, protocols, notes)
+    summary = _summary(table) | (_summary(protocols) if protocols else {})
+    write_json(folder / "summary.json", summary)
+    log.info("%d runs compared: %s", len(runs), folder / "report.html")
+    return summary
+
+
+def say(*tables: ComparisonTable | None) -> list[str]:
+    """Warns of what a reader of some tables must know, each thing once, and returns it."""
+    notes = list(dict.fromkeys(note for table in tables if table is not None for note in table.notes))
+    for note in notes:
+        log.warning("%s", note)
+    return notes
+
+
+def write_tables(
+    folder: Path, runs: Sequence[RunRecord], *, baseline: str | None, columns: Sequence[str] | None = None
+) -> ComparisonTable:
+    """Writes `comparison.{csv,md,tex}` of the known columns, or of those named, and returns the table."""
+    present = {name for run in runs for name in (*run.table.columns, *run.measured["column"])}
+    known = [name for name in (*COLUMNS, *STAGE_TITLES) if name in present]
+    return _write_table(folder, "comparison", compare_runs(runs, baseline=baseline, columns=columns or known))
+
+
+def write_protocols(folder: Path, runs: Sequence[RunRecord], *, baseline: str | None) -> ComparisonTable | None:
+    """Writes `protocols.{csv,md,tex}` of the columns by published protocols; None where there are none."""
+    named = dict.fromkeys(name for run in runs for name in (*run.table.columns, *run.measured["column"]))
+    columns = [name for name in named if PROTOCOL_MARK in name]
+    if not columns:
+        return None
+    return _write_table(folder, "protocols", compare_runs(runs, baseline=baseline, columns=columns))
+
+
+def _write_table(folder: Path, stem: str, table: ComparisonTable) -> ComparisonTable:
+    write_text(folder / f"{stem}.csv", table.csv())
+    write_text(folder / f"{stem}.md", table.markdown())
+    write_text(folder / f"{stem}.tex", table.latex())
+    return table
+
+
+def _write_page(
+    folder: Path,
+    runs: Sequence[RunRecord],
+    table: ComparisonTable,
+    protocols: ComparisonTable | None,
+    notes: Sequence[str],
+) -> None:
+    sections = [Section(title="Before comparing", text=notes)] if notes else []
+    if table.varied and (folder / SWEEP).exists():
+        swept = " and ".join(table.varied)
+        caption = f"Means over the pairs against {swept}; bands hold the mean with 95 % confidence."
+        sections.append(Section(title="As the settings vary", pictures=[Picture(file=SWEEP, caption=caption)]))
+    sections.append(
+        Section(
+            title="Means over the pairs",
+            text=[
+                "Intervals: percentile bootstrap over pairs, those of one kind together, 95 %. Runs that differ in "
+                "their seed alone are averaged pair by pair first. A number of fewer pairs than n says of how many. "
+                "Lengths, log-densities and residuals are ranked within one density, score, tau and alpha alone. The "
+                "same table: comparison.md, comparison.tex, comparison.csv."
+            ],
+            table=table.html_frame(),
+        )
+    )
+    if protocols is not None:
+        words = (
+            "Each column follows the source after the @. Fréchet and kernel distances: 95 % by the jackknife over "
+            "pairs. The same table: protocols.md, protocols.tex, protocols.csv; what each number is made of: "
+            "metrics.json of a run."
+        )
+        table_of = protocols.html_frame()
+        sections.append(Section(title="By the definitions of published sources", text=[words], table=table_of))
+    if table.baseline is not None:
+        sections.append(
+            Section(
+                title=f"Differences from {table.baseline}, pair by pair",
+                text=[
+                    "p: Wilcoxon's signed-rank test over the pairs, those of one kind changing their signs together, "
+                    "two-sided, corrected by Holm's method. Where a kind has one pair it is the usual test."
+                ],
+                table=_differences(table),
+            )
+        )
+    sections.extend(_published(runs))
+    write_page(
+        folder,
+        title="Runs compared",
+        lead=f"{len(runs)} runs side by side; what varies between them: {', '.join(table.varied) or 'nothing'}.",
+        facts={"runs": len(runs), "rows": len(table.rows), "baseline": table.baseline or "none"},
+        sections=sections,
+    )
+
+
+def _published(runs: Sequence[RunRecord]) -> list[Section]:
+    """What others printed for the data sets of these runs, where anything is known."""
+    sections = []
+    for dataset in dict.fromkeys(str(run.settings.get("data")) for run in runs):
+        figures = published_figures(dataset)
+        if len(figures):
+            words = "Printed by the sources named, under their own protocols; a dash means that nothing contradicts it."
+            table = figures.assign(flag=figures["flag"].replace("", None))
+            sections.append(Section(title=f"Published figures for {dataset}", text=[words], table=table))
+    return sections
+
+
+def _differences(table: ComparisonTable) -> pd.DataFrame:
+    lines = []
+    for row in table.rows:
+        for column, difference in row.against.items():
+            found = difference.interval
+            if found.n:
+                lines.append(
+                    {"method": row.method}
+                    | {name: str(row.settings[name]) for name in table.varied}
+                    | {"column": (COLUMNS | STAGE_TITLES).get(column, column),
+                       "difference": found.mean, "from": found.low,
+                       "to": found.high, "pairs": found.n, "p": difference.p_value}
+                )  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _summary(table: ComparisonTable) -> dict[str, float]:
+    summary: dict[str, float] = {"rows": float(len(table.rows))}
+    for row in table.rows:
+        setting = ",".join(f"{name}={row.settings[name]}" for name in table.varied)
+        name = f"{row.method}[{setting}]" if setting else row.method
+        summary |= {
+            f"{name}/{column}": cell.mean for column, cell in row.cells.items() if np.isfinite(cell.mean)
+        } | {
+            f"{name}/{column}_minus_{table.baseline}": found.interval.mean for column, found in row.against.items()
+            if np.isfinite(found.interval.mean)
+        }  # fmt: skip
+    return summary

@@ -1,0 +1,187 @@
+"""Run folders as data: what each was asked for and what it found."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.compare.run_files import CONFIG, RESULTS, read_config, read_json, read_measured, read_table
+from latent_geodesics.run.config import flat_settings
+
+__all__ = ["SEED", "RunRecord", "bound_settings", "find_runs", "incidental", "read_run", "varied_settings"]
+
+SEED, HASH = "seed", "sha256 of "
+# What differs between any two runs and says nothing of what they computed.
+INCIDENTAL = ("output_dir", "logger", "expected", "trainer")
+ASIDE = ("cache_dir", "cache_limit_mb", "verify")
+TRACES = ("environment.json", "metrics.json", "batches")
+"""What a run leaves before it ends; a table that is there without them and without a summary is not known to be cut."""
+
+COMPUTED = ("trainer.precision",)
+PLURALS = {"": "", "s": "", "ies": "y"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run.
+
+    Attributes:
+        folder: Where it lies.
+        settings: Its configuration, flat: `data.limit` -> value, `solver` -> the option chosen of that group.
+        table: Its `results.csv`, a row for each pair and method.
+        measured: Its numbers that are no means over pairs, such as FID: method, column, value, standard_error.
+        summed: The columns of the table whose sources give sums over the pairs.
+        finished: Whether it ended as it should: it then has a summary.
+        pairs: How many pairs its summary counts; None where it counts none.
+        origins: Column -> by which weights, and of how many images, its numbers are.
+        environment: Its commit and the hashes of its weights, where they are known.
+        remarks: What else a reader must know of it.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    table: pd.DataFrame
+    measured: pd.DataFrame
+    summed: frozenset[str] = frozenset()
+    finished: bool = True
+    pairs: int | None = None
+    origins: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+
+    def value(self, name: str) -> Any:
+        """What the run has for something that varies: a setting, or the hash of some weights."""
+        return self.environment.get(name) if name.startswith(HASH) else self.settings.get(name)
+
+
+def find_runs(folders: Iterable[str | Path]) -> list[RunRecord]:
+    """Every run in the given folders: each a run's folder, or one that holds such folders at any depth.
+
+    A folder that is named twice, by whatever path, counts once.
+
+    Raises:
+        UserError: where a folder does not exist or holds no run, or a run cannot be read.
+    """
+    records: dict[Path, RunRecord] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise UserError(f"The folder '{folder}' does not exist: name folders of runs, such as runs/interpolation.")
+        found = sorted(file.parent for file in folder.rglob(RESULTS) if (file.parent / CONFIG).is_file())
+        if not found:
+            raise UserError(f"The folder '{folder}' holds no run: one has both {CONFIG} and {RESULTS}.")
+        for run in found:
+            if run.resolve() not in records:
+                records[run.resolve()] = read_run(run)
+    return list(records.values())
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The run of a folder.
+
+    Raises:
+        UserError: when a file of it cannot be read.
+    """
+    settings, table, measured = read_config(folder), read_table(folder), read_measured(folder)
+    summary, environment = read_json(folder, "summary.json"), read_json(folder, "environment.json")
+    chosen, weights, pairs = settings.pop("choices", None), environment.get("weights"), summary.get("pairs")
+    hashes = weights.items() if isinstance(weights, dict) else ()
+    known = {f"{HASH}{name}": str(value)[:12] for name, value in hashes}
+    if environment.get("commit"):
+        known["commit"] = str(environment["commit"])[:12]
+    return RunRecord(
+        folder=folder,
+        settings=(dict(chosen) if isinstance(chosen, dict) else {}) | flat_settings(settings),
+        table=table,
+        measured=measured.numbers[~measured.numbers["column"].isin(table.columns)],
+        summed=measured.summed,
+        finished=bool(summary) or not any((folder / trace).exists() for trace in TRACES),
+        pairs=int(pairs) if isinstance(pairs, int | float) and pairs == pairs and abs(pairs) < 2**53 else None,
+        origins=measured.origins,
+        environment=known,
+    )
+
+
+def incidental(key: str) -> bool:
+    """Whether a setting says nothing of what was computed."""
+    parts = key.split(".")
+    return key not in COMPUTED and (
+        parts[0] in INCIDENTAL or parts[-1] in ASIDE or "weights" in parts[:-1]  # whose hashes count, not their place
+    )
+
+
+def varied_settings(runs: Sequence[RunRecord]) -> list[str]:
+    """The settings in which the runs differ, without those that are incidental or follow from another one.
+
+    A setting follows from another when equal values of that one always come with equal values of it, as `task.alpha`
+    does from `alpha`, or a solver's options from the choice of the solver. Of two that follow from each other the one
+    with the shorter name is kept. Nothing follows from the seed, over which runs are averaged, but its copies.
+    """
+    return _split(runs)[0]
+
+
+def bound_settings(runs: Sequence[RunRecord]) -> Mapping[str, Sequence[str]]:
+    """A varied setting -> those of other meaning that follow from it, so that nothing can be put down to it alone.
+
+    Copies, such as `task.alpha`, and the options of a group that was chosen are not among them.
+    """
+    kept, values = _split(runs)
+    told = [values[key] for key in kept]
+    found: dict[str, list[str]] = {}
+    for key in values:
+        if key in kept or values[key] in told or _is_option(key, values):
+            continue
+        told.append(values[key])
+        found.setdefault(next(one for one in kept if one != SEED and _follows(values[key], values[one])), []).append(
+            key
+        )
+    return found
+
+
+def _split(runs: Sequence[RunRecord]) -> tuple[list[str], dict[str, list[str]]]:
+    """The settings that are kept, and the values of all that vary, in which runs are compared by what is shown."""
+    keys = [key for key in dict.fromkeys(key for run in runs for key in run.settings) if not incidental(key)]
+    keys += _known_hashes(runs)
+    values = {key: [shown_value(run, run.value(key)) for run in runs] for key in keys}
+    seeds = values.get(SEED)
+    values = {
+        key: found
+        for key, found in values.items()
+        if len(set(found)) > 1 and (key == SEED or found != seeds or not key.endswith(SEED))
+    }
+    kept: list[str] = []
+    for key in sorted(values, key=lambda key: (-len(set(values[key])), key.count("."), len(key))):
+        if key == SEED or not any(_follows(values[key], values[other]) for other in kept if other != SEED):
+            kept.append(key)
+    return [key for key in values if key in kept], values
+
+
+def shown_value(run: RunRecord, value: Any) -> str:
+    """A setting's value as what it is compared by: equal numbers are equal, and the run's own folder does not count."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(float(value)) if abs(value) < 2**53 else repr(value)
+    own = run.settings.get("output_dir")
+    return repr(value).replace(own, "") if isinstance(own, str) and len(own) > 1 else repr(value)
+
+
+def _known_hashes(runs: Sequence[RunRecord]) -> list[str]:
+    """The hashes of weights that are known of all runs: one path may hold other weights another day."""
+    named = dict.fromkeys(name for run in runs for name in run.environment if name.startswith(HASH))
+    return [name for name in named if all(name in run.environment for run in runs)]
+
+
+def _is_option(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a setting is an option of a group, such as `task.solver.memory`, whose choice varies, or its weights."""
+    if key.startswith(HASH):
+        of = {"model"} if key == f"{HASH}model" else {"metrics", "protocol"}
+        return any(not of.isdisjoint(name.split(".")) for name in values)
+    parts = key.split(".")[:-1]
+    singular = {part.removesuffix(end) + rest for part in parts for end, rest in PLURALS.items() if part.endswith(end)}
+    return not singular.isdisjoint(name for name in values if "." not in name)
+
+
+def _follows(values: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether each of the other's values comes with one of these alone."""
+    return len(set(zip(other, values, strict=True))) == len(set(other))

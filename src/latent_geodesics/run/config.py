@@ -1,0 +1,116 @@
+"""The composed configuration, resolved once, checked, and frozen: the same object is run, written and logged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.models.machine import machine_cores
+from latent_geodesics.run.launch import ALONE, Place, find_place
+
+__all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "processes", "settle"]
+
+LARGEST_SEED = 2**32 - 1
+MOST_PROCESSES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every run has, whatever its task: the rest of the configuration hangs below `task`."""
+
+    seed: int
+    output_dir: Path
+    task: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+    logger: Mapping[str, Any]
+    expected: Path | None
+    resolved: Mapping[str, Any]
+    place: Place = ALONE
+
+    def as_yaml(self) -> str:
+        """The resolved configuration as YAML."""
+        return OmegaConf.to_yaml(OmegaConf.create(dict(self.resolved)))
+
+
+def processes() -> int:
+    """How many processes share a run's pairs fastest: one an accelerator, or one a core up to four; memory adds up.
+
+    `${processes:}` in a configuration.
+    """
+    from latent_geodesics.models.accelerator import accelerators  # imports torch, and few configurations ask
+
+    return accelerators() or min(machine_cores(), MOST_PROCESSES)
+
+
+OmegaConf.register_new_resolver("processes", processes, replace=True)
+
+
+def settle(config: DictConfig) -> Settings:
+    """Resolves and checks a composed configuration.
+
+    Raises:
+        UserError: for a seed that is no whole number in [0, 2^32), an empty output_dir, a task or logger that names no
+            class, or a launcher's processes that are not those of this run.
+    """
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    if not str(resolved["output_dir"] or "").strip():
+        raise UserError("output_dir is empty, which would be the folder you stand in: name a folder of its own.")
+    if not isinstance(resolved.get("trainer"), dict):
+        raise UserError("The configuration's `trainer` is empty: choose one of conf/trainer/ by trainer=<name>.")
+    place = find_place(resolved["trainer"])
+    if is_part_of_a_sweep():
+        if place.world > 1:
+            raise UserError(f"A sweep cannot be shared by the processes of {place.starter}: start it by itself.")
+        # A job of a sweep has a folder of its own.
+        resolved["output_dir"] = HydraConfig.get().runtime.output_dir
+    if place.folder is not None:
+        # Another process of one run must not make a name of its own.
+        resolved["output_dir"] = str(place.folder)
+    seed = resolved.get("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"seed must be a whole number from 0 to {LARGEST_SEED}, got {seed!r}.")
+    for node in ("task", "logger"):
+        # A node that names no class would be skipped in silence.
+        if not isinstance(resolved.get(node), dict) or "_target_" not in resolved[node]:
+            raise UserError(
+                f"The configuration's `{node}` names no class: choose one of conf/{node}/ by {node}=<name>."
+            )
+    return Settings(
+        seed=seed,
+        output_dir=Path(resolved["output_dir"]),
+        task=resolved["task"],
+        trainer=resolved["trainer"],
+        logger=resolved["logger"],
+        expected=None if resolved["expected"] is None else Path(resolved["expected"]),
+        resolved={str(key): value for key, value in resolved.items()} | {"choices": _choices()},
+        place=place,
+    )
+
+
+def _choices() -> dict[str, str]:
+    """The option that was chosen of each group, where Hydra composed the configuration."""
+    if not HydraConfig.initialized():
+        return {}
+    chosen = HydraConfig.get().runtime.choices
+    return {str(group): str(option) for group, option in chosen.items() if not str(group).startswith("hydra/")}
+
+
+def is_part_of_a_sweep() -> bool:
+    """Whether this run is one job of several, whose expectations are about all of them together."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def flat_settings(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots; a list is a value."""
+    if not isinstance(node, Mapping):
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= flat_settings(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

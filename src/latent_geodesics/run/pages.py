@@ -1,0 +1,104 @@
+"""Report pages: one HTML file that holds its own pictures, so that it can be mailed and opened anywhere.
+
+Every kind of run ends in such a page. `write_page` makes one of sections (words, pictures, a table each), which is what
+most tasks need; a task with a layout of its own renders its own template, which extends `base.html`.
+"""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from latent_geodesics.run.files import inside, write_text
+
+__all__ = ["Picture", "Section", "number", "render_template", "settings_of", "write_page"]
+
+MEDIA = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture of a page; `file` is relative to the run's folder."""
+
+    file: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of a page: paragraphs, then pictures, then a table whose columns are its headings."""
+
+    title: str
+    text: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    table: pd.DataFrame | None = None
+
+
+def write_page(folder: Path, *, title: str, lead: str, facts: Mapping[str, Any], sections: Sequence[Section]) -> None:
+    """Writes `report.html` into the run's folder.
+
+    Args:
+        folder: The run's folder, where the pictures already are.
+        title: The heading.
+        lead: What the page shows, in a sentence or two.
+        facts: Settings and counts that a reader needs to judge the rest, name -> value.
+        sections: The page, from top to bottom.
+    """
+    write_text(
+        folder / "report.html",
+        render_template("page.html", folder=folder, title=title, lead=lead, facts=facts, sections=sections),
+    )
+
+
+def settings_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """What a run was set to, for those of the settings that it has; the power on the density as it was given."""
+    power = "alpha_d" if config.get("alpha") is None else "alpha"
+    wanted = [power if name == "alpha" else name for name in names]
+    return {name: config[name] for name in wanted if name in config}
+
+
+def render_template(name: str, *, folder: Path, **values: Any) -> str:
+    """A template of this package with `values`; its filter `embedded` turns a file of `folder` into its own bytes.
+
+    All values are escaped: they are text, never markup.
+    """
+    environment = Environment(
+        loader=PackageLoader("latent_geodesics.run"),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["embedded"] = lambda file: _embedded(folder, file)
+    environment.filters["number"] = number
+    return environment.get_template(name).render(**values)
+
+
+def number(value: Any) -> str:
+    """A cell of a table: numbers to three digits, a dash for none, words as they are."""
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    found = float(value)
+    if math.isnan(found):
+        return "-"
+    if math.isinf(found):
+        return str(found)
+    if found == int(found) and abs(found) < 1e6:
+        return str(int(found))
+    return f"{found:.3g}" if abs(found) < 1000 else f"{found:,.0f}"
+
+
+def _embedded(folder: Path, name: str) -> str:
+    """A picture as a data address, so that the page needs no other file.
+
+    Raises:
+        UserError: for one outside the folder, which a run that someone else began may name.
+    """
+    file = inside(folder, name)
+    return f"data:{MEDIA[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"

@@ -1,0 +1,270 @@
+"""Toy figures: paths over the contours of a density in the plane, and the density along them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke, withStroke
+
+from latent_geodesics.data.scenes import Scene
+from latent_geodesics.run.canvas import canvas, label, literal, method_color
+
+__all__ = ["Track", "draw_gallery", "draw_map", "draw_scene"]
+
+SAND = LinearSegmentedColormap.from_list("sand", ["#FFFFFF", "#F3EBD3", "#DFCB94", "#BFA256"])
+ARROW_COLOR = "#8A8476"
+INK = "#1A1A1A"
+RATIO = 1.25
+MARGIN = 0.18
+CELLS = 241
+LEVELS = 12
+ARROWS = 17
+PRINT = {"savefig.dpi": 200}
+
+NAMES = {
+    "straight_line": "straight line",
+    "geodesic": "geodesic",
+    "geodesic_paper": "geodesic, the paper's descent",
+    "carried_on": "carried on from its first velocity",
+    "exact": "geodesic in closed form",
+}
+# What lies on top of what, and how: a path is told apart by its dashes as well as by its colour.
+LOOKS: dict[str, dict[str, Any]] = {
+    "straight_line": {"color": "#4D4D4D", "linewidth": 1.8, "zorder": 4},
+    "geodesic": {"linewidth": 3.4, "zorder": 5},
+    "geodesic_paper": {"linewidth": 1.9, "linestyle": (0, (4, 1.6)), "zorder": 6},
+    "carried_on": {
+        "color": "#CC79A7",
+        "linewidth": 1.8,
+        "marker": "o",
+        "markersize": 4.6,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.7,
+        "zorder": 7,
+    },
+    "exact": {"color": "#000000", "linewidth": 1.5, "linestyle": (0, (1, 2.2)), "zorder": 8},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """A path in the plane, sampled.
+
+    Attributes:
+        method: what made it.
+        u: positions, 1 at the second end; a path that is carried on goes further.
+        points: the points there, [n 2].
+        log_density: log p at the points, up to the constant of the density.
+        every: draw a marker at each so manyth point, where the method has markers.
+    """
+
+    method: str
+    u: np.ndarray
+    points: np.ndarray
+    log_density: np.ndarray
+    every: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chart:
+    """The density on a grid over what is drawn, relative to the most that it reaches there."""
+
+    x: np.ndarray
+    y: np.ndarray
+    share: np.ndarray
+    peak: float
+
+
+def draw_scene(file: Path, scene: Scene, tracks: Sequence[Track]) -> None:
+    """Draws one scene: the map with its paths, and the density along each of them."""
+    with mpl.rc_context(PRINT), canvas(file, size=(11.6, 4.9)) as figure:
+        where, along = figure.subplots(1, 2, width_ratios=(1.12, 1))
+        _draw_both(where, along, scene, tracks)
+        where.set_title("a   " + where.get_title(loc="left"), loc="left")
+        along.set_title("b   density along the paths", loc="left")
+        _legend(figure, where)
+
+
+def draw_gallery(file: Path, scenes: Sequence[tuple[Scene, Sequence[Track]]], *, columns: int = 3) -> None:
+    """Draws all scenes on one sheet, a map above the density along its paths."""
+    columns = min(columns, len(scenes))
+    rows = math.ceil(len(scenes) / columns)
+    with mpl.rc_context(PRINT), canvas(file, size=(4.5 * columns, 5.4 * rows + 0.4)) as figure:
+        cells = figure.subfigures(rows, columns, squeeze=False, wspace=0.03, hspace=0.03).flatten()
+        drawn: list[Axes] = []
+        for cell, (scene, tracks) in zip(cells, scenes, strict=False):
+            where, along = cell.subplots(2, 1, height_ratios=(2.6, 1))
+            _draw_both(where, along, scene, tracks)
+            drawn.append(where)
+        _legend(figure, *drawn)
+
+
+def draw_map(axes: Axes, scene: Scene, tracks: Sequence[Track], *, title: str) -> float:
+    """Draws the density, its score and its two ends, without the paths, which only keep clear of the letters.
+
+    Returns:
+        The largest log-density in sight.
+    """
+    left, right, bottom, top = _framed(scene, tracks)
+    chart = _chart(scene, (left, right, bottom, top))
+    # What lies outside the support of the density shows the hatching behind the contours.
+    axes.patch.set(facecolor="white", hatch="////", edgecolor="#DDDDDD", linewidth=0)
+    levels = np.linspace(0, 1, LEVELS + 1)
+    axes.contourf(chart.x, chart.y, chart.share, levels=levels, cmap=SAND, zorder=1, extend="max")
+    axes.contour(chart.x, chart.y, chart.share, levels=levels[1:-1], colors="#A8935A", linewidths=0.45, zorder=2)
+    _draw_arrows(axes, scene, (left, right, bottom, top))
+    _draw_ends(axes, scene, tracks, reach=right - left)
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", title=literal(title, most=100))
+    axes.grid(visible=False)
+    axes.locator_params(nbins=5)
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(True)
+    return chart.peak
+
+
+def _draw_both(where: Axes, along: Axes, scene: Scene, tracks: Sequence[Track]) -> None:
+    peak = draw_map(where, scene, tracks, title=f"{scene.title}, α = {scene.alpha:g}")
+    methods = [track.method for track in tracks]
+    for track in tracks:
+        look = _look(track, methods)
+        _draw_track(where, track, track.points[:, 0], track.points[:, 1], look | {"path_effects": _halo(look)})
+        _draw_track(along, track, track.u, np.exp(track.log_density - peak), look)
+    last = max(float(track.u[-1]) for track in tracks)
+    if last > 1:
+        along.axvline(1, color="#999999", linewidth=0.8, zorder=1)
+    label(along, "", "position u", "p(γ(u)) / max p")
+    along.set_xlim(0, last)
+    along.set_ylim(bottom=0)
+    along.set_xticks([0, 0.25, 0.5, 0.75, 1], ["A", "¼", "½", "¾", "B"])
+
+
+def _look(track: Track, methods: Sequence[str]) -> dict[str, Any]:
+    look = {"color": method_color(track.method, methods), "linewidth": 1.8, "zorder": 5} | LOOKS.get(track.method, {})
+    if "marker" in look:
+        look["markevery"] = track.every
+    return look | {"label": NAMES.get(track.method, literal(track.method.replace("_", " "))), "solid_capstyle": "round"}
+
+
+def _draw_track(axes: Axes, track: Track, x: np.ndarray, y: np.ndarray, look: dict[str, Any]) -> None:
+    """A line; of a path that is carried on, dots up to the second end, where it runs along another, a line beyond."""
+    beyond = track.u > 1
+    if not beyond.any():
+        axes.plot(x, y, **look)
+        return
+    axes.plot(x[~beyond], y[~beyond], **(look | {"linestyle": "none", "label": None, "path_effects": None}))
+    last = int(np.flatnonzero(~beyond)[-1])
+    axes.plot(x[last:], y[last:], **look)
+
+
+def _halo(look: dict[str, Any]) -> list[AbstractPathEffect]:
+    """A white edge around a plain line, so that it stands off what it crosses."""
+    plain = "linestyle" not in look and "marker" not in look
+    return [Stroke(linewidth=look["linewidth"] + 1.4, foreground="white"), Normal()] if plain else []
+
+
+def _legend(figure: Figure | SubFigure, *axes: Axes) -> None:
+    """One legend for all panels, below them."""
+    entries = {name: line for panel in axes for line, name in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=len(entries), fontsize=9)
+
+
+def _framed(scene: Scene, tracks: Sequence[Track]) -> tuple[float, float, float, float]:
+    """What is drawn: the scene's window, or a box around the paths, widened to one proportion for all scenes."""
+    if scene.window is None:
+        points = np.concatenate([track.points for track in tracks])
+        points = points[np.isfinite(points).all(-1)]
+        low, high = points.min(0), points.max(0)
+        margin = MARGIN * float((high - low).max())
+        left, right, bottom, top = low[0] - margin, high[0] + margin, low[1] - margin, high[1] + margin
+    else:
+        left, right, bottom, top = scene.window
+    wide = max(right - left, RATIO * (top - bottom))
+    tall = wide / RATIO
+    x, y = (left + right) / 2, (bottom + top) / 2
+    return x - wide / 2, x + wide / 2, y - tall / 2, y + tall / 2
+
+
+def _grid(window: tuple[float, float, float, float], columns: int, rows: int) -> torch.Tensor:
+    """Points [rows columns 2] over a window."""
+    left, right, bottom, top = window
+    x = torch.linspace(left, right, columns, dtype=torch.float64)
+    y = torch.linspace(bottom, top, rows, dtype=torch.float64)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
+
+
+def _chart(scene: Scene, window: tuple[float, float, float, float]) -> _Chart:
+    grid = _grid(window, CELLS, round(CELLS / RATIO))
+    log_p = scene.density.log_prob(grid, torch.zeros_like(grid[..., 0])).detach().numpy()
+    log_p = np.where(np.isposinf(log_p), np.nan, log_p)
+    peak = float(np.nanmax(log_p))
+    return _Chart(
+        x=grid[..., 0].numpy(), y=grid[..., 1].numpy(), share=np.ma.masked_invalid(np.exp(log_p - peak)), peak=peak
+    )
+
+
+def _draw_arrows(axes: Axes, scene: Scene, window: tuple[float, float, float, float]) -> None:
+    """The score, in arrows that grow with its size up to a limit: its range is far too large to be drawn as it is."""
+    left, right, bottom, top = window
+    step = (right - left) / ARROWS
+    inner = (left + step / 2, right - step / 2, bottom + step / 2, top - step / 2)
+    grid = _grid(inner, ARROWS, round(ARROWS / RATIO)).flatten(0, 1)
+    score = scene.density.score(grid, torch.zeros_like(grid[:, 0])).detach().numpy()
+    size = np.linalg.norm(score, axis=-1)
+    shown = np.isfinite(size) & (size > 0)
+    if not shown.any():
+        return
+    size, score, at = size[shown], score[shown], grid.numpy()[shown]
+    length = 0.8 * step * size / (size + np.median(size))
+    arrows = score / size[:, None] * length[:, None]
+    axes.quiver(
+        *at.T,
+        *arrows.T,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        pivot="mid",
+        color=ARROW_COLOR,
+        width=0.0026,
+        headwidth=4.2,
+        headlength=4.6,
+        headaxislength=4.2,
+        alpha=0.75,
+        zorder=3,
+    )
+
+
+def _draw_ends(axes: Axes, scene: Scene, tracks: Sequence[Track], *, reach: float) -> None:
+    points = np.concatenate([track.points for track in tracks])
+    for letter, end in (("A", scene.a.numpy()), ("B", scene.b.numpy())):
+        axes.plot(*end, marker="o", markersize=8, color=INK, markeredgecolor="white", markeredgewidth=1.3, zorder=10)
+        spot = _free_spot(end, points, 0.055 * reach)
+        axes.text(
+            spot[0],
+            spot[1],
+            letter,
+            ha="center",
+            va="center",
+            fontsize=13,
+            fontweight="bold",
+            color=INK,
+            zorder=11,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )
+
+
+def _free_spot(end: np.ndarray, points: np.ndarray, away: float) -> np.ndarray:
+    """Where around an end a letter is furthest from every path."""
+    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    spots = end + away * np.stack([np.cos(angle), np.sin(angle)], -1)
+    gaps = np.linalg.norm(spots[:, None] - points[None, ::4], axis=-1)
+    best: np.ndarray = spots[np.nanargmax(np.nanmin(gaps, axis=1))]
+    return best

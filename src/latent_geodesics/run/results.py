@@ -1,0 +1,218 @@
+"""What a run finds, as records: a batch from the test loop, and a row for every pair and method."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.core.records import Status
+from latent_geodesics.methods import EncodedPairs, Morph
+from latent_geodesics.methods.statuses import FAILED
+from latent_geodesics.metrics import Column, PathCurves, known_columns
+from latent_geodesics.models.stopwatch import DECODING, METRICS, SOLVING, STAGES
+
+__all__ = [
+    "COLUMNS",
+    "COSTS",
+    "PROTOCOL_MARK",
+    "STAGE_COLUMNS",
+    "STAGE_TITLES",
+    "BatchResult",
+    "MethodResult",
+    "PairResult",
+    "broken_pairs",
+    "closes",
+    "summarise",
+    "wins",
+]
+
+DESCRIPTIVE = ("pair", "group", "cluster", "method", "status", "failure")
+COSTS = {
+    "evaluations": Column(title="score evaluations"),
+    "unet_calls": Column(title="U-Net calls"),
+    "peak_memory_mb": Column(title="peak memory, MB"),
+    "seconds": Column(title="seconds", better="lower"),
+}
+"""What a sequence costs; `seconds` are to find it and to decode it."""
+STAGE_COLUMNS = {f"seconds_{stage}": Column(title=f"{stage}, seconds", shown=False) for stage in STAGES}
+"""Seconds of a pair by stage. Encoding and inversion serve all methods, so each row of a pair has the same share of its
+batch's; an inversion from the cache is what it took to read. Solving and decoding add up to `seconds`. Of metrics, what
+they can share between methods is in the row of the first."""
+KNOWN = {**known_columns(), **COSTS}
+"""Every column that a metric of this package gives, and the costs."""
+LOWER_IS_BETTER = tuple(name for name, column in KNOWN.items() if column.better == "lower")
+HIGHER_IS_BETTER = tuple(name for name, column in KNOWN.items() if column.better == "higher")
+
+PROTOCOL_MARK = "@"
+COLUMNS = {name: column.title for name, column in KNOWN.items() if column.shown and PROTOCOL_MARK not in name}
+"""The columns that pages show, with their headings; those of published protocols have a table of their own."""
+STAGE_TITLES = {name: column.title for name, column in STAGE_COLUMNS.items()}
+"""Those of the seconds of each stage, which have a table of their own too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodResult:
+    """What one method made of some pairs, and how it measured.
+
+    Attributes:
+        failure: What it raised instead.
+        seconds_metrics: Time to measure it, per pair.
+    """
+
+    method: str
+    pairs: EncodedPairs
+    morph: Morph
+    curves: PathCurves | None
+    scores: Mapping[str, Float[Tensor, " p"]]
+    failure: str | None = None
+    seconds_metrics: float = float("nan")
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds of a pair by stage: the columns `STAGE_COLUMNS`."""
+        found = dict(self.pairs.seconds) | {
+            SOLVING: self.morph.seconds_solving,
+            DECODING: self.morph.seconds_decoding,
+            METRICS: self.seconds_metrics,
+        }
+        return {f"seconds_{stage}": found[stage] for stage in STAGES}
+
+    def row(self, index: int) -> dict[str, Any]:
+        """The line of `results.csv` for one of the pairs; only a failed one has the column `failure`."""
+        pair = self.pairs.batch.pairs[index]
+        numbers = {name: float(values[index]) for name, values in self.scores.items()}
+        failure = {} if self.failure is None else {"failure": self.failure}
+        return {
+            "pair": pair.id,
+            "group": pair.group,
+            "cluster": pair.cluster or pair.id,
+            "method": self.method,
+            "status": self.morph.statuses[index],
+            "seconds": self.morph.seconds,
+            "evaluations": int(self.morph.evaluations[index]),
+            "unet_calls": self.morph.unet_calls,
+            "peak_memory_mb": self.morph.peak_memory_mb,
+        } | self.stages | numbers | failure  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairResult:
+    """What one method made of one pair: a `MethodResult` and the place of the pair in it."""
+
+    result: MethodResult
+    index: int
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.result.method
+
+    @property
+    def frames(self) -> Float[Tensor, "n 3 h w"]:
+        """Its sequence; NaN where it failed."""
+        return self.result.morph.frames[self.index]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the method raised an error, so that there is nothing to show."""
+        return self.result.failure is not None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The line of `results.csv`."""
+        return self.result.row(self.index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchResult:
+    """What all methods made of a batch of pairs.
+
+    Attributes:
+        number: The batch's number in the run.
+        u: The positions of the frames.
+        methods: Their results; a method that failed on the batch as a whole has several, which hold every pair once
+            between them.
+        states: Method -> metric -> its states after this batch alone.
+    """
+
+    number: int
+    pairs: EncodedPairs
+    u: Float[Tensor, " n"]
+    methods: tuple[MethodResult, ...]
+    states: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+    def of_pair(self, place: int) -> list[PairResult]:
+        """What each method made of the pair at a place of the batch, in the methods' order."""
+        wanted = self.pairs.batch.ids[place]
+        return [
+            PairResult(result=result, index=result.pairs.batch.ids.index(wanted))
+            for result in self.methods
+            if wanted in result.pairs.batch.ids
+        ]
+
+
+def broken_pairs(table: pd.DataFrame, folder: object) -> str | None:
+    """One sentence on the sequences of a table that are none; None if all are whole.
+
+    Args:
+        table: A row a pair and method.
+        folder: Where the others are.
+    """
+    lost = table[table["status"].isin((FAILED, Status.NON_FINITE_SCORE.value))]
+    if lost.empty:
+        return None
+    named = "; ".join(f"{method} on {', '.join(rows['pair'])}" for method, rows in lost.groupby("method", sort=False))
+    said = f"{len(lost)} of {len(table)} sequences failed ({named}): the others are in '{folder}'."
+    if (lost["status"] == FAILED).any():
+        return f"{said} The first said: {lost['failure'].dropna().iloc[0]}"
+    return f"{said} The score was not finite: try a larger tau, a smaller alpha, or float32 weights."
+
+
+def summarise(table: pd.DataFrame) -> dict[str, float]:
+    """Means over the pairs as a flat mapping `<method>/<column>` -> number, and how often the geodesic wins."""
+    numbers = [column for column in table.columns if column not in DESCRIPTIVE]
+    summary: dict[str, float] = {"pairs": float(table["pair"].nunique())}
+    for method, rows in table.groupby("method", sort=False):
+        for column in numbers:
+            values = rows[column].to_numpy(dtype=float)
+            if np.isfinite(values).any():
+                summary[f"{method}/{column}"] = float(np.nanmean(values))
+    return summary | wins(table, methods=("geodesic", "geodesic_paper"), against="slerp")
+
+
+def closes(means: "Mapping[str, float] | pd.Series[float]", column: str) -> bool:
+    """Whether a number is known well enough to be ranked, given the means of all columns; see `Column.closes`.
+
+    What says nothing of its misfit, as tables from before it was measured, is taken as it is.
+    """
+    known = KNOWN.get(column)
+    if known is None or known.bound is None or known.against is None:
+        return True
+    value, bound, against = (float(means.get(name, np.nan)) for name in (column, known.bound, known.against))
+    return known.closes(value, bound, against)
+
+
+def wins(table: pd.DataFrame, *, methods: Sequence[str], against: str) -> dict[str, float]:
+    """The share of pairs on which a method is strictly better than another, column by column.
+
+    Numbers that the score leaves uncertain, because its line integral does not close, are compared by nobody.
+    """
+    shares: dict[str, float] = {}
+    other = table[table["method"] == against].set_index("pair")
+    for method in methods:
+        ours = table[table["method"] == method].set_index("pair")
+        both = ours.index.intersection(other.index)
+        if both.empty:
+            continue
+        for column in (*LOWER_IS_BETTER, *HIGHER_IS_BETTER):
+            if column not in table.columns or not closes(ours.loc[both].mean(numeric_only=True), column):
+                continue
+            gain = ours.loc[both, column].astype(float) - other.loc[both, column].astype(float)
+            gain = gain.dropna() * (1 if column in HIGHER_IS_BETTER else -1)
+            if len(gain):
+                shares[f"{method}/{column}_better_than_{against}"] = float((gain > 0).mean())
+    return shares

@@ -1,0 +1,185 @@
+"""The folder of a run: claimed by one run at a time, gone on with by the same one, never mixed with another.
+
+A finished run has `summary.json`, and beside it `files.json` with the sha256 of everything else that it left, by which
+a later start tells whether it is whole still.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.config import Settings, flat_settings
+from latent_geodesics.run.files import clear_partials, file_hash, is_partial, replacing, write_json, write_text
+
+__all__ = ["claimed", "complete", "finished"]
+
+log = logging.getLogger(__name__)
+
+CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+RESULTS, FILES, SUMMARY = "results.csv", "files.json", "summary.json"
+LOCK, WANDB, LOGS = ".lock", "wandb", ".log"
+# What may differ between a run and its continuation.
+INCIDENTAL = ("output_dir", "logger", "expected", "trainer", "choices")
+SHOWN = 3
+
+
+@contextmanager
+def claimed(settings: Settings) -> Iterator[Path]:
+    """Makes the folder of a run this run's own while the context lasts.
+
+    An empty folder is taken. One that holds an unfinished run of the same configuration is gone on with, and so is a
+    finished one of which something is lost; how much of it can be kept is the task's affair. The lock is the system's
+    and goes with the process, however that ends.
+
+    Raises:
+        UserError: when another process is at work in the folder, or it holds a finished run, another one, or files that
+            are no run's.
+    """
+    folder = settings.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign(folder)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"Another run is at work in '{folder}': wait for it, or choose another output_dir.") from None
+    try:
+        _check(folder, settings)
+        clear_partials(folder)
+        write_text(folder / CONFIG, settings.as_yaml())
+        yield folder
+    finally:
+        lock.release()
+
+
+def complete(folder: Path, summary: Mapping[str, float]) -> None:
+    """Marks the run in a folder as finished."""
+    digests = {str(file.relative_to(folder)): file_hash(file) for file in _files(folder)}
+    with replacing(folder / SUMMARY) as partial:
+        write_json(partial, dict(summary))
+        write_json(folder / FILES, digests | {SUMMARY: file_hash(partial)})
+
+
+def finished(settings: Settings) -> dict[str, float] | None:
+    """The summary of the folder's finished run, if there is one, it is whole and its settings were the same."""
+    folder = settings.output_dir
+    if not (folder / SUMMARY).exists() or _changed(folder, settings) or _damage(folder):
+        return None
+    return _summary(folder)
+
+
+def _check(folder: Path, settings: Settings) -> None:
+    if not (folder / CONFIG).exists():
+        return
+    damage = _damage(folder) if (folder / SUMMARY).exists() else None
+    if (folder / SUMMARY).exists() and not damage:
+        raise UserError(
+            f"The output folder '{folder}' already holds a finished run ({SUMMARY} is there): choose another "
+            "output_dir, or delete that folder."
+        )
+    changed = _changed(folder, settings)
+    if changed and not _was_only_begun(folder):
+        named = ", ".join(changed[:SHOWN]) + (" and others" if len(changed) > SHOWN else "")
+        raise UserError(
+            f"The output folder '{folder}' holds an unfinished run with other settings ({named}): choose another "
+            "output_dir, or the same settings to go on with it."
+        )
+    if damage:
+        log.warning("The run in '%s' was finished, but '%s' is lost or damaged: it is done again.", folder, damage)
+        (folder / SUMMARY).unlink()
+    elif not changed:
+        log.info("Going on with the unfinished run in '%s'.", folder)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuses a folder that holds something, but not this project's run."""
+    if _is_run(folder):
+        return
+    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name != LOCK and entry.suffix != LOGS)
+    if RESULTS in foreign:
+        raise UserError(
+            f"The output folder '{folder}' already holds a run ({RESULTS} is there): choose another output_dir, or "
+            "delete that folder."
+        )
+    if foreign:
+        named = ", ".join(foreign[:SHOWN]) + (" and others" if len(foreign) > SHOWN else "")
+        raise UserError(
+            f"The output folder '{folder}' holds files that are no run's ({named}), which a run would overwrite: "
+            "choose another output_dir."
+        )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder's configuration is one of this project."""
+    if not (folder / CONFIG).exists():
+        return False
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    except (YAMLError, OSError, UnicodeDecodeError):
+        return True  # perhaps; what reads it next says so
+    return isinstance(config, dict) and {"seed", "output_dir", "task"} <= set(config)
+
+
+def _is_incidental(entry: Path) -> bool:
+    """Whether it says nothing of a run's results: what was said, and what is written before anything is done."""
+    known = (LOCK, WANDB, CONFIG, ENVIRONMENT)
+    return entry.name in known or entry.suffix == LOGS or is_partial(entry)
+
+
+def _was_only_begun(folder: Path) -> bool:
+    """Whether nothing came of a folder's run, so that there is nothing to lose."""
+    return all(_is_incidental(entry) for entry in folder.iterdir())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """What a run left in its folder, without what changes later, what says nothing of its results, and the summary."""
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and entry.name != WANDB and not (entry / CONFIG).exists() and not is_partial(entry):
+            yield from _files(entry)
+        elif entry.is_file() and not _is_incidental(entry) and entry.name not in (SUMMARY, FILES):
+            yield entry
+
+
+def _damage(folder: Path) -> str | None:
+    """The name of a file of a finished run that is lost or not as it was; None if all is whole."""
+    if _summary(folder) is None:
+        return SUMMARY
+    try:
+        known: Mapping[str, str] = json.loads((folder / FILES).read_text(encoding="utf-8"))
+        lost = [name for name, digest in known.items() if not _is_whole(folder / name, digest)]
+    except FileNotFoundError:
+        return None  # a run of an earlier version
+    except (OSError, ValueError, AttributeError):
+        return FILES
+    return lost[0] if lost else None
+
+
+def _is_whole(file: Path, digest: str) -> bool:
+    return file.is_file() and file_hash(file) == digest
+
+
+def _summary(folder: Path) -> dict[str, float] | None:
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None
+
+
+def _changed(folder: Path, settings: Settings) -> list[str]:
+    """The keys in which the settings differ from those of the folder's run, what may differ aside."""
+    try:
+        before = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{folder / CONFIG}' cannot be read ({error}): choose another output_dir.") from error
+    now = OmegaConf.to_container(OmegaConf.create(settings.as_yaml()))
+    old, new = flat_settings(before), flat_settings(now)
+    keys = [key for key in dict.fromkeys([*old, *new]) if key.partition(".")[0] not in INCIDENTAL]
+    return [key for key in keys if old.get(key) != new.get(key)]

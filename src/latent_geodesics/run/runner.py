@@ -1,0 +1,224 @@
+"""The life of a run: check the configuration, claim the folder, build the task, run it, write what came of it.
+
+A run's folder holds `config.yaml` (resolved), `environment.json`, `summary.json` and whatever its task writes.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.config import Settings, is_part_of_a_sweep, settle
+from latent_geodesics.run.environment import describe_environment
+from latent_geodesics.run.expectations import hold
+from latent_geodesics.run.files import write_json
+from latent_geodesics.run.inputs import check_inputs
+from latent_geodesics.run.kinds import check_kinds
+from latent_geodesics.run.launch import ALONE, Place, cluster, dismiss, join, lead, refuse
+from latent_geodesics.run.run_folder import claimed, complete, finished
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    import torch
+
+    from latent_geodesics.run.tracking import RunLogger
+
+__all__ = ["Run", "Task", "execute"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a task is given: where it writes, what its random numbers follow from, who listens, who trains.
+
+    `leads` is false in all processes of a run but the first: they work on their share and write no more than that;
+    `place` says which this is.
+    """
+
+    folder: Path
+    seed: int
+    logger: "RunLogger"
+    trainer_options: Mapping[str, Any]
+    config: Mapping[str, Any]
+    leads: bool = True
+    place: Place = ALONE
+
+    def trainer(self, **options: Any) -> "pl.Trainer":
+        """Lightning's Trainer by the configuration's trainer group; `options` win over it."""
+        import pytorch_lightning as pl
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+        chosen = {"default_root_dir": str(self.folder), "logger": self.logger.lightning} | dict(self.trainer_options)
+        plugins = [cluster(self.place), *options.pop("plugins", ())]
+        try:
+            return pl.Trainer(**(chosen | options), plugins=plugins)
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            raise UserError(f"Lightning refuses the options of `trainer`: {' '.join(str(error).split())}.") from error
+
+    def one_cuda_device(self) -> "torch.device | None":
+        """The CUDA device on which the trainer's options put the whole of the work, if it is one."""
+        trainer = self.trainer(logger=False, enable_checkpointing=False)
+        device: torch.device = trainer.strategy.root_device
+        return device if device.type == "cuda" and trainer.world_size == 1 else None
+
+    def record_environment(self, *, weights: Mapping[str, str], machinery: Mapping[str, Any] | None = None) -> None:
+        """Writes `environment.json`: versions, commit, seed, hashes of the weights, what the network runs on."""
+        if not self.leads:
+            return
+        write_json(
+            self.folder / "environment.json",
+            describe_environment(seed=self.seed, weights=weights, machinery=machinery or {}),
+        )
+
+
+class Task(Protocol):
+    """One kind of run. `run` writes into the run's folder and returns its summary, a flat name -> number.
+
+    A class with `shares_work = True` hands its work to `Run.trainer`, whose processes share it; others use one process.
+    """
+
+    def run(self, run: Run) -> Mapping[str, float]:
+        """Does the work."""
+        ...
+
+
+def execute(config: DictConfig) -> Mapping[str, float]:
+    """Runs a composed configuration from beginning to end and returns its summary.
+
+    A run that is finished already is not done again: the same command may be given until all of it is done, and a sweep
+    goes on where it was killed.
+
+    Raises:
+        UserError: when the configuration is wrong, or the output folder already holds another run.
+    """
+    check_inputs(config)
+    settings = settle(config)
+    if not settings.place.leads:
+        from latent_geodesics.run.tracking import SilentRun
+
+        shared = join(settings.place)
+        return {} if shared is None else _perform(settings, shared, SilentRun(), _data(settings))
+    if (known := finished(settings)) is not None:
+        log.info("The run in '%s' is finished already: nothing is done again.", settings.output_dir)
+        dismiss(settings.place)
+        _hold(settings, known)
+        return known
+    with _claimed_for_all(settings) as folder:
+        data = _data(settings)
+        logger: RunLogger = instantiate(settings.logger, _partial_=True)(folder=folder, record=settings.resolved)
+        succeeded = False
+        try:
+            summary = _perform(settings, folder, logger, data)
+            succeeded = True
+        finally:
+            logger.close(succeeded=succeeded)
+    return summary
+
+
+@contextmanager
+def _claimed_for_all(settings: Settings) -> Iterator[Path]:
+    """The run's folder; the other processes that a launcher started for the run hear of it, or why there is none."""
+    with ExitStack() as held:
+        try:
+            folder = held.enter_context(claimed(settings))
+        except UserError as error:
+            refuse(settings.place, str(error))
+            raise
+        held.enter_context(lead(settings.place, folder))
+        yield folder
+
+
+def _data(settings: Settings) -> dict[str, Any]:
+    """The task's data, made before all else: what they name is found missing before heavy libraries are imported."""
+    described = settings.task.get("data")
+    if not isinstance(described, Mapping) or "_target_" not in described:
+        return {}
+    check_kinds("data", described)
+    made: dict[str, Any] = instantiate({"data": dict(described)}, _convert_="all")
+    return made
+
+
+def _task(settings: Settings, data: Mapping[str, Any]) -> Task:
+    described = {name: value for name, value in settings.task.items() if name not in data}
+    check_kinds("task", described, settings.resolved)
+    make = instantiate(described, _partial_=True, _convert_="all")
+    try:
+        task: Task = make(**data)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise InstantiationException(f"{error}\nfull_key: task") from error  # as Hydra does for all that it makes
+    return task
+
+
+def _perform(settings: Settings, folder: Path, logger: "RunLogger", data: Mapping[str, Any]) -> Mapping[str, float]:
+    import pytorch_lightning as pl
+
+    _quiet_lightning()
+    _check_accelerator(settings.trainer.get("accelerator", "auto"))
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    run = Run(
+        folder=folder,
+        seed=settings.seed,
+        logger=logger,
+        trainer_options=settings.trainer,
+        config=settings.resolved,
+        leads=settings.place.leads,
+        place=settings.place,
+    )
+    run.record_environment(weights={})
+    task = _task(settings, data)
+    if settings.place.world > 1 and not getattr(task, "shares_work", False):
+        raise UserError(
+            f"This task works in one process, and {settings.place.starter} started {settings.place.world}: start it by "
+            "itself, without a launcher."
+        )
+    devices = settings.trainer.get("devices", 1)
+    if isinstance(devices, int) and devices > 1 and not getattr(task, "shares_work", False):
+        log.warning("trainer.devices=%d has no effect: this task works in one process.", devices)
+    summary = task.run(run)
+    if not run.leads:
+        return summary
+    complete(folder, summary)
+    logger.summary(summary)
+    _hold(settings, summary)
+    log.info("The results are in %s", folder)
+    return summary
+
+
+def _hold(settings: Settings, summary: Mapping[str, float]) -> None:
+    """Holds the summary against what is expected of this run; a sweep is held against it as a whole."""
+    if settings.expected is not None and not is_part_of_a_sweep():
+        hold(settings.expected, summary)
+
+
+def _check_accelerator(name: Any) -> None:
+    """Refuses an accelerator that Lightning does not know or this machine does not have, before anything is loaded."""
+    from pytorch_lightning.accelerators import AcceleratorRegistry
+
+    known = {
+        str(kind): AcceleratorRegistry[kind]["accelerator"] for kind in AcceleratorRegistry.available_accelerators()
+    }
+    groups = {"auto": list(known), "gpu": ["cuda", "mps"]} | {kind: [kind] for kind in known}
+    if not isinstance(name, str) or name not in groups:
+        raise UserError(f"trainer.accelerator must be one of {', '.join(sorted(groups))}; got {name!r}.")
+    if not any(known[kind].is_available() for kind in groups[name]):
+        raise UserError(
+            f"trainer.accelerator={name} was asked for and this machine has none: use trainer.accelerator=auto or cpu."
+        )
+
+
+def _quiet_lightning() -> None:
+    """Keeps what Lightning says of devices, processes and products, and a deprecation of its own, out of the way."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

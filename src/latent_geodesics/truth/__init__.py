@@ -1,5 +1,0 @@
-"""Sequences held against the true in-between frames of a motion: errors frame by frame, tables, figures, verdicts."""
-
-from latent_geodesics.truth.floor import FloorError
-
-__all__ = ["FloorError"]
