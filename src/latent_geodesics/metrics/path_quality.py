@@ -90,11 +90,4 @@ class PathQuality(SequenceMetric):
             found = {name: torch.full_like(values, torch.nan) for name, values in found.items()} | {
                 "closure": found["closure"]
             }
-        return found | {"strength": _strength(measured, reference.strength)}
-
-
-def _strength(measured: MeasuredMorph, straight: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
-    """What the solver found, or else that of the great circle."""
-    solution = measured.morph.solution
-    found = None if solution is None else solution.stats.get("strength")
-    return straight if found is None else found
+        return found | {"strength": reference.strength}
