@@ -52,6 +52,15 @@ def test_the_core_imports_only_itself_torch_and_scipy(module):
     assert outside - set(sys.stdlib_module_names) <= CORE_LIBRARIES
 
 
+@pytest.mark.parametrize(
+    "module", sorted((ROOT / "experiments").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_an_experiment_imports_nothing_of_a_sibling(module):
+    own = module.relative_to(ROOT / "experiments").parts[0]
+    found = {name.split(".")[2] for name in imports(module) if name.startswith("latent_geodesics.experiments.")}
+    assert found <= {own}
+
+
 def test_importing_the_package_loads_no_heavy_library():
     heavy = ["torch", "diffusers", "transformers", "pytorch_lightning", "wandb", "pyiqa", "matplotlib", "pandas"]
     code = f"import sys, latent_geodesics; sys.exit(' '.join(n for n in {heavy} if n in sys.modules) or 0)"

@@ -9,7 +9,14 @@ import json
 import re
 import unicodedata
 
-__all__ = ["file_stem", "one_line"]
+__all__ = ["SOLVER_TITLES", "file_stem", "one_line"]
+
+SOLVER_TITLES = {
+    "PicardAnderson": "Picard-Anderson",
+    "ControlPointDescent": "the paper's descent",
+    "RungeKutta4": "Runge-Kutta",
+}
+"""What figures call the solvers, by their classes."""
 
 PLAIN = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 LONGEST = 120

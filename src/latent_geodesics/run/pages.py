@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from latent_geodesics.run.files import inside, write_text
 
-__all__ = ["Picture", "Section", "number", "render_template", "settings_of", "write_page"]
+__all__ = ["Page", "Picture", "Section", "number", "render_template", "settings_of", "write_page"]
 
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 
@@ -37,6 +37,31 @@ class Section:
     text: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
     table: pd.DataFrame | None = None
+
+
+class Page:
+    """The report of a run, a section after another.
+
+    Args:
+        title: The heading.
+        lead: What the page shows, in a sentence or two.
+        facts: Settings and counts that a reader needs to judge the rest, name -> value.
+    """
+
+    def __init__(self, title: str, lead: str, facts: Mapping[str, Any]) -> None:
+        self.title, self.lead, self.facts = title, lead, facts
+        self.sections: list[Section] = []
+
+    def section(
+        self, title: str, *text: str, table: pd.DataFrame | None = None, pictures: Mapping[str, str] | None = None
+    ) -> None:
+        """Adds paragraphs, then pictures (file in the run's folder -> caption), then a table."""
+        shown = [Picture(file=file, caption=caption) for file, caption in (pictures or {}).items()]
+        self.sections.append(Section(title=title, text=text, pictures=shown, table=table))
+
+    def write(self, folder: Path) -> None:
+        """Writes `report.html` into the run's folder, where the pictures already are."""
+        write_page(folder, title=self.title, lead=self.lead, facts=self.facts, sections=self.sections)
 
 
 def write_page(folder: Path, *, title: str, lead: str, facts: Mapping[str, Any], sections: Sequence[Section]) -> None:

@@ -132,18 +132,21 @@ class BatchResult:
     """What all methods made of a batch of pairs.
 
     Attributes:
-        number: The batch's number in the run.
         u: The positions of the frames.
         methods: Their results; a method that failed on the batch as a whole has several, which hold every pair once
             between them.
         states: Method -> metric -> its states after this batch alone.
     """
 
-    number: int
     pairs: EncodedPairs
     u: Float[Tensor, " n"]
     methods: tuple[MethodResult, ...]
     states: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+    @property
+    def whole(self) -> bool:
+        """Whether no method failed."""
+        return all(method.failure is None for method in self.methods)
 
     def of_pair(self, place: int) -> list[PairResult]:
         """What each method made of the pair at a place of the batch, in the methods' order."""
@@ -153,6 +156,10 @@ class BatchResult:
             for result in self.methods
             if wanted in result.pairs.batch.ids
         ]
+
+    def made(self, place: int) -> list[PairResult]:
+        """What the methods that did not fail made of the pair at a place."""
+        return [one for one in self.of_pair(place) if not one.failed]
 
 
 def broken_pairs(table: pd.DataFrame, folder: object) -> str | None:

@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,9 +26,15 @@ from latent_geodesics.run.launch import ALONE, Place, cluster, dismiss, join, le
 from latent_geodesics.run.run_folder import claimed, complete, finished
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
     import pytorch_lightning as pl
     import torch
 
+    from latent_geodesics.run.each import Content, Item, Rows, Tables
+    from latent_geodesics.run.finish import PageLike
+    from latent_geodesics.run.pages import Page
     from latent_geodesics.run.tracking import RunLogger
 
 __all__ = ["Run", "Task", "execute"]
@@ -51,6 +57,15 @@ class Run:
     config: Mapping[str, Any]
     leads: bool = True
     place: Place = ALONE
+    shown: set[str] = field(default_factory=set, repr=False)
+
+    def show(self, file: str) -> None:
+        """Tells the logger of a picture in the run's folder, once: `strips/<name>` for one of `images/`."""
+        if file not in self.shown and file.endswith(".png"):
+            self.shown.add(file)
+            place, _, name = file.rpartition("/")
+            prefix = {"images": "strips/", "figures": ""}.get(place, f"{place}/")
+            self.logger.picture(f"{prefix}{name.removesuffix('.png')}", self.folder / file)
 
     def trainer(self, **options: Any) -> "pl.Trainer":
         """Lightning's Trainer by the configuration's trainer group; `options` win over it."""
@@ -63,6 +78,62 @@ class Run:
             return pl.Trainer(**(chosen | options), plugins=plugins)
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise UserError(f"Lightning refuses the options of `trainer`: {' '.join(str(error).split())}.") from error
+
+    def each(
+        self,
+        batches: "Sequence[Sequence[Item]]",
+        work: "Callable[[Content], Rows]",
+        *,
+        read: "Callable[[Sequence[Item]], Content]",
+        made_with: Mapping[str, str],
+    ) -> "Tables":
+        """Works through a list, shared by processes and resumed where it was killed; see `run.each`."""
+        from latent_geodesics.run.each import each
+
+        return each(self, batches, work, read=read, made_with=made_with)
+
+    def rows(self) -> "Rows":
+        """What the work on a batch gives, empty yet."""
+        from latent_geodesics.run.each import Rows
+
+        return Rows(folder=self.folder)
+
+    def page(self, title: str, lead: str, *settings: str, **facts: Any) -> "Page":
+        """The run's report, empty yet, with facts and, of the configuration, some settings at its head."""
+        from latent_geodesics.run.pages import Page, settings_of
+
+        return Page(title, lead, facts | settings_of(self.config, *settings))
+
+    def finish(
+        self,
+        page: "PageLike",
+        tables: "Tables | None" = None,
+        *,
+        summary: Mapping[str, float],
+        broken: str | None = None,
+        **extra: "pd.DataFrame",
+    ) -> Mapping[str, float]:
+        """Writes page and tables, tells the logger of all tables and pictures, and ends the run.
+
+        Args:
+            page: The report.
+            tables: What `each` gave.
+            summary: Name -> number, handed back.
+            broken: What did not work, so that the run fails although the rest was written.
+            extra: Further tables, written as `<name>.csv` where they have rows.
+
+        Raises:
+            KeyboardInterrupt: when the run was interrupted before its last item.
+            UserError: of `broken`.
+        """
+        from latent_geodesics.run.finish import publish
+
+        publish(self, page, extra)
+        if tables is not None and not tables.whole:
+            raise KeyboardInterrupt
+        if broken:
+            raise UserError(broken)
+        return summary
 
     def one_cuda_device(self) -> "torch.device | None":
         """The CUDA device on which the trainer's options put the whole of the work, if it is one."""

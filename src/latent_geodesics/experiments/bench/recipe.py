@@ -32,14 +32,13 @@ from latent_geodesics.experiments.bench.page import write_bench_page, write_benc
 from latent_geodesics.experiments.bench.pair import pair_cost
 from latent_geodesics.experiments.bench.problems import image_problem, one_pair, random_problem
 from latent_geodesics.experiments.bench.record import BenchRecord
-from latent_geodesics.experiments.interpolation.recipe import Interpolation
 from latent_geodesics.methods.base import CurveMethod
 from latent_geodesics.methods.power import power_of_density
 from latent_geodesics.models import LatentModel
 from latent_geodesics.run.environment import describe_environment
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.run_folder import CONFIG
-from latent_geodesics.run.runner import Run
+from latent_geodesics.run.runner import Run, Task
 
 __all__ = ["Bench"]
 
@@ -100,7 +99,7 @@ class Bench:
         guidance: float,
         batches: Sequence[int],
         seconds: float,
-        interpolation: Interpolation | None,
+        interpolation: Task | None,
         folder: str,
         limit: float | None,
         alpha: float | None = None,
@@ -171,7 +170,7 @@ class Bench:
         return image_problem(self.model, self.data, **self.setting)
 
     @staticmethod
-    def _whole_run(interpolation: Interpolation, run: Run) -> Mapping[str, float]:
+    def _whole_run(interpolation: Task, run: Run) -> Mapping[str, float]:
         inner = replace(run, folder=run.folder / "interpolation")
         write_text(inner.folder / CONFIG, OmegaConf.to_yaml(dict(run.config)))  # what makes it a run
         return overhead(partial(interpolation.run, inner))

@@ -18,9 +18,10 @@ from tqdm import tqdm
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.records import BoundaryProblem, Status
 from latent_geodesics.core.solvers import BoundarySolver
-from latent_geodesics.data import ImagePair, PairData, read_batch
+from latent_geodesics.data import PairData, read_batch
 from latent_geodesics.data.images import as_uint8
 from latent_geodesics.data.scenes import Scene
+from latent_geodesics.data.starts import pick_pairs
 from latent_geodesics.experiments.evolution.figures import Evolution as Drawn
 from latent_geodesics.experiments.evolution.figures import draw_evolution
 from latent_geodesics.experiments.evolution.paths import Course, measure, select, watch
@@ -29,12 +30,12 @@ from latent_geodesics.metrics import reference_curves
 from latent_geodesics.models import LatentModel
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.markup import csv_text
-from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.names import SOLVER_TITLES, file_stem
 from latent_geodesics.run.pages import Picture, Section, write_page
 from latent_geodesics.run.runner import Run
 from latent_geodesics.run.strips import save_strip
 
-__all__ = ["Evolution", "choose_pair"]
+__all__ = ["Evolution"]
 
 PLANE_POSITIONS = 513
 IMAGE_POSITIONS = 65
@@ -42,11 +43,6 @@ OF_ONE_DENSITY = ("length", "log_density_min", "log_density_mean")
 SUMMARISED = (
     "evaluations", "length", "residual", "log_density_min", "log_density_mean", "residual_first", "closure",
 )  # fmt: skip
-TITLES = {
-    "PicardAnderson": "Picard-Anderson",
-    "ControlPointDescent": "the paper's descent",
-    "RungeKutta4": "Runge-Kutta",
-}
 COLUMNS = {
     "pair": "pair",
     "method": "solver",
@@ -113,7 +109,7 @@ class Evolution:
             raise UserError(f"stages must be a whole number of at least 2, got {stages!r}.")
         self.scenes, self.solvers, self.stages = scenes, solvers, stages
         self.model = model
-        self.pair = None if pair is None else choose_pair(data, pair)
+        self.pair = None if pair is None else pick_pairs(data.pairs, [pair])[0]
         self._titles = _titles(solvers)
         self._encoder = dict(encoder)
         PairEncoder(model=model, **self._encoder)  # so that a number out of range is refused before anything starts
@@ -196,24 +192,10 @@ class Evolution:
         return Drawn(method=name, title=self._titles[name], stages=stages, frames=frames)
 
 
-def choose_pair(data: PairData, pair: str) -> ImagePair:
-    """The pair of that id, or the only one that there is.
-
-    Raises:
-        UserError: when there are several and none has that id.
-    """
-    if len(data) == 1:
-        return data.pairs[0]
-    found = {candidate.id: candidate for candidate in data.pairs}
-    if pair not in found:
-        raise UserError(f"There is no pair '{pair}': choose one of {', '.join(found)}.")
-    return found[pair]
-
-
 def _titles(solvers: Mapping[str, BoundarySolver]) -> dict[str, str]:
     """What figures call the solvers; two of one kind are told apart by their names in the configuration."""
     kinds = {name: type(solver).__name__ for name, solver in solvers.items()}
-    words = {name: TITLES.get(kind, kind) for name, kind in kinds.items()}
+    words = {name: SOLVER_TITLES.get(kind, kind) for name, kind in kinds.items()}
     several = {name for name, kind in kinds.items() if list(kinds.values()).count(kind) > 1}
     return {name: f"{title} ({name.replace('_', ' ')})" if name in several else title for name, title in words.items()}
 

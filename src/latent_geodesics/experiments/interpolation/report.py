@@ -1,19 +1,24 @@
 """The report of an interpolation run: the table of means, what the geodesic wins, and every pair."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from latent_geodesics.experiments.interpolation.figures import draw_overview
 from latent_geodesics.methods.statuses import status_sentence
 from latent_geodesics.metrics import MetricRecord
+from latent_geodesics.run.compare.report import say, write_protocols, write_tables
+from latent_geodesics.run.compare.runs import read_run
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.pages import number, render_template, settings_of
 from latent_geodesics.run.results import COLUMNS, HIGHER_IS_BETTER, LOWER_IS_BETTER, STAGE_TITLES, closes
 
-__all__ = ["PairPage", "write_report"]
+__all__ = ["InterpolationReport", "PairPage"]
+
+BASELINE = "slerp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,55 +63,63 @@ class ProtocolRow:
     counts: str
 
 
-def write_report(
-    folder: Path,
-    *,
-    table: pd.DataFrame,
-    summary: Mapping[str, float],
-    pages: Sequence[PairPage],
-    config: Mapping[str, Any],
-    expected: int | None = None,
-    remarks: Sequence[str] = (),
-    records: Sequence[MetricRecord] = (),
-) -> None:
-    """Writes `report.html` into the run's folder.
+@dataclass(frozen=True, kw_only=True)
+class InterpolationReport:
+    """The report of a run.
 
-    Args:
-        folder: Where the pictures already are.
+    Attributes:
         table: A row for each pair and method.
         summary: The run's summary.
         pages: The pairs that are finished.
         config: The run's configuration.
-        expected: How many pairs the run has in all; as many as are finished, if not given.
-        remarks: What a reader must know before comparing the methods.
+        expected: How many pairs the run has in all.
         records: What the metrics amount to over all pairs.
     """
+
+    table: pd.DataFrame
+    summary: Mapping[str, float]
+    pages: Sequence[PairPage]
+    config: Mapping[str, Any]
+    expected: int
+    records: Sequence[MetricRecord]
+
+    def write(self, folder: Path) -> None:
+        """Writes the tables of means, the overview and `report.html` into the run's folder."""
+        own = [replace(read_run(folder), finished=len(self.pages) == self.expected, pairs=self.expected)]
+        baseline = BASELINE if BASELINE in set(self.table["method"]) else None
+        remarks = say(*(write(folder, own, baseline=baseline) for write in (write_tables, write_protocols)))
+        draw_overview(folder / "figures" / "overview.png", self.table)
+        write_text(folder / "report.html", _page(self, folder, remarks))
+
+
+def _page(report: InterpolationReport, folder: Path, remarks: Sequence[str]) -> str:
+    """The page; `remarks` are what a reader must know before comparing the methods."""
+    table, pages = report.table, report.pages
     columns = {name: title for name, title in COLUMNS.items() if name in table.columns and table[name].notna().any()}
     methods = list(dict.fromkeys(table["method"]))
     means = table.groupby("method", sort=False).mean(numeric_only=True)
     counts = table.groupby("method", sort=False)[list(columns)].count()
     even = {name for name in columns if counts[name][counts[name] > 0].nunique() < 2}
     statuses = list(dict.fromkeys(table["status"]))
-    page = render_template(
+    return render_template(
         "report.html",
         folder=folder,
         title="Interpolation along probability-density geodesics",
-        settings=settings_of(config, "condition", "tau", "alpha", "guidance", "frames", "seed"),
+        settings=settings_of(report.config, "condition", "tau", "alpha", "guidance", "frames", "seed"),
         columns=columns,
         methods=methods,
         means={method: _row(means.loc[method], means, columns, even) for method in methods},
         stages=_stages(table),
         pairs=len(pages),
-        expected=len(pages) if expected is None else expected,
+        expected=report.expected,
         remarks=remarks,
-        protocols=_protocol_rows(records, methods),
-        notes=_protocol_notes(records),
-        verdicts=_verdicts(summary),
+        protocols=_protocol_rows(report.records, methods),
+        notes=_protocol_notes(report.records),
+        verdicts=_verdicts(report.summary),
         statuses={name: (status_sentence(name), int((table["status"] == name).sum())) for name in statuses},
         overview="figures/overview.png" if (folder / "figures" / "overview.png").exists() else None,
         pages=[(page, _page_rows(page, columns)) for page in pages],
     )
-    write_text(folder / "report.html", page)
 
 
 def _stages(table: pd.DataFrame) -> dict[str, dict[str, str]]:

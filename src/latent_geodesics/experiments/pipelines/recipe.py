@@ -23,14 +23,14 @@ from latent_geodesics.core.records import InitialProblem, Solution, Status
 from latent_geodesics.core.solvers import BoundarySolver, RungeKutta4
 from latent_geodesics.data import PairData, read_batch
 from latent_geodesics.data.images import as_uint8
-from latent_geodesics.experiments.evolution.recipe import TITLES, choose_pair
+from latent_geodesics.data.starts import pick_pairs
 from latent_geodesics.experiments.pipelines.diagram import Ends, Pipeline, Points, draw_pipelines
 from latent_geodesics.methods import EncodedPairs, PairEncoder
 from latent_geodesics.metrics import closed_curves
 from latent_geodesics.models import LatentModel
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.markup import csv_text
-from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.names import SOLVER_TITLES, file_stem
 from latent_geodesics.run.pages import Picture, Section, settings_of, write_page
 from latent_geodesics.run.runner import Run
 from latent_geodesics.run.strips import save_animation, save_strip
@@ -96,7 +96,7 @@ class Pipelines:
             raise UserError(f"beyond must be a finite number above 0, got {beyond!r}.")
         if isinstance(frames, bool) or not isinstance(frames, int) or frames < SHOWN or (frames - 1) % (SHOWN - 1):
             raise UserError(f"frames must be 5, 9, 13, 17, ..., so that the quarters are among them, got {frames!r}.")
-        self.model, self.pair = model, choose_pair(data, pair)
+        self.model, self.pair = model, pick_pairs(data.pairs, [pair])[0]
         self.solver, self.integrator, self.beyond, self.frames = solver, integrator, float(beyond), frames
         self._encoder = dict(encoder)
         PairEncoder(model=model, **self._encoder)  # so that a number out of range is refused before anything starts
@@ -287,7 +287,7 @@ def _pipeline(result: _Result, solver: str) -> Pipeline:
     """Five of a result's frames, evenly spread."""
     chosen = list(range(0, len(result.u), (len(result.u) - 1) // (SHOWN - 1)))
     return Pipeline(
-        solver=TITLES.get(solver, solver),
+        solver=SOLVER_TITLES.get(solver, solver),
         evaluations=int(result.solution.stats["evaluations"][0]),
         points=Points(
             u=result.u[chosen].tolist(),

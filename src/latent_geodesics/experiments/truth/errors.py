@@ -13,7 +13,16 @@ import pandas as pd
 
 from latent_geodesics.run.statistics import resampled_means
 
-__all__ = ["ERRORS", "OF_PATHS", "compare_methods", "inner_means", "method_means", "verdict"]
+__all__ = [
+    "ERRORS",
+    "OF_PATHS",
+    "compare_methods",
+    "inner_means",
+    "means_table",
+    "method_means",
+    "verdict",
+    "verdicts",
+]
 
 ERRORS = {
     "truth_rmse": "pixels, root mean square",
@@ -111,3 +120,41 @@ def _interval(
     kin = clusters.reindex(values.index).astype(str).to_numpy()
     low, high = np.percentile(resampled_means(values.to_numpy(float), kin, draws=draws, generator=generator), TAILS)
     return float(low), float(high)
+
+
+def verdicts(gains: pd.DataFrame) -> list[str]:
+    """A sentence for each rival: on which errors the geodesic is nearer to the truth, further, or neither."""
+    if gains.empty:
+        return ["The run has no geodesic to compare with."]
+    sentences = []
+    for other, rows in gains.groupby("other", sort=False):
+        parts = []
+        for words in ("nearer", "further", "not told apart"):
+            named = [
+                f"{ERRORS[row['error']]} ({row['wins']} of {row['pairs']} pairs)"
+                for _, row in rows[rows["verdict"] == words].iterrows()
+            ]
+            if named:
+                parts.append(f"{words}: {'; '.join(named)}")
+        said = ". ".join(part[0].upper() + part[1:] for part in parts)
+        sentences.append(f"Geodesic against {str(other).replace('_', ' ')}. {said}.")
+    return sentences
+
+
+def means_table(means: pd.DataFrame, references: Sequence[str], table: pd.DataFrame) -> pd.DataFrame:
+    """A row a method, a column an error: mean and interval; the methods first; then what is known of their paths."""
+    known = [name for name in OF_PATHS if name in table]
+    of_paths = table.groupby("method")[known].mean()
+    methods = list(dict.fromkeys(means["method"]))
+    ordered = [name for name in methods if name not in references] + [name for name in methods if name in references]
+    rows = []
+    for method in ordered:
+        of_method = means[means["method"] == method].set_index("error")
+        cells = {"method": method.replace("_", " ")}
+        for error in ERRORS:
+            if error in of_method.index:
+                row = of_method.loc[error]
+                cells[ERRORS[error]] = f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+        paths = {OF_PATHS[name]: of_paths.loc[method, name] for name in known}
+        rows.append(cells | {title: f"{value:.3g}" for title, value in paths.items() if np.isfinite(value)})
+    return pd.DataFrame(rows).fillna("-")

@@ -1,83 +1,142 @@
-"""Truth: every method on the pairs with known in-between frames, held against them frame by frame.
-
-The methods run as they do in interpolation, by the same module; only what is made of their frames differs.
-"""
+"""Truth: every method on the pairs with known in-between frames, held against them frame by frame."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+
+import numpy as np
+import pandas as pd
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.data import PairData
-from latent_geodesics.experiments.interpolation.recipe import Interpolation
-from latent_geodesics.experiments.truth.folder import TruthFolder
-from latent_geodesics.methods import Method
+from latent_geodesics.data import PairBatch, PairData, in_batches
+from latent_geodesics.experiments.truth.errors import compare_methods, means_table, method_means, verdicts
+from latent_geodesics.experiments.truth.figures import draw_along, draw_groups, draw_tracks
+from latent_geodesics.experiments.truth.frames import method_rows
+from latent_geodesics.experiments.truth.tracks import drawn_tracks, pair_tracks
 from latent_geodesics.metrics import FrameMetric
-from latent_geodesics.models import LatentModel
-from latent_geodesics.run.batch_loop import run_batches
-from latent_geodesics.run.batch_store import BatchStore
+from latent_geodesics.metrics.measured import true_frames
+from latent_geodesics.run.each import Rows
+from latent_geodesics.run.morphs import Morphs
+from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.results import broken_pairs
 from latent_geodesics.run.runner import Run
 
 __all__ = ["Truth"]
 
+LEAD = (
+    "Between the two images of these pairs lies a motion whose frames are known. Every method sees the two images "
+    "alone; its frames are held against the true ones at the same positions."
+)
+ERRORS_NOTE = (
+    "Means over the inner frames and then over the pairs, with 95 % intervals that resample pairs. Below the methods "
+    "stand the references: the true frames after inversion to the noise level and decoding, which is what a path that "
+    "met their latents would show; after the autoencoder alone; and as they are, which leaves the error of the "
+    "measurement itself."
+)
+TRACKS_NOTE = (
+    "Where each frame shows its objects, found in the image and carried to the floor by the camera that is known to "
+    "have taken the true frame. Broad grey line: the true course."
+)
 
-class Truth(Interpolation):
-    """Creates the task of holding methods against true in-between frames.
+
+class Truth:
+    """Creates the experiment of holding methods against true in-between frames.
 
     Args:
-        model: The diffusion model.
+        morphs: The methods, without metrics.
         data: The pairs; those without true frames at the positions of the sequence are left out.
-        score: The score that makes the geometry.
-        methods: Name -> method.
         metrics: Name -> metric of a frame.
         references: Which of the methods are references; names that are no method are passed over.
         draws: Bootstrap resamples.
-        options: `tau`, `alpha`, `frames` and the rest, as of `Interpolation`.
     """
+
+    shares_work = True
 
     def __init__(
         self,
         *,
-        model: LatentModel,
+        morphs: Morphs,
         data: PairData,
-        score: Any,
-        methods: Mapping[str, Method],
         metrics: Mapping[str, FrameMetric],
         references: Sequence[str],
         draws: int,
-        **options: Any,
     ) -> None:
-        super().__init__(model=model, data=data, score=score, methods=methods, metrics=metrics, **options)
         if draws < 1:
             raise UserError(f"task.draws must be at least 1, got {draws}.")
         wrong = [name for name, metric in metrics.items() if not isinstance(metric, FrameMetric)]
         if wrong or not metrics:
             named = f"These metrics measure no single frames: {', '.join(wrong)}" if wrong else "No metric was chosen"
             raise UserError(f"{named}; take metrics=truth.")
-        self.pairs = [pair for pair in data.pairs if pair.frames and not (len(pair.frames) - 1) % (self.frames - 1)]
+        self.pairs = [pair for pair in data.pairs if morphs.has_truth(pair)]
         if not self.pairs:
             raise UserError(
-                f"None of the {len(data)} pairs has true in-between frames at the positions of {self.frames} frames: "
+                f"None of the {len(data)} pairs has true in-between frames at the positions of {morphs.frames} frames: "
                 "give a manifest whose column frames names them, or another number of frames."
             )
-        self.frame_metrics = metrics
-        self.references = [name for name in references if name in methods]
-        self.draws = draws
+        self.morphs, self.batches, self.metrics = morphs, in_batches(self.pairs, data.batch_size), metrics
+        self.references, self.draws = [name for name in references if name in morphs.methods], draws
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Runs and measures every pair; returns the summary, `<method>/<error>` -> mean over the pairs."""
-        weights = {"model": self.model.fingerprint}
-        for metric in self.frame_metrics.values():
+        weights = self.morphs.weights
+        for metric in self.metrics.values():
             weights |= metric.weights
-        run.record_environment(weights=weights, machinery=self.model.machinery)
-        batches = self._batches(self.pairs)
-        store = BatchStore(folder=run.folder, made_with=weights, expected=batches.ids)
-        folder = TruthFolder(
-            run=run,
-            store=store,
-            pairs=len(self.pairs),
-            metrics=self.frame_metrics,
-            references=self.references,
-            draws=self.draws,
+        run.record_environment(weights=weights, machinery=self.morphs.model.machinery)
+        tables = run.each(self.batches, partial(self.work, run), read=self.morphs.read, made_with=weights)
+        if not run.leads:
+            return {}
+        results, random = tables["results"], np.random.default_rng([run.seed, 2])
+        means = method_means(results, draws=self.draws, generator=random)
+        rivals = [name for name in dict.fromkeys(results["method"]) if name not in {*self.references, "geodesic"}]
+        gains = compare_methods(results, method="geodesic", others=rivals, draws=self.draws, generator=random)
+        figures, tracks = run.folder / "figures", drawn_tracks(tables.kept("tracks"))
+        draw_along(figures / "along.png", tables["frames"], references=self.references)
+        draw_groups(figures / "groups.png", results, references=self.references)
+        draw_tracks(figures / "tracks.png", tracks, references=self.references)
+        page = run.page(
+            "How far sequences are from the true ones",
+            LEAD,
+            *("condition", "tau", "alpha", "frames", "seed"),
+            pairs=tables.counted,
         )
-        run_batches(run, self._module(run, {}), batches, store, folder)
-        return folder.finish() if run.leads else {}
+        page.section("Verdicts", *verdicts(gains))
+        page.section("Errors of every method", ERRORS_NOTE, table=means_table(means, self.references, results))
+        page.section("Along the sequence", pictures={"figures/along.png": "Mean over the pairs; references in grey."})
+        page.section("By kind of motion", pictures={"figures/groups.png": "Mean over the pairs; references as ticks."})
+        if tracks:
+            page.section(
+                "Tracks over the floor", TRACKS_NOTE, pictures={"figures/tracks.png": "Broad: the true course."}
+            )
+        for pair in dict.fromkeys(results["pair"]):
+            page.section(pair, pictures={f"images/{file_stem(pair)}.png": ""})
+        return run.finish(
+            page, tables, summary=_summary(tables.items[0], means, gains), broken=broken_pairs(results, run.folder),
+            means=means, gains=gains,
+        )  # fmt: skip
+
+    def work(self, run: Run, batch: PairBatch) -> Rows:
+        """A batch of pairs: every frame of every method measured, strips and animations written."""
+        result, rows = self.morphs(batch, seed=run.seed), run.rows()
+        rows.whole = result.whole
+        for method in result.methods:
+            results, frames = method_rows(result, method, self.metrics)
+            rows.add("results", *results)
+            rows.add("frames", *frames)
+        rows.kept["tracks"] = {}
+        for place, pair in enumerate(batch.pairs):
+            truth, made = true_frames(batch.truth[place], len(result.u)), result.made(place)
+            assert truth is not None  # other pairs are left out
+            shown = {"true_frames": truth} | {one.method: one.frames for one in made}
+            rows.strip(shown, pair.id)
+            for name, sequence in shown.items():
+                rows.animation(sequence, pair.id, name)
+            rows.kept["tracks"][pair.id] = pair_tracks(self.metrics, pair.id, made, result.u)
+        return rows
+
+
+def _summary(pairs: int, means: pd.DataFrame, gains: pd.DataFrame) -> dict[str, float]:
+    errors = {f"{row['method']}/{row['error']}": float(row["mean"]) for row in means.to_dict("records")}
+    wins = {
+        f"geodesic/{row['error']}_better_than_{row['other']}": float(row["wins"] / row["pairs"])
+        for row in gains.to_dict("records")
+    }
+    return {"pairs": float(pairs)} | errors | wins

@@ -138,7 +138,7 @@ def _add(
 ) -> None:
     """Takes a batch's states into the panels of their methods."""
     try:
-        for method, states in content["states"].items():
+        for method, states in content["kept"]["states"].items():
             panels.setdefault(method, MetricPanel(method=method, metrics=metrics)).add(states)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(

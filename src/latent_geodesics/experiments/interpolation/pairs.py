@@ -1,0 +1,92 @@
+"""What a run shows of a pair: its strip, an animation a method, the figure of its curves, and their numbers."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latent_geodesics.experiments.interpolation.figures import Curve, draw_pair
+from latent_geodesics.experiments.interpolation.report import PairPage
+from latent_geodesics.models.machine import machine_cores
+from latent_geodesics.run.each import Rows
+from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.results import BatchResult, MethodResult
+from latent_geodesics.run.tracking import RunLogger
+
+__all__ = ["log_courses", "show_pair"]
+
+TRUTH, ENDS = "true_frames", "the_two_images"
+
+
+def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
+    """Writes the pictures of the pair at a place of a batch; returns what the report says of it."""
+    batch = result.pairs.batch
+    pair, truth = batch.pairs[place], batch.truth[place]
+    of_pair, made = result.of_pair(place), result.made(place)
+    shown = {one.method: one.frames for one in made}
+    if truth is not None:
+        shown = {TRUTH: truth} | shown
+    if not shown:
+        shown = {ENDS: torch.stack([batch.images_a[place], batch.images_b[place]])}
+    drawn = [one for one in made if one.result.curves is not None and one.result.morph.posed is None]
+    curves = [_curve(one.result, one.index) for one in drawn]  # of one density, that of the run
+    # Side by side: what takes time is compression, which needs no interpreter.
+    with ThreadPoolExecutor(machine_cores()) as pool:
+        strip = pool.submit(rows.strip, shown, pair.id)
+        animations = {name: pool.submit(rows.animation, frames, pair.id, name) for name, frames in shown.items()}
+        figure = None
+        if curves:
+            name = f"figures/{file_stem(pair.id)}.png"
+            figure = rows.file(name, lambda file: draw_pair(file, curves, density=result.pairs.density))
+    return PairPage(
+        id=pair.id,
+        group=pair.group,
+        prompt_a=pair.prompt_a,
+        prompt_b=pair.prompt_b,
+        strip=strip.result(),
+        animations={name: job.result() for name, job in animations.items()},
+        figure=figure,
+        rows=[one.row for one in of_pair],
+        courses={curve.method: _course(curve) for curve in curves},
+    )
+
+
+def log_courses(logger: RunLogger, pages: Sequence[PairPage]) -> None:
+    """Tells the logger how density, residual and length go along the paths of all pairs."""
+    for page in pages:
+        for method, course in page.courses.items():
+            name = file_stem(page.id) + "/" + file_stem(method)
+            iterations = range(len(course["residual"]))
+            logger.curve(f"log_density/{name}", course["log_density"], against=course["u"], axis="u")
+            logger.curve(f"residual/{name}", course["residual"], against=iterations, axis="iteration")
+            logger.curve(f"length/{name}", course["length"], against=iterations, axis="iteration")
+
+
+def _course(curve: Curve) -> dict[str, list[float]]:
+    """What the logger is told of a path."""
+    found = {
+        "u": curve.u, "log_density": curve.log_density, "residual": curve.residuals, "length": curve.lengths,
+    }  # fmt: skip
+    return {name: values.tolist() for name, values in found.items()}
+
+
+def _curve(result: MethodResult, index: int) -> Curve:
+    """What the figures draw of one pair."""
+    curves, solution = result.curves, result.morph.solution
+    assert curves is not None and solution is not None
+    trace = solution.trace
+    return Curve(
+        method=result.method,
+        u=_numbers(curves.u),
+        log_density=_numbers(curves.log_density[index]),
+        speed=_numbers(curves.speed[index] / curves.speed[index].mean().clamp_min(1e-12)),
+        evaluations=_numbers(trace.evaluations[:, index]),
+        lengths=_numbers(trace.length[:, index]),
+        residuals=_numbers(trace.residual[:, index]),
+    )
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    return values.detach().double().cpu().numpy()

@@ -1,0 +1,189 @@
+"""Work through a list: each batch of items once, in whichever process, kept on disk as soon as it is done.
+
+Lightning owns the loop and the processes. What a batch gave is a `Rows`; its record is written last of all that the
+batch leaves behind, so that a run which is killed goes on where it stopped, and a table is the same whoever made its
+rows (see `batch_store`).
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from latent_geodesics.data import Batches, NumberedBatch
+from latent_geodesics.data.batches import IDLE, Named
+from latent_geodesics.models.chunking import one_thread
+from latent_geodesics.run.batch_store import BatchStore
+from latent_geodesics.run.files import write_text
+from latent_geodesics.run.markup import csv_text
+from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.strips import save_animation, save_strip
+
+if TYPE_CHECKING:
+    from latent_geodesics.run.runner import Run
+
+__all__ = ["Rows", "Tables", "each"]
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item", bound=Named)
+Content = TypeVar("Content")
+
+
+@dataclass(kw_only=True)
+class Rows:
+    """What the work on a batch gave.
+
+    Attributes:
+        folder: The run's folder, into which pictures go.
+        tables: Name of a table -> its rows.
+        kept: What else is kept of the batch: numbers, words, tensors, and mappings and lists of them.
+        files: The files that the batch left in the folder, relative to it.
+        whole: Whether nothing failed; a batch in which something did may be tried again.
+    """
+
+    folder: Path
+    tables: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    whole: bool = True
+
+    def add(self, table: str, *rows: Mapping[str, Any]) -> None:
+        """Adds rows to a table."""
+        self.tables.setdefault(table, []).extend(rows)
+
+    def strip(self, sequences: Mapping[str, Float[Tensor, "n 3 h w"]], *names: str) -> str:
+        """Writes sequences below one another as one picture, named by the parts of a name; returns its file."""
+        return self.file(f"images/{file_stem(*names)}.png", lambda file: save_strip(file, sequences))
+
+    def animation(self, frames: Float[Tensor, "n 3 h w"], *names: str) -> str:
+        """Writes a sequence as an animation, named by the parts of a name; returns its file."""
+        return self.file(f"images/{file_stem(*names)}.webp", lambda file: save_animation(file, frames))
+
+    def file(self, name: str, write: Callable[[Path], object]) -> str:
+        """Writes a file by a function that is told where, and returns its name in the folder."""
+        write(self.folder / name)
+        self.files.append(name)
+        return name
+
+
+class Tables:
+    """What all finished batches of a run gave, in the batches' order.
+
+    Attributes:
+        whole: Whether every batch is finished.
+        items: How many items the finished batches have, and all batches.
+    """
+
+    def __init__(self, contents: Sequence[Mapping[str, Any]], *, batches: Sequence[Sequence[str]]) -> None:
+        self._contents = contents
+        self.whole = len(contents) == len(batches)
+        self.items = sum(content["items"] for content in contents), sum(len(batch) for batch in batches)
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        """The rows of a table."""
+        return pd.DataFrame([row for content in self._contents for row in content["tables"].get(name, ())])
+
+    def kept(self, name: str) -> list[Any]:
+        """What each batch kept under a name."""
+        return [content["kept"][name] for content in self._contents]
+
+    @property
+    def counted(self) -> str | int:
+        """How many items there are, in words while some are missing."""
+        done, all_of_them = self.items
+        return all_of_them if self.whole else f"{done} of {all_of_them}: not finished"
+
+    def write(self, folder: Path) -> None:
+        """Writes each table as `<name>.csv`."""
+        for name in dict.fromkeys(name for content in self._contents for name in content["tables"]):
+            write_text(folder / f"{name}.csv", csv_text(self[name]))
+
+
+def each(
+    run: "Run",
+    batches: Sequence[Sequence[Item]],
+    work: Callable[[Content], Rows],
+    *,
+    read: Callable[[Sequence[Item]], Content],
+    made_with: Mapping[str, str],
+) -> Tables:
+    """Does the batches that the run's folder does not have yet, in all of the run's processes.
+
+    Args:
+        run: The run.
+        batches: All of the run's items, in batches. What makes a batch must not depend on what is done.
+        work: What is done with a batch; with the same numbers in however many processes.
+        read: What makes of a batch's items what is worked on.
+        made_with: What the numbers depend on besides the configuration, such as the hashes of the weights.
+
+    Returns:
+        What all finished batches gave; in all processes but the first, what there is.
+
+    Raises:
+        KeyboardInterrupt: when the run was interrupted before its first batch was done. One that is interrupted later
+            returns, and `Run.finish` ends it when all that was found is on the page.
+        UserError: when the folder holds a batch that was made with something else or of other items.
+    """
+    queue = Batches(batches=batches, read=read)
+    store = BatchStore(folder=run.folder, made_with=made_with, expected=queue.ids)
+    queue.done = store.finished()
+    if queue.left:
+        if queue.done:
+            log.info("Going on with '%s': %d of %d batches are done.", run.folder, len(queue.done), len(batches))
+        _loop(run, queue, _Loop(run=run, work=work, store=store, names=queue.ids))
+    tables = Tables(store.read(), batches=queue.ids)
+    if run.leads:
+        if not tables.items[0]:
+            raise KeyboardInterrupt
+        tables.write(run.folder)
+    return tables
+
+
+class _Loop(pl.LightningModule):
+    """Does a batch, and keeps what it gave."""
+
+    def __init__(
+        self, *, run: "Run", work: Callable[[Any], Rows], store: BatchStore, names: Sequence[Sequence[str]]
+    ) -> None:
+        super().__init__()
+        self._run, self._do, self._store, self._names = run, work, store, names
+
+    def test_step(self, batch: NumberedBatch[Any], batch_idx: int) -> None:
+        """One batch, with the same numbers in however many processes."""
+        if batch.number == IDLE:
+            return
+        with one_thread():
+            rows = self._do(batch.content)
+        content = {"tables": rows.tables, "kept": rows.kept, "whole": rows.whole}
+        self._store.write(batch.number, content | {"items": len(self._names[batch.number])}, files=rows.files)
+        if self._run.leads:
+            Tables(self._store.read(), batches=self._names).write(self._run.folder)
+            for file in rows.files:
+                self._run.show(file)
+
+    def on_test_end(self) -> None:
+        """Waits for every process: only then is all of the run on disk."""
+        self.trainer.strategy.barrier()
+
+
+def _loop(run: "Run", queue: Batches[Any, Any], module: _Loop) -> None:
+    trainer = run.trainer(
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the batches are shared out already, none of them twice
+    )
+    try:
+        trainer.test(module, datamodule=queue, verbose=False)
+    except SystemExit:  # Lightning's answer to an interrupt: what was finished is still to be put together
+        log.info("Interrupted: what is finished is put together.")
+    if torch.distributed.is_initialized():
+        # All is on disk. The first process puts it together alone, which metrics would take for a sum over processes.
+        torch.distributed.destroy_process_group()

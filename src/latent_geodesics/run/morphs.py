@@ -1,0 +1,176 @@
+"""Every method on pairs of images, measured: what interpolation, truth and the benches have in common."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.data import ImagePair, PairBatch, read_batch
+from latent_geodesics.methods import Attempt, EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
+from latent_geodesics.methods.conditions import PathCondition
+from latent_geodesics.methods.power import GeometryChoice
+from latent_geodesics.metrics import (
+    MeasuredMorph,
+    Memory,
+    MetricPanel,
+    MetricRecord,
+    MorphMetric,
+    PathCurves,
+    RunFacts,
+    check_metrics,
+    path_curves,
+    reference_curves,
+)
+from latent_geodesics.models import LatentModel
+from latent_geodesics.models.stopwatch import METRICS, Stopwatch
+from latent_geodesics.run.results import BatchResult, MethodResult
+
+__all__ = ["Morphs"]
+
+
+class Morphs:
+    """Encodes a batch of pairs, hands it to every method, and measures what each made of it.
+
+    Args:
+        model: The diffusion model.
+        score: The score that makes the geometry.
+        methods: Name -> method; a row of each strip, a line of each curve.
+        metrics: Name -> metric.
+        tau: Noise level of the latents, in (0, 1).
+        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.power`.
+        alpha: The power itself, in its place; None for none.
+        geometry: What paths are measured by, and geodesics of; that of p^alpha if not given.
+        frames: Images of a sequence, both ends included; at least 3.
+        guidance: Classifier-free guidance at decoding.
+        condition: What the density is conditioned on; see `PairEncoder`.
+        textual_inversion: See `PairEncoder`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: LatentModel,
+        score: Any,
+        methods: Mapping[str, Method],
+        metrics: Mapping[str, MorphMetric],
+        tau: float,
+        alpha_d: float,
+        frames: int,
+        guidance: float,
+        condition: PathCondition,
+        textual_inversion: Mapping[str, Any],
+        geometry: GeometryChoice = None,
+        alpha: float | None = None,
+    ) -> None:
+        if frames < 3:
+            raise UserError(f"frames must be at least 3 (two ends and one between), got {frames}.")
+        if not methods:
+            raise UserError("No method was chosen: name some, as in method=[geodesic,slerp].")
+        self.model, self.methods, self.metrics, self.frames = model, methods, metrics, frames
+        self._encoder = partial(
+            PairEncoder,
+            model=model,
+            score=score,
+            tau=tau,
+            alpha_d=alpha_d,
+            alpha=alpha,
+            guidance=guidance,
+            condition=condition,
+            textual_inversion=textual_inversion,
+            geometry=geometry,
+        )
+        self._encoder(seed=0)  # so that a tau or alpha out of range is refused before anything starts
+        self._panels = {name: MetricPanel(method=name, metrics=metrics) for name in methods}
+        self.u = torch.linspace(0, 1, frames, dtype=torch.float64)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The hashes of all weights that the numbers depend on."""
+        found = {"model": self.model.fingerprint}
+        for metric in self.metrics.values():
+            found |= metric.weights
+        return found
+
+    @property
+    def read(self) -> Callable[[Sequence[ImagePair]], PairBatch]:
+        """What reads pairs in the model's size."""
+        return partial(read_batch, size=self.model.image_size)
+
+    def has_truth(self, pair: ImagePair) -> bool:
+        """Whether true frames of a pair are known at the positions of the sequences."""
+        return bool(pair.frames) and not (len(pair.frames) - 1) % (self.frames - 1)
+
+    def facts(self, pairs: Sequence[ImagePair]) -> RunFacts:
+        """What metrics need to know of a run.
+
+        Raises:
+            UserError: when a metric cannot be had of such a run.
+        """
+        facts = RunFacts(
+            pairs=len(pairs),
+            with_truth=sum(map(self.has_truth, pairs)),
+            frames=self.frames,
+            image_size=self.model.image_size,
+        )
+        check_metrics(self.metrics, facts)
+        return facts
+
+    def __call__(self, batch: PairBatch, *, seed: int) -> BatchResult:
+        """One batch of pairs through every method and metric."""
+        for panel in self._panels.values():
+            panel.clear()
+        pairs = self._encoder(seed=seed).encode(batch)
+        results, shared = [], Memory()
+        for name, method in self.methods.items():
+            for part in attempt(name, method, pairs, self.u):
+                results.append(self._measure(self._panels[name], part, shared if part.pairs is pairs else Memory()))
+        states = {name: panel.states for name, panel in self._panels.items()}
+        return BatchResult(pairs=pairs, u=self.u, methods=tuple(results), states=states)
+
+    def records(
+        self, states: Iterable[Mapping[str, Mapping[str, Mapping[str, Any]]]], facts: RunFacts, *, seed: int
+    ) -> list[MetricRecord]:
+        """What batches amount to together, method by method; `states` are those of each batch."""
+        for panel in self._panels.values():
+            panel.clear()
+        for of_batch in states:
+            for name, panel in self._panels.items():
+                panel.add(of_batch[name])
+        found = []
+        for name, panel in self._panels.items():
+            of_method = replace(facts, retimed=isinstance(self.methods[name], Retimed))
+            found += panel.records(of_method, seed=seed)
+        return found
+
+    def _measure(self, panel: MetricPanel, part: Attempt, shared: Memory) -> MethodResult:
+        """What a method made of some pairs, with its scores; `shared` is what metrics need not compute again."""
+        watch = Stopwatch(part.pairs.model.device)
+        measured = MeasuredMorph(
+            pairs=part.pairs,
+            morph=part.morph,
+            u=self.u,
+            curves=self._curves(part.pairs, part.morph, shared),
+            shared=shared,
+        )
+        scores = panel.score(measured)
+        watch.lap(METRICS)
+        return MethodResult(
+            method=panel.method,
+            pairs=part.pairs,
+            morph=part.morph,
+            curves=measured.curves,
+            scores=scores,
+            failure=part.failure,
+            seconds_metrics=watch.seconds[METRICS] / len(part.pairs.batch),
+        )
+
+    def _curves(self, pairs: EncodedPairs, morph: Morph, shared: Memory) -> PathCurves | None:
+        problem = (morph.posed or pairs).problem
+        if morph.solution is None or morph.manifold is None:
+            return None
+        known = shared if morph.posed is None else Memory()
+        reference = known.recall("reference curves", lambda: reference_curves(problem))
+        return path_curves(morph.solution.path, problem.field, morph.manifold, problem.geometry, reference=reference)
