@@ -12,6 +12,8 @@ from latent_geodesics.data.pairs import ImagePair
 from latent_geodesics.methods import EncodedPairs, PairEncoder
 from latent_geodesics.models import Conditional, LatentModel, load_model
 from latent_geodesics.models.lora import Loras
+from latent_geodesics.run.morphs import Morphs
+from latent_geodesics.run.results import BatchResult
 
 CONF = Path(__file__).parents[1] / "conf"
 NAMES = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
@@ -93,3 +95,12 @@ def _shorten(node):
         node.setdefault("lora", QUICK)
     if str(node.get("_target_")).endswith("Impus"):
         node["embedding_steps"] = 3
+
+
+def morphs_of(pairs: EncodedPairs, methods, metrics, *, frames: int) -> BatchResult:
+    """What a run makes of encoded pairs."""
+    morphs = Morphs(
+        model=pairs.model, score=Conditional(), methods=methods, metrics=metrics, tau=0.5, alpha_d=1.0, frames=frames,
+        guidance=1.0, condition="mean", textual_inversion={},
+    )  # fmt: skip
+    return morphs.of(pairs)

@@ -4,22 +4,19 @@ import csv
 import json
 import time
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
-from baselines import encoded_pairs, gentle_model, positions
+from baselines import encoded_pairs, gentle_model, morphs_of, positions
 
-from latent_geodesics.data import NumberedBatch
-from latent_geodesics.experiments.interpolation.recipe import InterpolationModule
-from latent_geodesics.experiments.interpolation.report import STAGE_TITLES
 from latent_geodesics.methods import AutoencodedTruth, CrossFade, EncodedPairs, Retimed, Slerp
 from latent_geodesics.methods.base import PairMethod
 from latent_geodesics.methods.timing import Timing
 from latent_geodesics.metrics import MetricPanel
 from latent_geodesics.models import stopwatch
 from latent_geodesics.models.stopwatch import STAGES, Stopwatch
+from latent_geodesics.run.results import STAGE_TITLES
 
 
 class Clock:
@@ -134,10 +131,7 @@ def test_metrics_have_a_time_of_their_own(pairs, clock, monkeypatch):
         return {}
 
     monkeypatch.setattr(MetricPanel, "score", score)
-    module = InterpolationModule(
-        encoder=SimpleNamespace(encode=lambda batch: pairs), methods={"slow": Slow(clock)}, metrics={}, frames=5
-    )
-    (method,) = module.work(NumberedBatch(number=0, content=pairs.batch)).methods
+    (method,) = morphs_of(pairs, {"slow": Slow(clock)}, {}, frames=5).methods
     row = method.row(0)
     assert [name for name in row if name.startswith("seconds_")] == [f"seconds_{stage}" for stage in STAGES]
     assert {stage: row[f"seconds_{stage}"] for stage in STAGES} == {

@@ -3,10 +3,8 @@
 import pandas as pd
 import pytest
 import torch
-from baselines import encoded_pairs, gentle_model, positions
+from baselines import morphs_of, positions
 
-from latent_geodesics.data import NumberedBatch
-from latent_geodesics.experiments.interpolation.recipe import InterpolationModule
 from latent_geodesics.methods import Method, Morph, Slerp, attempt
 from latent_geodesics.methods.statuses import FAILED, status_sentence
 from latent_geodesics.metrics import PathQuality, Reconstruction
@@ -25,29 +23,14 @@ class FailsOn(Method):
         return Slerp().morph(pairs, u)
 
 
-class GivenPairs:
-    """In place of the encoder: pairs that are encoded already."""
-
-    def __init__(self, pairs) -> None:
-        self.pairs = pairs
-
-    def encode(self, batch):
-        return self.pairs
-
-
 @pytest.fixture(scope="module")
 def pairs(tiny_model_folder):
     return encoded_pairs(gentle_model(tiny_model_folder), 2)
 
 
 def run(pairs, **methods) -> BatchResult:
-    module = InterpolationModule(
-        encoder=GivenPairs(pairs),
-        methods=methods,
-        metrics={"path": PathQuality(), "ends": Reconstruction()},
-        frames=len(positions()),
-    )
-    return module.work(NumberedBatch(number=0, content=pairs.batch))
+    metrics = {"path": PathQuality(), "ends": Reconstruction()}
+    return morphs_of(pairs, methods, metrics, frames=len(positions()))
 
 
 def test_the_other_pair_has_the_sequence_it_would_have_had(pairs):

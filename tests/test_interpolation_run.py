@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from latent_geodesics.experiments.interpolation.report import STAGE_TITLES
+from latent_geodesics.run.results import STAGE_TITLES
 
 METHODS = ["geodesic", "geodesic_paper", "slerp", "lerp"]
 

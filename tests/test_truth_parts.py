@@ -11,9 +11,8 @@ import torch
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.images import read_image
-from latent_geodesics.experiments.truth.errors import compare_methods, inner_means, method_means, verdict
+from latent_geodesics.experiments.truth.errors import compare_methods, inner_means, method_means, verdict, verdicts
 from latent_geodesics.experiments.truth.floor import read_scenes, track
-from latent_geodesics.experiments.truth.page import gain_sentences
 from latent_geodesics.metrics.attributes import object_errors
 from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.metrics.objects import SeenObject, match, see_objects
@@ -208,10 +207,10 @@ def test_gains_are_taken_pair_by_pair(table):
     row = found.loc["slerp", "truth_rmse"]
     assert (row["gain"], row["wins"], row["losses"], row["verdict"]) == (pytest.approx(0.5), 8, 0, "nearer")
     assert found.loc["lerp", "truth_rmse"]["verdict"] == "not told apart"
-    said = gain_sentences(gains)
+    said = verdicts(gains)
     assert len(said) == 2
     assert "Nearer: pixels, root mean square (8 of 8 pairs)" in said[0]
-    assert gain_sentences(pd.DataFrame()) == []
+    assert verdicts(pd.DataFrame()) == ["The run has no geodesic to compare with."]
 
 
 def test_verdicts():

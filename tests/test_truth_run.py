@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
-from latent_geodesics.experiments.interpolation.report import STAGE_TITLES
+from latent_geodesics.run.results import STAGE_TITLES
 
 METHODS = ["geodesic", "slerp", "lerp", "crossfade", "inverted_truth", "autoencoded_truth", "true_frames"]
 HEADER = "id,group,image_a,image_b,prompt_a,prompt_b,frames"

@@ -119,10 +119,13 @@ class Morphs:
         return facts
 
     def __call__(self, batch: PairBatch, *, seed: int) -> BatchResult:
-        """One batch of pairs through every method and metric."""
+        """A batch of pairs through every method and metric."""
+        return self.of(self._encoder(seed=seed).encode(batch))
+
+    def of(self, pairs: EncodedPairs) -> BatchResult:
+        """What methods and metrics make of pairs that are encoded."""
         for panel in self._panels.values():
             panel.clear()
-        pairs = self._encoder(seed=seed).encode(batch)
         results, shared = [], Memory()
         for name, method in self.methods.items():
             for part in attempt(name, method, pairs, self.u):
