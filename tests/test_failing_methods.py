@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import torch
-from baselines import morphs_of, positions
+from baselines import encoded_pairs, gentle_model, morphs_of, positions
 
 from latent_geodesics.methods import Method, Morph, Slerp, attempt
 from latent_geodesics.methods.statuses import FAILED, status_sentence
