@@ -62,7 +62,9 @@ class Run:
         try:
             return pl.Trainer(**(chosen | options), plugins=plugins)
         except (TypeError, ValueError, MisconfigurationException) as error:
-            raise UserError(f"Lightning refuses the options of `trainer`: {' '.join(str(error).split())}.") from error
+            raise UserError(
+                f"Lightning refuses the options of `trainer`: {' '.join(str(error).split()).rstrip('.')}."
+            ) from error
 
     def one_cuda_device(self) -> "torch.device | None":
         """The CUDA device on which the trainer's options put the whole of the work, if it is one."""
