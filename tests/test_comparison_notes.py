@@ -14,6 +14,7 @@ from latent_geodesics.run.compare.runs import RunRecord, bound_settings, find_ru
 from latent_geodesics.run.compare.shards import join_shards
 from latent_geodesics.run.compare.tables import compare_runs
 from latent_geodesics.run.compare.task import CompareRuns
+from latent_geodesics.run.run_folder import complete
 
 METHODS = ("geodesic", "slerp")
 
@@ -270,3 +271,51 @@ def test_the_images_of_shards_are_counted_together(tmp_path):
     assert len(runs) == 2
     assert runs[0].origins == runs[1].origins
     assert not any("by different weights" in note for note in compare_runs(runs, baseline=None).notes)
+
+
+def ended(folder, **options):
+    """A run that ended as runs do, which leave checksums of their files."""
+    complete(write_run(folder, **options), {"pairs": 5.0})
+    return folder
+
+
+@pytest.mark.parametrize("name", ["results.csv", "config.yaml", "metrics.json", "summary.json", "environment.json"])
+def test_a_finished_run_with_a_changed_or_lost_file_is_refused(tmp_path, name):
+    ended(tmp_path / "0", alpha=0.1, environment={"commit": "abc1"})
+    ended(tmp_path / "1", alpha=0.2, environment={"commit": "abc1"})
+    assert len(find_runs([tmp_path])) == 2
+    file = tmp_path / "0" / name
+    content = file.read_bytes()
+    # Each change leaves a file that can be read: another length, alpha, name, count or commit.
+    changes = {"results.csv": (b"10.0", b"18.0"), "config.yaml": (b"0.1", b"0.3"), "metrics.json": (b"rec", b"rek")}
+    before, after = changes.get(name, (b"5.0", b"4.0") if name == "summary.json" else (b"abc1", b"abc2"))
+    assert before in content
+    file.write_bytes(content.replace(before, after, 1))
+    with pytest.raises(UserError, match=f"{name}' is not as its run left it"):
+        find_runs([tmp_path])
+    file.unlink()
+    if name == "summary.json":  # an unfinished run, as the page says
+        assert any("not finished" in note for note in table_of(tmp_path).notes)
+    else:
+        with pytest.raises(UserError, match=f"{name}' is lost from a finished run"):
+            find_runs([tmp_path])
+    file.write_bytes(content)
+    assert len(find_runs([tmp_path])) == 2
+
+
+def test_an_empty_configuration_is_refused(tmp_path):
+    (write_run(tmp_path / "0") / "config.yaml").write_text("")
+    with pytest.raises(UserError, match="no configuration of a run"):
+        find_runs([tmp_path])
+
+
+def test_a_run_that_left_no_table_is_named(tmp_path):
+    for number in range(3):
+        write_run(tmp_path / f"{number}", alpha=number, choices={"task": "interpolation"})
+    write_run(tmp_path / "training", choices={"task": "train_clevr_ldm"})
+    for name in ("1", "training"):
+        (tmp_path / name / "results.csv").unlink()
+    table = table_of(tmp_path)
+    assert [note for note in table.notes if "left no results.csv" in note] == [
+        f"The run '{tmp_path / '1'}' left no results.csv and is not in the tables."
+    ]

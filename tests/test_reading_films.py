@@ -322,6 +322,19 @@ def test_pictures_of_no_known_kind_are_refused(tmp_path):
         read_video(tmp_path / "a.mkv", size=SIZE)
 
 
+@pytest.mark.parametrize("times", [None, (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20)])
+def test_frames_that_a_decoder_holds_back_keep_their_times(tmp_path, times):
+    """Most files of cameras have frames that depend on later ones, so that the last come out only at the end."""
+    video = squares(frames=12, width=64)
+    options = {"crf": "1", "bf": "3", "b-adapt": "0"}
+    file = write(tmp_path / "a.mp4", video, codec="libx264", pixels="yuv444p", times=times, options=options)
+    with av.open(str(file)) as container:
+        assert any(packet.pts != packet.dts for packet in container.demux(video=0))
+    chosen = (0, 7, 10, 11) if times else (0, 4, 7, 11)
+    read = read_film(file, size=(32, 64), frames=4).frames
+    assert (read - as_tensor(video[list(chosen)])).abs().amax() < 0.1
+
+
 def test_odd_sizes_lose_no_line(tmp_path):
     video = np.full((4, 33, 35, 3), 60, dtype=np.uint8)
     video[:, -1], video[:, :, -1] = 250, 250

@@ -54,7 +54,8 @@ def test_a_finished_run_is_known_by_its_summary_and_is_not_begun_again(tmp_path)
     run(tmp_path)
     assert finished(settings(tmp_path)) == {"pairs": 1.0}
     assert finished(settings(tmp_path, alpha=2)) is None
-    assert set(json.loads((tmp_path / "files.json").read_text())) == {"images/a.png", "results.csv", "summary.json"}
+    listed = {"config.yaml", "images/a.png", "results.csv", "summary.json"}
+    assert set(json.loads((tmp_path / "files.json").read_text())) == listed
     with pytest.raises(UserError, match="already holds a finished run"), claimed(settings(tmp_path)):
         pass
 

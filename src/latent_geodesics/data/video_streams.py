@@ -134,6 +134,7 @@ def _of_packets(container: Any, stream: Any) -> Iterator[av.VideoFrame]:
         for frame in decoder.decode(packet if packet.size else None):
             if frame.is_corrupt:
                 raise EOFError("a frame of it is damaged")
+            frame.time_base = stream.time_base  # the decoder does not know it for the frames that it held back
             yield frame
     # The index of an AVI also counts the frames that its recorder dropped.
     if packets < stream.frames and container.format.name != "avi":

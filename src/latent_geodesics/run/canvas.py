@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from latent_geodesics.run.files import replacing
 from latent_geodesics.run.names import one_line
 
-__all__ = ["canvas", "label", "literal", "method_color", "wrapped"]
+__all__ = ["canvas", "label", "legend_below", "legend_columns", "literal", "method_color", "wrapped"]
 
 LONGEST = 36
 
@@ -61,6 +61,25 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(literal(title, most=2 * LONGEST))
     axes.set_xlabel(literal(x, most=2 * LONGEST))
     axes.set_ylabel(literal(y, most=2 * LONGEST))
+
+
+def legend_columns(names: Sequence[str], *, width: float, fontsize: float) -> int:
+    """How many of the names stand beside one another in a legend of so many inches; at least one.
+
+    A letter is about six tenths as wide as high, and a name's mark and the gaps take the width of six.
+    """
+    each = (max(map(len, names), default=0) + 6) * 0.6 * fontsize / 72
+    return max(1, min(len(names), int(width / each)))
+
+
+def legend_below(figure: Figure, axes: Axes, *, fontsize: float = 8.5) -> None:
+    """Names what the axes show below all panels, in as many lines as the width needs; they make the figure higher."""
+    handles, names = axes.get_legend_handles_labels()
+    if not names:
+        return
+    columns = legend_columns(names, width=figure.get_figwidth(), fontsize=fontsize)
+    figure.set_figheight(figure.get_figheight() + (-(-len(names) // columns) - 1) * 1.5 * fontsize / 72)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=fontsize)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup, escape
 
 from latent_geodesics.run.files import inside, write_text
 from latent_geodesics.run.names import title_of
@@ -112,6 +113,7 @@ def render_template(name: str, *, folder: Path, **values: Any) -> str:
     environment.filters["embedded"] = lambda file: _embedded(folder, file)
     environment.filters["number"] = number
     environment.filters["title"] = title_of
+    environment.filters["breakable"] = _breakable
     return environment.get_template(name).render(**values)
 
 
@@ -129,6 +131,11 @@ def number(value: Any) -> str:
     if found == int(found) and abs(found) < 1e6:
         return str(int(found))
     return f"{found:.3g}" if abs(found) < 1000 else f"{found:,.0f}"
+
+
+def _breakable(name: object) -> Markup:
+    """A column's name, escaped, that may go on in the next line after each underscore."""
+    return escape(name).replace("_", Markup("_<wbr>"))
 
 
 def _embedded(folder: Path, name: str) -> str:

@@ -61,7 +61,8 @@ def claimed(settings: Settings) -> Iterator[Path]:
 
 def complete(folder: Path, summary: Mapping[str, float]) -> None:
     """Marks the run in a folder as finished."""
-    digests = {str(file.relative_to(folder)): file_hash(file) for file in _files(folder)}
+    files = [*_files(folder), *(folder / name for name in (CONFIG, ENVIRONMENT) if (folder / name).is_file())]
+    digests = {str(file.relative_to(folder)): file_hash(file) for file in files}
     with replacing(folder / SUMMARY) as partial:
         write_json(partial, dict(summary))
         write_json(folder / FILES, digests | {SUMMARY: file_hash(partial)})

@@ -79,7 +79,9 @@ class Run:
         try:
             return pl.Trainer(**(chosen | options), plugins=plugins)
         except (TypeError, ValueError, MisconfigurationException) as error:
-            raise UserError(f"Lightning refuses the options of `trainer`: {' '.join(str(error).split())}.") from error
+            raise UserError(
+                f"Lightning refuses the options of `trainer`: {' '.join(str(error).split()).rstrip('.')}."
+            ) from error
 
     def each(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from latent_geodesics.run.canvas import canvas, label, literal
+from latent_geodesics.run.canvas import canvas, label, legend_below, literal
 
 __all__ = ["COLORS", "Band", "PathCurve", "color_of", "draw_departure", "draw_overview"]
 
@@ -85,7 +85,7 @@ def draw_departure(file: Path, curves: Sequence[PathCurve], *, band: Band, densi
         steady.set_ylim(0, 1.5)
         low, high = norms.get_ylim()
         norms.set_ylim(low - 0.02, high + 0.02)
-        along.legend(fontsize=8)
+        legend_below(figure, along, fontsize=8)
         words = (
             f"the path turns by {angle:.2f} rad · density: {literal(density, most=200)} · blue band: the real "
             "images; dashed: what counts as plausible"
@@ -117,8 +117,7 @@ def draw_overview(file: Path, table: pd.DataFrame, titles: Mapping[str, str]) ->
             panels[1, column].axvline(0, color="#333333", linewidth=0.8)
             label(panels[0, column], titles.get(kind, kind), "plausible up to u", "")
             label(panels[1, column], "", "log-density at the end, nats above the start", "")
-        handles, names = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8.5)
+        legend_below(figure, panels[0, 0])
 
 
 def _look(method: str) -> dict[str, Any]:

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from latent_geodesics.run.canvas import canvas, label, literal, method_color
+from latent_geodesics.run.canvas import canvas, label, legend_below, legend_columns, literal, method_color
 
 __all__ = ["Curve", "draw_overview", "draw_pair"]
 
-PAIR_MARGINS = {"left": 0.045, "right": 0.99, "bottom": 0.17, "top": 0.89, "wspace": 0.27}
+PAIR_WIDTH, PAIR_HEIGHT = 15.0, 2.9  # inches, without what lies below the panels
+PAIR_MARGINS = {"left": 0.045, "right": 0.99, "wspace": 0.27}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,12 @@ class Curve:
 def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
     """Draws one pair: log-density along the paths, speed, and length and residual while solving."""
     names = [curve.method for curve in curves]
-    with canvas(file, size=(15, 3.5), margins=PAIR_MARGINS) as figure:
+    # Of what is below, the words on the axes take half an inch, and a line of the legend or the last one 0.17.
+    columns = legend_columns(names, width=0.94 * PAIR_WIDTH, fontsize=8)
+    below = 0.7 + 0.17 * -(-len(names) // columns)
+    height = PAIR_HEIGHT + below
+    margins = PAIR_MARGINS | {"bottom": below / height, "top": 1 - 0.4 / height}
+    with canvas(file, size=(PAIR_WIDTH, height), margins=margins) as figure:
         along, steady, lengths, residuals = figure.subplots(1, 4)
         for curve in curves:
             look: dict[str, Any] = {
@@ -59,7 +65,9 @@ def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
         steady.set_ylim(0, max(1.5, *(float(np.nanmax(curve.speed)) * 1.1 for curve in curves)))
         if any((curve.residuals > 0).any() for curve in curves):
             residuals.set_yscale("log")
-        along.legend(fontsize=8)
+        handles, words = along.get_legend_handles_labels()
+        place = (0.5, 0.17 / height)
+        figure.legend(handles, words, loc="lower center", bbox_to_anchor=place, ncols=columns, fontsize=8, borderpad=0)
         figure.text(
             0.995,
             0.005,
@@ -85,7 +93,7 @@ def draw_overview(file: Path, table: pd.DataFrame, *, against: str = "slerp") ->
     reference = table[table["method"] == against].set_index("pair")
     if reference.empty or not shown or not columns:
         return
-    with canvas(file, size=(4.1 * len(columns), 0.24 * len(reference) + 1.6)) as figure:
+    with canvas(file, size=(4.1 * len(columns), 0.24 * len(reference) + 1.8)) as figure:
         panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
         for axes, (column, title) in zip(panels, columns.items(), strict=True):
             for name in shown:
@@ -99,7 +107,7 @@ def draw_overview(file: Path, table: pd.DataFrame, *, against: str = "slerp") ->
             label(axes, title, f"difference from {against}", "")
         panels[0].set_yticks(range(len(reference)), [literal(pair) for pair in reference.index], fontsize=7.5)
         panels[0].invert_yaxis()
-        panels[-1].legend(fontsize=8, loc="best")
+        legend_below(figure, panels[-1], fontsize=8)
 
 
 def _history(axes: Axes, curve: Curve, values: np.ndarray, look: dict[str, Any]) -> None:

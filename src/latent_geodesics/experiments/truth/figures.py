@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from latent_geodesics.experiments.truth.errors import ERRORS
 from latent_geodesics.experiments.truth.floor import Track
-from latent_geodesics.run.canvas import canvas, label, literal, method_color
+from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color
 
 __all__ = ["draw_along", "draw_groups", "draw_tracks"]
 
@@ -35,8 +35,7 @@ def draw_along(file: Path, frames: pd.DataFrame, *, references: Sequence[str]) -
                 axes.plot(values.index, values, label=_name(method), **_look(method, methods, references))
             axes.set_ylim(bottom=0)
             label(axes, ERRORS[error], "position u", "")
-        handles, names = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 8), fontsize=9)
+        legend_below(figure, grid[0, 0], fontsize=9)
 
 
 def draw_groups(file: Path, pairs: pd.DataFrame, *, references: Sequence[str]) -> None:
@@ -63,8 +62,7 @@ def draw_groups(file: Path, pairs: pd.DataFrame, *, references: Sequence[str]) -
             axes.set_xlim(left=0)
             label(axes, ERRORS[error], "", "")
         grid[0, 0].invert_yaxis()
-        handles, names = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 8), fontsize=9)
+        legend_below(figure, grid[0, 0], fontsize=9)
 
 
 def draw_tracks(file: Path, tracks: Mapping[str, Mapping[str, Sequence[Track]]], *, references: Sequence[str]) -> None:
@@ -87,8 +85,7 @@ def draw_tracks(file: Path, tracks: Mapping[str, Mapping[str, Sequence[Track]]],
         for axes, (pair, methods) in zip(grid.flat, shown.items(), strict=False):
             _draw_pair(axes, methods, references)
             label(axes, pair, "x on the floor", "y on the floor")
-        handles, names = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 8), fontsize=9)
+        legend_below(figure, grid[0, 0], fontsize=9)
 
 
 def _draw_pair(axes: Axes, methods: Mapping[str, Sequence[Track]], references: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from latent_geodesics.experiments.video_analysis.tables import with_floors
-from latent_geodesics.run.canvas import canvas, label, literal
+from latent_geodesics.run.canvas import canvas, label, legend_below, literal
 from latent_geodesics.run.statistics import interval
 
 __all__ = ["draw_balance", "draw_kinds", "draw_norms", "draw_scale", "draw_sweeps"]
@@ -40,7 +40,7 @@ def draw_norms(file: Path, table: pd.DataFrame, frames: pd.DataFrame, shown: Seq
     columns = min(COLUMNS, len(kinds))
     lines = -(-len(kinds) // columns)
     top = 1.15 * float(frames[frames["method"].isin(shown)].groupby(["method", "kind", "frame"])["norm"].mean().max())
-    with canvas(file, size=(max(2.9 * columns, 5.5), 2.35 * lines + 0.5)) as figure:
+    with canvas(file, size=(max(2.9 * columns, 5.5), 2.35 * lines + 0.8)) as figure:
         panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flatten()
         for axes, kind in zip(panels, kinds, strict=False):
             part = frames[frames["kind"] == kind]
@@ -55,8 +55,7 @@ def draw_norms(file: Path, table: pd.DataFrame, frames: pd.DataFrame, shown: Seq
         for axes in panels[len(kinds) :]:
             axes.set_axis_off()
         panels[0].set_ylim(0, top)
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8.5)
+        legend_below(figure, panels[0])
         for axes in panels[max(len(kinds) - columns, 0) : len(kinds)]:
             axes.set_xlabel("frame")
             axes.tick_params(labelbottom=True)
@@ -106,7 +105,7 @@ def draw_kinds(file: Path, table: pd.DataFrame, shown: Sequence[str]) -> None:
         axes.set_ylim(bottom=0)
         axes.grid(visible=False, axis="x")
         label(axes, "mean norm along each path (controls in orange)", "", "norm of the geodesic gradient (1/[x])")
-        figure.legend(loc="outside lower center", ncols=len(shown) + 1, fontsize=8.5)
+        legend_below(figure, axes)
 
 
 def draw_sweeps(file: Path, table: pd.DataFrame, alphas: pd.DataFrame, *, alpha: float) -> None:

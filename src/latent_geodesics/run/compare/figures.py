@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from latent_geodesics.run.canvas import canvas, label, literal, method_color
+from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color
 from latent_geodesics.run.compare.tables import ComparisonTable, Row
 from latent_geodesics.run.statistics import Interval
 
@@ -57,8 +57,7 @@ def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) ->
             label(panel, titles[column], axis, "")
         for panel in panels[len(columns) :]:
             panel.set_axis_off()
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6), fontsize=8)
+        legend_below(figure, panels[0], fontsize=8)
 
 
 def _curve(

@@ -17,13 +17,25 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.run.files import inside
+from latent_geodesics.run.files import file_hash, inside
 from latent_geodesics.run.markup import unguarded
 from latent_geodesics.run.results import COLUMNS, DESCRIPTIVE, HIGHER_IS_BETTER, LOWER_IS_BETTER
 
-__all__ = ["CONFIG", "MEASURED", "RESULTS", "Measured", "read_config", "read_json", "read_measured", "read_table"]
+__all__ = [
+    "CONFIG",
+    "FILES",
+    "MEASURED",
+    "RESULTS",
+    "Measured",
+    "check_whole",
+    "read_config",
+    "read_json",
+    "read_measured",
+    "read_table",
+]
 
 CONFIG, RESULTS, METRICS = "config.yaml", "results.csv", "metrics.json"
+SUMMARY, FILES = "summary.json", "files.json"
 MEASURED = ("method", "column", "value", "standard_error")
 NUMBERS = {*COLUMNS, *HIGHER_IS_BETTER, *LOWER_IS_BETTER}
 TRUTHS = {"true": "1", "false": "0"}
@@ -46,6 +58,26 @@ class Measured:
     origins: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
+def check_whole(folder: Path) -> None:
+    """Compares what a comparison reads of a finished run with the checksums that the run left; older ones have none.
+
+    Raises:
+        UserError: when a file is lost, or not as the run left it: a flipped bit may make another number of one.
+    """
+    known = read_json(folder, FILES)
+    if RESULTS not in known or not (folder / SUMMARY).exists():  # not a run with a table, or one that is done again
+        return
+    for name in (CONFIG, RESULTS, METRICS, SUMMARY, "environment.json"):
+        file = inside(folder, name)
+        if not file.is_file() and (name in known or name == CONFIG):
+            raise UserError(f"'{file}' is lost from a finished run: {ADVICE}.")
+        if name in known and file_hash(file) != known[name]:
+            raise UserError(
+                f"'{file}' is not as its run left it (its checksum in {FILES} is another): {ADVICE}; if it was changed "
+                f"on purpose, delete that {FILES}."
+            )
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """A run's configuration as plain values; what an interpolation such as `${oc.env:HOME}` names is not looked up.
 
@@ -57,7 +89,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         found = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise UserError(f"'{file}' cannot be read ({_short(error)}): {ADVICE}.") from error
-    if not isinstance(found, dict):
+    if not found or not isinstance(found, dict):
         raise UserError(f"'{file}' is no configuration of a run: {ADVICE}.")
     return {str(key): value for key, value in found.items()}
 

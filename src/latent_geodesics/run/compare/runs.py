@@ -1,14 +1,23 @@
 """Run folders as data: what each was asked for and what it found."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.run.compare.run_files import CONFIG, RESULTS, read_config, read_json, read_measured, read_table
+from latent_geodesics.run.compare.run_files import (
+    CONFIG,
+    FILES,
+    RESULTS,
+    check_whole,
+    read_config,
+    read_json,
+    read_measured,
+    read_table,
+)
 from latent_geodesics.run.config import flat_settings
 
 __all__ = ["SEED", "RunRecord", "bound_settings", "find_runs", "incidental", "read_run", "varied_settings"]
@@ -63,19 +72,36 @@ def find_runs(folders: Iterable[str | Path]) -> list[RunRecord]:
     A folder that is named twice, by whatever path, counts once.
 
     Raises:
-        UserError: where a folder does not exist or holds no run, or a run cannot be read.
+        UserError: where a folder does not exist or holds no run, or a run cannot be read or is damaged.
     """
     records: dict[Path, RunRecord] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise UserError(f"The folder '{folder}' does not exist: name folders of runs, such as runs/interpolation.")
+        for file in sorted(folder.rglob(FILES)):
+            check_whole(file.parent)
         found = sorted(file.parent for file in folder.rglob(RESULTS) if (file.parent / CONFIG).is_file())
         if not found:
             raise UserError(f"The folder '{folder}' holds no run: one has both {CONFIG} and {RESULTS}.")
         for run in found:
             if run.resolve() not in records:
                 records[run.resolve()] = read_run(run)
+        first = found[0].resolve()
+        remarks = _without_table(folder, {str(records[run.resolve()].settings.get("task")) for run in found})
+        records[first] = replace(records[first], remarks=[*records[first].remarks, *remarks])
     return list(records.values())
+
+
+def _without_table(folder: Path, tasks: Collection[str]) -> list[str]:
+    """What to say of the runs of these tasks that left no table, such as ones that failed at once."""
+    left_out = []
+    for file in sorted(folder.rglob(CONFIG)):
+        if (file.parent / RESULTS).exists() or "wandb" in file.relative_to(folder).parts:
+            continue
+        choices = read_config(file.parent).get("choices")
+        if isinstance(choices, dict) and choices.get("task") in tasks:
+            left_out.append(f"The run '{file.parent}' left no {RESULTS} and is not in the tables.")
+    return left_out
 
 
 def read_run(folder: Path) -> RunRecord:
