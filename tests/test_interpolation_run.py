@@ -1,13 +1,17 @@
 """A whole run through the command line, on a small model with random weights: what its folder must hold."""
 
 import csv
+import html
 import json
 import re
 
+import av
 import pytest
 import yaml
+from browser import Browser
 from PIL import Image
 
+from latent_geodesics.run.names import title_of
 from latent_geodesics.run.results import STAGE_TITLES
 
 METHODS = ["geodesic", "geodesic_paper", "slerp", "lerp"]
@@ -64,9 +68,18 @@ def test_a_run_leaves_a_whole_folder(offline_run):
     with Image.open(offline_run / "images" / "a--b.png") as strip:
         assert strip.height > 4 * 90
     for method in METHODS:
-        with Image.open(offline_run / "images" / f"a--b_{method}.webp") as animation:
-            assert animation.n_frames == 5
-    assert {file.name for file in (offline_run / "figures").iterdir()} >= {"a--b.png", "overview.png"}
+        with Image.open(offline_run / "images" / f"a--b_{method}.webp") as sprite:
+            assert sprite.width == 5 * sprite.height
+        frames = sorted((offline_run / "frames" / method / "a--b").iterdir())
+        assert [file.name for file in frames] == [f"{number:04d}.png" for number in range(5)]
+        with av.open(str(offline_run / "films" / method / "a--b.mp4")) as film:
+            assert len(list(film.decode(video=0))) == 5
+    assert {file.name for file in (offline_run / "figures").iterdir()} >= {
+        "a--b.png",
+        "overview.png",
+        "grid.png",
+        "grid.pdf",
+    }
     assert list(offline_run.glob("wandb/offline-run-*/run-*.wandb"))
     assert not list(offline_run.rglob("*.partial*"))
 
@@ -76,7 +89,24 @@ def test_the_report_stands_alone(offline_run):
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
     assert page.count("data:image/png;base64,") >= 3
     for method in METHODS:
-        assert method.replace("_", " ") in page
+        assert html.escape(title_of(method)) in page
+
+
+@pytest.mark.parametrize("width", [400, 1300, 1900])
+def test_the_report_in_a_browser(offline_run, width):
+    with Browser(width) as page:
+        page.open(offline_run / "report.html")
+        assert page.overflow() <= 0
+        shown = "return getComputedStyle(document.querySelector('.screen')).backgroundPositionX"
+        assert page.run(shown) == "0%"
+        page.run(
+            "const s = document.querySelector('.player input'); s.value = 500; s.dispatchEvent(new Event('input'))"
+        )
+        assert page.run(shown) == "50%"
+        assert page.run("return document.querySelector('.player output').textContent") == "u = 0.50"
+        page.run("document.querySelector('.player button').click()")
+        assert page.run("return document.querySelector('.player button').textContent") == "Pause"
+        assert page.errors() == []
 
 
 def test_the_same_seed_gives_the_same_table(interpolate, pictures):

@@ -16,7 +16,9 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
+from latent_geodesics.core.progress import listening
 from latent_geodesics.data import Batches, NumberedBatch
 from latent_geodesics.data.batches import IDLE, Named
 from latent_geodesics.models.chunking import one_thread
@@ -170,17 +172,28 @@ class _Loop(pl.LightningModule):
         """One batch, with the same numbers in however many processes."""
         if batch.number == IDLE:
             return
-        with one_thread():
+        names = self._names[batch.number]
+        self._bar.set_description(", ".join(names[:3]) + (" ..." if len(names) > 3 else ""))
+        with one_thread(), listening(self._bar.set_postfix_str):
             rows = self._do(batch.content)
+        self._bar.set_postfix_str("")
+        self._bar.update(len(names))
         content = {"tables": rows.tables, "kept": rows.kept, "whole": rows.whole}
-        self._store.write(batch.number, content | {"items": len(self._names[batch.number])}, files=rows.files)
+        self._store.write(batch.number, content | {"items": len(names)}, files=rows.files)
         if self._run.leads:
             Tables(self._store.read(), batches=self._names).write(self._run.folder)
             for file in rows.files:
                 self._run.show(file)
 
+    def on_test_start(self) -> None:
+        """Shows how far the list is; what is done already counts."""
+        done = sum(len(self._names[number]) for number in self._store.finished())
+        total = sum(map(len, self._names))
+        self._bar = tqdm(total=total, initial=done, unit="item", disable=not self._run.leads, mininterval=0.5)
+
     def on_test_end(self) -> None:
         """Waits for every process: only then is all of the run on disk."""
+        self._bar.close()
         self.trainer.strategy.barrier()
 
 
@@ -188,6 +201,7 @@ def _loop(run: "Run", queue: Batches[Any, Any], module: _Loop) -> None:
     trainer = run.trainer(
         enable_checkpointing=False,
         enable_model_summary=False,
+        enable_progress_bar=False,  # it counts batches, and says nothing while one is at work
         use_distributed_sampler=False,  # the batches are shared out already, none of them twice
     )
     try:

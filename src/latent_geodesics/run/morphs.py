@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.progress import tell, telling
 from latent_geodesics.data import ImagePair, PairBatch, read_batch
 from latent_geodesics.methods import Attempt, EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
 from latent_geodesics.methods.conditions import PathCondition
@@ -120,6 +121,7 @@ class Morphs:
 
     def __call__(self, batch: PairBatch, *, seed: int) -> BatchResult:
         """A batch of pairs through every method and metric."""
+        tell("encoding")
         return self.of(self._encoder(seed=seed).encode(batch))
 
     def of(self, pairs: EncodedPairs) -> BatchResult:
@@ -128,7 +130,9 @@ class Morphs:
             panel.clear()
         results, shared = [], Memory()
         for name, method in self.methods.items():
-            for part in attempt(name, method, pairs, self.u):
+            with telling(f"{name}: "):
+                parts = attempt(name, method, pairs, self.u)
+            for part in parts:
                 results.append(self._measure(self._panels[name], part, shared if part.pairs is pairs else Memory()))
         states = {name: panel.states for name, panel in self._panels.items()}
         return BatchResult(pairs=pairs, u=self.u, methods=tuple(results), states=states)
@@ -150,6 +154,7 @@ class Morphs:
 
     def _measure(self, panel: MetricPanel, part: Attempt, shared: Memory) -> MethodResult:
         """What a method made of some pairs, with its scores; `shared` is what metrics need not compute again."""
+        tell(f"{panel.method}: measuring")
         watch = Stopwatch(part.pairs.model.device)
         measured = MeasuredMorph(
             pairs=part.pairs,

@@ -20,7 +20,7 @@ METHOD_TITLES = {
     "freemorph": "FreeMorph",
     "geodesic_flat": "Geodesic in flat space",
     "geodesic_graph": "Geodesic of the graph",
-    "geodesic_paper": "Geodesic (the paper's descent)",
+    "geodesic_paper": "Geodesic, published descent",
     "geodesic_typical": "Geodesic of the typical set",
     "impus": "IMPUS",
     "lerp": "Lerp",
@@ -49,7 +49,7 @@ LONGEST = 120
 KEPT = 60
 DIGITS = 12
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-OWN = frozenset({"overview", "pipelines", "sweep", "toy"})
+OWN = frozenset({"grid", "overview", "pipelines", "sweep", "toy"})
 """What the project calls its own figures, which lie beside those that are named after an id."""
 DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
 """Names that stand for devices on Windows, whatever suffix follows them."""
@@ -96,7 +96,7 @@ def _shown(letter: str) -> str:
 
 
 def title_of(name: str) -> str:
-    """What people read of a method: `geodesic_paper` is "Geodesic (the paper's descent)"."""
+    """What people read of a method: `geodesic_paper` is "Geodesic, published descent"."""
     if name in METHOD_TITLES:
         return METHOD_TITLES[name]
     stem, mark, rest = name.partition("_published")

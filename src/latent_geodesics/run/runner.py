@@ -62,11 +62,11 @@ class Run:
     shown: set[str] = field(default_factory=set, repr=False)
 
     def show(self, file: str) -> None:
-        """Tells the logger of a picture in the run's folder, once: `strips/<name>` for one of `images/`."""
-        if file not in self.shown and file.endswith(".png"):
+        """Tells the logger of a picture in `figures/` or `images/` of the run's folder, once."""
+        place, _, name = file.rpartition("/")
+        prefix = {"images": "strips/", "figures": ""}.get(place)
+        if prefix is not None and name.endswith(".png") and file not in self.shown:
             self.shown.add(file)
-            place, _, name = file.rpartition("/")
-            prefix = {"images": "strips/", "figures": ""}.get(place, f"{place}/")
             self.logger.picture(f"{prefix}{name.removesuffix('.png')}", self.folder / file)
 
     def trainer(self, **options: Any) -> "pl.Trainer":

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latent_geodesics.core.fields import Resolution
 from latent_geodesics.core.path import Path
+from latent_geodesics.core.progress import tell
 from latent_geodesics.core.records import BoundaryProblem, Solution, Status, Trace
 
 __all__ = ["Ledger"]
@@ -155,3 +156,6 @@ class Ledger:
     def _row(self) -> None:
         columns = (self.evaluations, self.residual, self._length, self._step, self._alpha)
         self._rows.append(tuple(column.clone() for column in columns))
+        left = [status is None for status in self._status]
+        worst = float(self.residual[left].nan_to_num(0.0).max()) if any(left) else 0.0
+        tell(f"iteration {len(self._rows)}, residual {worst:.1e}, {sum(left)} paths left")

@@ -42,7 +42,7 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
     drawn = [one for one in made if one.result.curves is not None and one.result.morph.posed is None]
     curves = [_curve(one.result, one.index) for one in drawn]  # of one density, that of the run
     ends = [
-        rows.file(f"images/{file_stem(pair.id, end)}.png", partial(_save, image))
+        rows.file(f"ends/{file_stem(pair.id, end)}.png", partial(_save, image))
         for end, image in (("a", batch.images_a[place]), ("b", batch.images_b[place]))
     ]
     # Side by side: what takes time is compression, which needs no interpreter.

@@ -1,16 +1,19 @@
 """Interpolation: every method on every pair of images, measured by every metric."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import PairBatch, PairData, in_batches
+from latent_geodesics.data.starts import pick_pairs
 from latent_geodesics.experiments.interpolation.pairs import log_courses, show_pair
 from latent_geodesics.experiments.interpolation.report import InterpolationReport, PairPage
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.files import write_json
+from latent_geodesics.run.grid import draw_grid, frames_on_disk
 from latent_geodesics.run.morphs import Morphs
 from latent_geodesics.run.results import broken_pairs, summarise
 from latent_geodesics.run.runner import Run
@@ -24,12 +27,20 @@ class Interpolation:
     Args:
         morphs: The methods and the metrics.
         data: The pairs.
+        grid_pairs: Ids of the pairs in the figure for a paper; the first three if not given.
+        grid_columns: Frames of a sequence that it shows, at least 2.
     """
 
     shares_work = True
 
-    def __init__(self, *, morphs: Morphs, data: PairData) -> None:
+    def __init__(
+        self, *, morphs: Morphs, data: PairData, grid_pairs: Sequence[str] | None = None, grid_columns: int = 7
+    ) -> None:
+        if grid_columns < 2:
+            raise UserError(f"task.grid_columns must be at least 2 (both ends), got {grid_columns}.")
         self.morphs, self.data, self.facts = morphs, data, morphs.facts(data.pairs)
+        chosen = data.pairs[:3] if grid_pairs is None else pick_pairs(data.pairs, grid_pairs)
+        self.grid_pairs, self.grid_columns = [pair.id for pair in chosen], grid_columns
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Interpolates every pair; returns the means over the pairs, `<method>/<column>` -> number."""
@@ -42,6 +53,11 @@ class Interpolation:
         write_json(run.folder / "metrics.json", {"records": [record.as_dict() for record in records]})
         pages = [PairPage(**page) for of_batch in tables.kept("pages") for page in of_batch]
         log_courses(run.logger, pages)
+        grid = {
+            pair: {name: frames_on_disk(run.folder, pair, name) for name in ("true_frames", *morphs.methods)}
+            for pair in self.grid_pairs
+        }
+        draw_grid(run.folder / "figures" / "grid", grid, columns=self.grid_columns)
         results = tables["results"]
         over_pairs = {f"{one.method}/{one.column}": one.value for one in records if np.isfinite(one.value)}
         summary = summarise(results) | over_pairs

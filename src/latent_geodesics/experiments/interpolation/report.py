@@ -118,7 +118,7 @@ def _page(report: InterpolationReport, folder: Path, remarks: Sequence[str]) -> 
         "report.html",
         folder=folder,
         title="Interpolation along probability-density geodesics",
-        settings=settings_of(report.config, "condition", "tau", "alpha", "guidance", "frames", "seed"),
+        settings=_settings(report.config),
         columns=columns,
         methods=methods,
         means={method: _row(means.loc[method], means, columns, even) for method in methods},
@@ -134,6 +134,12 @@ def _page(report: InterpolationReport, folder: Path, remarks: Sequence[str]) -> 
         overview="figures/overview.png" if (folder / "figures" / "overview.png").exists() else None,
         pages=[(page, _page_rows(page, columns)) for page in pages],
     )
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    model = config.get("model") or {}
+    named = settings_of(config, "condition", "tau", "alpha", "guidance", "frames", "seed")
+    return {"model": Path(str(model.get("path_or_name", "?"))).name} | named
 
 
 def _stages(table: pd.DataFrame) -> dict[str, dict[str, str]]:
