@@ -1,5 +1,6 @@
 """Lightning callbacks: writing a run's folder, pair by pair, while the run goes on."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, replace
@@ -23,11 +24,13 @@ from latent_geodesics.metrics import MetricRecord
 from latent_geodesics.models.machine import machine_cores
 from latent_geodesics.names import file_stem
 from latent_geodesics.report import PairPage, write_report
-from latent_geodesics.results import BatchResult, MethodResult, broken_pairs, summarise
+from latent_geodesics.results import BatchResult, MethodResult, broken_pairs, summarise, unsolved_inversions
 from latent_geodesics.runner import Run
 from latent_geodesics.strips import save_animation, save_strip
 
 __all__ = ["RunFolder"]
+
+log = logging.getLogger(__name__)
 
 BASELINE = "slerp"
 TRUTH, ENDS = "true frames", "the two images"
@@ -133,6 +136,9 @@ class RunFolder(BatchWriter):
         own = [replace(read_run(folder), finished=len(pages) == self.expected, pairs=self.expected)]
         baseline = BASELINE if BASELINE in set(table["method"]) else None
         remarks = say(*(write(folder, own, baseline=baseline) for write in (write_tables, write_protocols)))
+        if unsolved := unsolved_inversions(table):
+            log.warning(unsolved)
+            remarks = [*remarks, unsolved]
         draw_overview(folder / "figures" / "overview.png", table)
         write_report(
             folder,

@@ -20,9 +20,8 @@ from latent_geodesics.comparison.notes import notes_on
 from latent_geodesics.comparison.runs import SEED, RunRecord, shown_value, varied_settings
 from latent_geodesics.errors import UserError
 from latent_geodesics.markup import csv_text, guarded, latex_text, markdown_text
-from latent_geodesics.methods.statuses import FAILED
+from latent_geodesics.methods.statuses import LOST
 from latent_geodesics.pages import number
-from latent_geodesics.records import Status
 from latent_geodesics.results import DESCRIPTIVE, HIGHER_IS_BETTER, KNOWN, LOWER_IS_BETTER, closes
 from latent_geodesics.statistics import (
     Difference,
@@ -35,7 +34,6 @@ from latent_geodesics.statistics import (
 
 __all__ = ["ComparisonTable", "Row", "compare_runs"]
 
-LOST = (FAILED, Status.NON_FINITE_SCORE.value)
 SHOWN = 4
 OPEN = "†"
 DATA = frozenset({"data", "image_a", "image_b", "images"})
