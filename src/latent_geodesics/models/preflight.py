@@ -11,10 +11,21 @@ from safetensors import safe_open
 from latent_geodesics.errors import UserError
 from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.components import check_components, family_of, weight_files
+from latent_geodesics.models.families import FAMILIES, Family
 from latent_geodesics.models.precision import PRECISIONS
+from latent_geodesics.models.single_file import pipeline_of, shapes
 from latent_geodesics.models.sources import check_source, is_hub_id
 
 __all__ = ["Inspection", "Part", "free_memory", "inspect"]
+
+# How the names of tensors begin in a file of all weights, but for those of the denoising network.
+_BEGINNINGS = {
+    "first_stage_model.": "vae",
+    "vae.": "vae",
+    "cond_stage_model.": "text_encoder",
+    "conditioner.embedders.": "text_encoder",
+    "text_encoders.": "text_encoder",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +42,7 @@ class Inspection:
     """A model that is on disk.
 
     Attributes:
-        folder: Where.
+        folder: Where, a folder or a file of all weights.
         family: The pipeline that its family is called by.
         parts: Its components that have weights.
         network: Which of them is the denoising network.
@@ -57,7 +68,7 @@ class Inspection:
 
 
 def inspect(sources: str | Path | Sequence[str | Path], *, device: str = "auto", dtype: str = "auto") -> Inspection:
-    """Looks at the first of the folders and hub ids that is on this machine.
+    """Looks at the first of the folders, files and hub ids that is on this machine.
 
     Args:
         sources: As `load_model` takes them.
@@ -75,6 +86,8 @@ def inspect(sources: str | Path | Sequence[str | Path], *, device: str = "auto",
             f"the model is not on this machine; it can be had from the hub: run `hf download {candidates[0]}`, or "
             "start the run, which downloads it"
         )
+    if folder.is_file():
+        return _inspected_file(folder, device=device, dtype=dtype)
     family = family_of(folder)
     present = check_components(folder, family)
     files = {name: weight_files(folder / name) for name in present}
@@ -83,8 +96,32 @@ def inspect(sources: str | Path | Sequence[str | Path], *, device: str = "auto",
         family=family.pipelines[0],
         parts=tuple(_part(name, found) for name, found in files.items() if found),
         network=family.network,
-        precision=family.usual_precision(choose_device(device)) if dtype == "auto" else dtype,
+        precision=_precision(family, device, dtype),
     )
+
+
+def _inspected_file(file: Path, *, device: str, dtype: str) -> Inspection:
+    """A file of all weights, of which the autoencoder and the texts are told by the names of their tensors."""
+    tensors = shapes(file)
+    pipeline = pipeline_of(file, tensors)
+    family = next(family for family in FAMILIES if pipeline in family.pipelines)
+    numbers: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        part = next((part for begin, part in _BEGINNINGS.items() if name.startswith(begin)), family.network)
+        numbers[part] = numbers.get(part, 0) + tensor.numel()
+    share = file.stat().st_size / sum(numbers.values())
+    parts = tuple(Part(name=name, bytes=round(share * count), numbers=count) for name, count in numbers.items())
+    return Inspection(
+        folder=file,
+        family=pipeline,
+        parts=parts,
+        network=family.network,
+        precision=_precision(family, device, dtype),
+    )
+
+
+def _precision(family: Family, device: str, dtype: str) -> str:
+    return family.usual_precision(choose_device(device)) if dtype == "auto" else dtype
 
 
 def free_memory(device: str = "auto") -> int:
@@ -103,7 +140,7 @@ def free_memory(device: str = "auto") -> int:
 
 def _on_disk(source: str | Path) -> Path | None:
     """The folder of a source that is on this machine, downloaded earlier or not from a hub at all."""
-    if Path(source).is_dir():
+    if Path(source).exists():
         return Path(source)
     if not is_hub_id(source):
         return None
