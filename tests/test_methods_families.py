@@ -21,7 +21,7 @@ STEERING = ("aid", "diffmorpher", "freemorph", "impus")
 @pytest.fixture(scope="module", params=tiny_families.FAMILIES)
 def pairs(request, tmp_path_factory):
     folder = tiny_families.build(request.param, tmp_path_factory.mktemp(request.param))
-    model = load_model(folder, device="cpu", dtype="float32", steps=5, image_size=32)
+    model = load_model(folder, device="cpu", dtype="float32", steps=5, image_size=tiny_families.sides(folder)[0])
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     images = torch.nn.functional.interpolate(images, size=model.image_size, mode="bilinear")
     pair = ImagePair(id="0", image_a=Path("a"), image_b=Path("b"), prompt_a="a red cube", prompt_b="a blue sphere")
@@ -36,7 +36,7 @@ def methods(tmp_path_factory):
 
 def morph(methods, name, pairs):
     result = instantiate(methods[name], _convert_="all").morph(pairs, torch.linspace(0, 1, 3, dtype=torch.float64))
-    assert result.frames.shape[-3:] == (3, 32, 32)
+    assert result.frames.shape[-3:] == (3, *pairs.model.image_size)
     assert result.frames.isfinite().all()
     return result
 

@@ -5,8 +5,8 @@ import tiny_families
 import torch
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models import load_model, preflight
-from latent_geodesics.models.preflight import inspect
+from latent_geodesics.models import Score, load_model, preflight
+from latent_geodesics.models.preflight import inspect, usual_strength
 
 
 def numbers(network):
@@ -47,6 +47,34 @@ def test_the_command_says_what_it_found(command_line, tiny_model_folder, tmp_pat
     log = (tmp_path / "run" / "run.log").read_text()
     assert "unet: 0.000 GB" in log
     assert "items, whose files are all there" in log
+    assert "Strength: alpha mean|s| L is at most about" in log
+
+
+def test_the_strength_is_that_of_the_scores_along_the_great_circle(model):
+    """A score that is that of a standard Gaussian has the norm of its point, which is the radius all along."""
+
+    class Gaussian(Score):
+        density = "N(0, I)"
+
+        def estimate(self, network, embed, query):
+            return -query.x
+
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = usual_strength(model, images, ["a", "a"], score=Gaussian(), tau=0.6, alpha=0.5)
+    noise = torch.randn(2, model.dimension, generator=torch.Generator().manual_seed(0))
+    x = model.abar(0.6) ** 0.5 * model.encode(images) + model.sigma(0.6) * noise
+    radius = x.norm(dim=-1).mean()
+    angle = torch.acos(torch.cosine_similarity(x[0], x[1], dim=0))
+    assert found == pytest.approx(0.5 * float(radius * radius * angle), rel=1e-4)
+
+
+def test_a_large_network_is_not_asked_on_a_cpu(command_line, tiny_model_folder, tmp_path, monkeypatch):
+    from latent_geodesics.run import preflight as task
+
+    monkeypatch.setattr(task, "SMALL", 1)
+    options = (f"model.path_or_name={tiny_model_folder}", f"output_dir={tmp_path / 'run'}", "logger.mode=disabled")
+    assert command_line("--preflight", "model.device=cpu", *options).code == 0
+    assert "Strength: not measured" in (tmp_path / "run" / "run.log").read_text()
 
 
 def test_what_does_not_fit_is_refused(command_line, tiny_model_folder, tmp_path, monkeypatch):

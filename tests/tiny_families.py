@@ -12,8 +12,10 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -32,15 +34,32 @@ from transformers import (
     T5TokenizerFast,
 )
 
-FAMILIES = ("stable_diffusion_xl", "stable_diffusion_3", "stable_diffusion_3_without_t5", "flux", "flux2_klein")
+FAMILIES = (
+    "stable_diffusion_1",
+    "stable_diffusion_2_base",
+    "stable_diffusion_2",
+    "stable_diffusion_xl",
+    "stable_diffusion_3",
+    "stable_diffusion_3_without_t5",
+    "flux",
+    "flux2_klein",
+)
 TOKENS = 77
 
 
+def sides(folder: Path) -> tuple[int, int]:
+    """The side of the smallest images of a family, and what theirs are multiples of."""
+    return (64, 64) if (folder / "unet").exists() and not (folder / "text_encoder_2").exists() else (32, 16)
+
+
 def build(name: str, folder: Path) -> Path:
-    """Writes the folder of a family; its images are of 32 pixels, or of any multiple of 16."""
+    """Writes the folder of a family."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = {
+            "stable_diffusion_1": _sd,
+            "stable_diffusion_2_base": lambda place: _sd(place, second=True),
+            "stable_diffusion_2": lambda place: _sd(place, second=True, prediction="v_prediction"),
             "stable_diffusion_xl": _xl,
             "stable_diffusion_3": _sd3,
             "stable_diffusion_3_without_t5": lambda place: _sd3(place, t5=False),
@@ -70,13 +89,13 @@ def _vae(channels: int, **options) -> AutoencoderKL:
     )
 
 
-def _clip(place: Path, *, projection: int | None = None, hidden: int = 16):
+def _clip(place: Path, *, projection: int | None = None, hidden: int = 16, **options):
     words = _save_tokenizer(place)
     tokenizer = CLIPTokenizer.from_pretrained(place, model_max_length=TOKENS)
     config = CLIPTextConfig(
         vocab_size=words, hidden_size=hidden, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
         max_position_embeddings=TOKENS, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-        projection_dim=projection or hidden,
+        projection_dim=projection or hidden, **options,
     )  # fmt: skip
     return tokenizer, (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
 
@@ -90,6 +109,24 @@ def _t5(width: int = 32):
     tokenizer = T5TokenizerFast(tokenizer_object=pieces, extra_ids=0, model_max_length=512)
     config = T5Config(vocab_size=40, d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     return tokenizer, T5EncoderModel(config)
+
+
+def _sd(folder: Path, *, second: bool = False, prediction: str = "epsilon"):
+    """Stable Diffusion 1, or 2: other texts, heads and projections."""
+    tokenizer, encoder = _clip(folder / "tokenizer_1", hidden_act="gelu" if second else "quick_gelu")
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 16, 16, 16), norm_num_groups=4, cross_attention_dim=16,
+        attention_head_dim=(1, 2, 2, 2) if second else 2, use_linear_projection=second,
+    )  # fmt: skip
+    noise = {
+        "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
+        "set_alpha_to_one": False, "prediction_type": prediction,
+    }  # fmt: skip
+    shipped = DDIMScheduler(clip_sample=False, **noise) if second else PNDMScheduler(skip_prk_steps=True, **noise)
+    return StableDiffusionPipeline(
+        vae=_vae(4, scaling_factor=0.18215), unet=unet, text_encoder=encoder, tokenizer=tokenizer, scheduler=shipped,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
 
 
 def _xl(folder: Path):

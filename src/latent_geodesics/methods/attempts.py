@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.records import Status
 from latent_geodesics.methods.base import Method, Morph
 from latent_geodesics.methods.encoding import EncodedPairs
-from latent_geodesics.methods.statuses import FAILED
+from latent_geodesics.methods.statuses import FAILED, UNINVERTED
 
 __all__ = ["Attempt", "attempt"]
 
@@ -37,23 +39,44 @@ def attempt(name: str, method: Method, pairs: EncodedPairs, u: Float[Tensor, " n
     Returns:
         Attempts that hold every pair once, in the batch's order.
     """
-    try:
-        return [Attempt(pairs=pairs, morph=method.morph(pairs, u))]
-    except Exception as error:  # whatever a method raises is that method's, and the run goes on
-        if len(pairs.batch) == 1:
-            failure = " ".join(f"{type(error).__name__}: {error}".split())
-            log.warning("%s failed on %s; the run goes on. %s", name, pairs.batch.ids[0], failure)
-            log.debug("%s on %s", name, pairs.batch.ids[0], exc_info=error)
-            return [Attempt(pairs=pairs, morph=_nothing(pairs, u), failure=failure)]
+    alone = len(pairs.batch) == 1
+    fault = pairs.fault(0) if alone and pairs.lost else None
+    if fault is not None:
+        return [Attempt(pairs=pairs, morph=_nothing(pairs, u, UNINVERTED), failure=fault.sentence)]
+    if not pairs.lost:
+        try:
+            return [Attempt(pairs=pairs, morph=_whole(method.morph(pairs, u)))]
+        except Exception as error:  # whatever a method raises is that method's, and the run goes on
+            if alone:
+                failure = " ".join(f"{type(error).__name__}: {error}".split())
+                log.warning("%s failed on %s; the run goes on. %s", name, pairs.batch.ids[0], failure)
+                log.debug("%s on %s", name, pairs.batch.ids[0], exc_info=error)
+                return [Attempt(pairs=pairs, morph=_nothing(pairs, u, FAILED), failure=failure)]
     return [part for row in range(len(pairs.batch)) for part in attempt(name, method, pairs.restrict([row]), u)]
 
 
-def _nothing(pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Morph:
+def _whole(morph: Morph) -> Morph:
+    """What a method made, of which every frame is a picture, unless its status says already that none is.
+
+    Raises:
+        UserError: where one is not.
+    """
+    for status, frames in zip(morph.statuses, morph.frames, strict=True):
+        holes = int((~torch.isfinite(frames).flatten(1).all(-1)).sum())
+        if holes and status != Status.NON_FINITE_SCORE.value:
+            raise UserError(
+                f"{holes} of {len(frames)} frames came out of the network and the autoencoder with pixels that are not "
+                "finite numbers; lower tau or guidance, or choose model.dtype=float32"
+            )
+    return morph
+
+
+def _nothing(pairs: EncodedPairs, u: Float[Tensor, " n"], status: str) -> Morph:
     """No sequences: NaN in every pixel."""
     images = pairs.batch.images_a
     return Morph(
         frames=torch.full((len(images), len(u), *images.shape[1:]), torch.nan),
-        statuses=(FAILED,) * len(images),
+        statuses=(status,) * len(images),
         evaluations=torch.zeros(len(images)),
         seconds=float("nan"),
     )

@@ -191,5 +191,5 @@ class Launch:
 def encode_images(setting: Setting, images: Float[Tensor, "p 3 h w"], prompts: Sequence[str]) -> Encoded:
     """Inverts images to the noise level, each under its own prompt."""
     condition = setting.model.condition(list(prompts))
-    latents = setting.model.encode(images, condition=condition, tau=setting.tau, remember=True)
+    latents = setting.model.invert(images, condition=condition, tau=setting.tau, remember=True).sound
     return Encoded(prompts=tuple(prompts), latents=latents, condition=condition)

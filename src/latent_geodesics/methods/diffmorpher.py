@@ -96,7 +96,7 @@ class DiffMorpher(PairMethod):
             conditions=condition,
             seed=int(content_key(image, self.seed)[:15], 16),
         )
-        return model.encode(image, condition=condition, tau=noise_level(pair, self.tau))
+        return model.invert(image, condition=condition, tau=noise_level(pair, self.tau)).sound
 
     def _frames(
         self, pair: EncodedPairs, loras: Loras, ends: Float[Tensor, "2 d"], u: Float[Tensor, " n"]

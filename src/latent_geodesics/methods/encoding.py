@@ -8,6 +8,7 @@ Deviation: the paper leaves the ends on that common radius, which moves both off
 point at u is taken back to the norm (1-u)|x_A| + u|x_B| before it is decoded, so that both ends are the images' own.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,11 +25,14 @@ from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.data import PairBatch
 from latent_geodesics.methods.conditions import PathCondition, check_path_condition, moves, path_conditions
 from latent_geodesics.methods.power import GeometryChoice, geometry_of, power_of_density
+from latent_geodesics.models.inversion import Fault
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
 from latent_geodesics.models.stopwatch import ENCODING, INVERSION, Stopwatch
 
 __all__ = ["EncodedPairs", "PairEncoder", "check_levels", "decode_paths"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,8 @@ class EncodedPairs:
         moving: Whether that is another density at each position, so that a path has no length; pair by pair.
         seconds: Each pair's share of the time for `encoding` (autoencoder and text encoder) and for `inversion` (DDIM
             up, and of texts where that is asked for), which serve every method; NaN where nobody took it.
+        faults: What is wrong with the inversion of each pair's images, of the worse one; empty where nobody looked. The
+            ends of a pair whose fault is `lost` stand for nothing.
     """
 
     model: LatentModel
@@ -59,6 +65,29 @@ class EncodedPairs:
     density: str
     moving: Bool[Tensor, " p"]
     seconds: Mapping[str, float] = field(default_factory=lambda: {ENCODING: float("nan"), INVERSION: float("nan")})
+    faults: tuple[Fault | None, ...] = ()
+
+    def fault(self, row: int) -> Fault | None:
+        """What is wrong with the inversion of a pair's images, if anything."""
+        return self.faults[row] if self.faults else None
+
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """The pairs whose ends stand for nothing, since an image could not be inverted."""
+        return tuple(row for row, fault in enumerate(self.faults) if fault is not None and fault.lost)
+
+    @property
+    def sound(self) -> "EncodedPairs":
+        """These pairs.
+
+        Raises:
+            UserError: where an image of one could not be inverted.
+        """
+        for row in self.lost:
+            fault = self.faults[row]
+            assert fault is not None
+            raise UserError(f"of an image of the pair {self.batch.ids[row]} {fault.sentence}.")
+        return self
 
     @property
     def latents_a(self) -> Float[Tensor, "p d"]:
@@ -101,6 +130,7 @@ class EncodedPairs:
             condition_a=self.condition_a[index],
             condition_b=self.condition_b[index],
             moving=self.moving[index],
+            faults=tuple(self.faults[row] for row in rows) if self.faults else (),
         )
 
     def points(self, path: Path, u: Float[Tensor, " n"]) -> Float[Tensor, "p n d"]:
@@ -161,20 +191,26 @@ class PairEncoder:
         return power_of_density(alpha_d=self.alpha_d, alpha=self.alpha, dimension=self.model.dimension)
 
     def encode(self, batch: PairBatch) -> EncodedPairs:
-        """Poses the boundary value problem between the two images of each pair."""
+        """Poses the boundary value problem between the two images of each pair; see `EncodedPairs.lost`."""
         watch = Stopwatch(self.model.device)
         condition_a = self._condition(batch.images_a, [pair.prompt_a for pair in batch.pairs])
         condition_b = self._condition(batch.images_b, [pair.prompt_b for pair in batch.pairs])
         watch.lap(INVERSION if self.textual_inversion else ENCODING)
-        x_a, x_b = self.model.encode(
+        found = self.model.invert(
             torch.cat([batch.images_a, batch.images_b]),
             condition=torch.cat([condition_a, condition_b]),
             tau=self.tau,
             refinements=self.refinements,
             remember=self.remember,
             watch=watch,
-        ).chunk(2)
+        )
         watch.lap(INVERSION)
+        faults = _worse(found.faults[: len(batch)], found.faults[len(batch) :])
+        for pair, fault in zip(batch.pairs, faults, strict=True):
+            if fault is not None:
+                log.warning("Of an image of the pair %s %s.", pair.id, fault.sentence)
+        # What is not finite belongs to pairs that are lost; a problem cannot be posed with it.
+        x_a, x_b = torch.where(torch.isfinite(found.x), found.x, 1.0).chunk(2)
         norms_a, norms_b = x_a.norm(dim=-1), x_b.norm(dim=-1)
         radius = (norms_a + norms_b) / 2
         problem = BoundaryProblem(
@@ -198,6 +234,7 @@ class PairEncoder:
             density=self.score.density + (", c moving with u: no one density" if moving.any() else ""),
             moving=moving,
             seconds={stage: watch.seconds.get(stage, 0.0) / len(batch) for stage in (ENCODING, INVERSION)},
+            faults=faults,
         )
 
     def _condition(self, images: Float[Tensor, "p 3 h w"], prompts: list[str]) -> Float[Tensor, "p l c"]:
@@ -208,6 +245,12 @@ class PairEncoder:
     def _field(self, condition_a: Float[Tensor, "p l c"], condition_b: Float[Tensor, "p l c"]) -> ScoreField:
         start, end = path_conditions(self.condition, self.model, condition_a, condition_b)
         return self.model.field(condition0=start, condition1=end, tau=self.tau, score=self.score)
+
+
+def _worse(first: Sequence[Fault | None], second: Sequence[Fault | None]) -> tuple[Fault | None, ...]:
+    """The worse fault of each two."""
+    pairs = (tuple(fault for fault in each if fault is not None) for each in zip(first, second, strict=True))
+    return tuple(max(each, key=lambda fault: fault.error, default=None) for each in pairs)
 
 
 def check_levels(*, tau: float, alpha: float, guidance: float) -> None:

@@ -110,7 +110,7 @@ class Impus(PairMethod):
             network = model.network
             self.unconditional.run(network, loras, _UNCONDITIONAL, latents=clean, conditions=empty, seed=seed)
             training.run(network, loras, _CONDITIONAL, latents=clean, conditions=embeddings, seed=seed)
-            ends = model.encode(images, condition=embeddings, tau=noise_level(pair, self.tau))
+            ends = model.invert(images, condition=embeddings, tau=noise_level(pair, self.tau)).sound
 
             def draw(u: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
                 return self._frames(pair, loras, ends, embeddings, u)

@@ -79,7 +79,7 @@ class InvertedTruth(TrueFrames):
             pairs.condition_a[:, None], pairs.condition_b[:, None], u.to(pairs.condition_a)[:, None, None]
         )
         condition = mixed.flatten(0, 1)
-        x = pairs.model.encode(truth.flatten(0, 1), condition=condition, tau=pairs.tau)
+        x = pairs.model.invert(truth.flatten(0, 1), condition=condition, tau=pairs.tau).sound
         watch.lap(SOLVING)
         images = pairs.model.decode(x, condition=condition, tau=pairs.tau, guidance=pairs.guidance)
         return images.view(truth.shape)

@@ -89,7 +89,7 @@ class Reposed(TimedMethod):
         """The same images as the problem of these settings, at the run's noise level."""
         guidance = pairs.guidance if self.guidance is None else self.guidance
         encoder = PairEncoder(model=pairs.model, tau=pairs.tau, guidance=guidance, **self.settings)
-        posed = encoder.encode(pairs.batch)
+        posed = encoder.encode(pairs.batch).sound
         if self.own_norms:
             return posed
         radius: Float[Tensor, " p"] = torch.linalg.vector_norm(posed.problem.x0, dim=-1)

@@ -56,7 +56,7 @@ class SmoothDiffusion(PairMethod):
             loras.load("smooth", self.weights)
             loras.weigh({"smooth": 1.0})
             condition = torch.cat([pair.condition_a, pair.condition_b])
-            ends = model.encode(images, condition=condition, tau=level)
+            ends = model.invert(images, condition=condition, tau=level).sound
 
             def draw(u: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
                 x = slerp(ends[:1], ends[1:], u)[0]

@@ -2,13 +2,16 @@
 
 from latent_geodesics.core.records import Status
 
-__all__ = ["CLOSED_FORM", "FAILED", "OPTIMISED", "SAMPLED", "TRAINED", "status_sentence"]
+__all__ = ["CLOSED_FORM", "FAILED", "LOST", "OPTIMISED", "SAMPLED", "TRAINED", "UNINVERTED", "status_sentence"]
 
 CLOSED_FORM = "closed_form"
 OPTIMISED = "optimised"
 SAMPLED = "sampled"
 TRAINED = "trained"
 FAILED = "failed"
+UNINVERTED = "inversion_failed"
+LOST = (FAILED, UNINVERTED, Status.NON_FINITE_SCORE.value)
+"""Of sequences that are none."""
 
 _SENTENCES = {
     CLOSED_FORM: "The path is known in closed form: nothing was solved, and it is no geodesic of the density.",
@@ -17,6 +20,8 @@ _SENTENCES = {
     TRAINED: "The network was trained on the two images, then the frames were sampled; there is no path to measure.",
     FAILED: "The method raised an error on this pair, which results.csv has in its column failure; the other pairs "
     "went on.",
+    UNINVERTED: "The noisy latents of the two images were not found, in a step that results.csv has in its column "
+    "failure, and nothing was made of them: raise model.refinements or model.steps, or lower tau or guidance.",
 }
 
 

@@ -24,23 +24,116 @@ References:
     Song, Meng, Ermon 2020, arXiv 2010.02502; Pan et al. 2023, arXiv 2309.04907 (fixed-point refinement).
 """
 
-import logging
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.ddim import descend, sampling_levels, times
 from latent_geodesics.models.fixed_point import Found, solve_fixed_point
 from latent_geodesics.models.network import Denoiser
 
-__all__ = ["Guidance", "denoise", "invert"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Fault", "Guidance", "Inverted", "denoise", "invert"]
 
 UNSETTLED = 1e-3
 """The relative error of a step from which on a person should know."""
+LOST = 2e-2
+"""The relative error of a step from which on what is decoded is no longer the image: a tenth of its range off, say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A step of an inversion that was left far from solved.
+
+    Attributes:
+        step: Which, from 1.
+        level: How many there are.
+        error: Its relative error; infinite where numbers were not finite from this step on.
+    """
+
+    step: int
+    level: int
+    error: float
+
+    @property
+    def lost(self) -> bool:
+        """Whether the latent is not that of the image at all."""
+        return not self.error < LOST
+
+    @property
+    def words(self) -> str:
+        """What happened, without a remedy."""
+        if self.error == float("inf"):
+            return f"its numbers were not finite from step {self.step} of {self.level} on"
+        return f"step {self.step} of {self.level} was left with a relative error of {self.error:.1g}"
+
+    @property
+    def sentence(self) -> str:
+        """What happened and what to do, for a person."""
+        return (
+            f"the inversion did not settle: {self.words}: what is decoded will differ from the image. Raise "
+            "model.refinements or model.steps, or lower tau"
+        )
+
+
+class Inverted(NamedTuple):
+    """Latents at a noise level, and of each the step that was left farthest from solved.
+
+    Attributes:
+        x: The latents.
+        error: The largest relative error of a step; infinite where numbers were not finite.
+        step: Which step that was; 0 for no step at all.
+        level: How many steps there were.
+    """
+
+    x: Float[Tensor, "n d"]
+    error: Float[Tensor, " n"]
+    step: Float[Tensor, " n"]
+    level: int
+
+    @property
+    def faults(self) -> tuple[Fault | None, ...]:
+        """What is wrong with each of the latents; None where every step was solved."""
+        errors, steps = torch.stack([self.error, self.step]).tolist()
+        return tuple(
+            Fault(step=int(step), level=self.level, error=error) if error > UNSETTLED else None
+            for error, step in zip(errors, steps, strict=True)
+        )
+
+    @property
+    def sound(self) -> Float[Tensor, "n d"]:
+        """The latents, of which each is that of its image.
+
+        Raises:
+            UserError: where one is not.
+        """
+        lost = [fault for fault in self.faults if fault is not None and fault.lost]
+        if lost:
+            raise UserError(f"of {len(lost)} of {len(self.x)} images {max(lost, key=_error).sentence}")
+        return self.x
+
+    def packed(self) -> Float[Tensor, "n d+2"]:
+        """All of it but the level in one tensor."""
+        return torch.cat([self.x, self.error[:, None], self.step[:, None]], -1)
+
+    @classmethod
+    def unpacked(cls, packed: Float[Tensor, "n d+2"], level: int) -> "Inverted":
+        """What was packed."""
+        return cls(packed[:, :-2], packed[:, -2], packed[:, -1], level)
+
+    def told(self) -> str | None:
+        """One sentence on the latents that are not solved, by the worst of them; None where all are."""
+        found = [fault for fault in self.faults if fault is not None]
+        if not found:
+            return None
+        return f"Of {len(found)} of {len(self.x)} images {max(found, key=_error).sentence}."
+
+
+def _error(fault: Fault) -> float:
+    return fault.error
 
 
 @dataclass(frozen=True)
@@ -77,7 +170,7 @@ def denoise(network: Denoiser, x: Float[Tensor, "n d"], *, level: int, guidance:
 
 def invert(
     network: Denoiser, x: Float[Tensor, "n d"], *, level: int, guidance: Guidance, refinements: int, tolerance: float
-) -> Float[Tensor, "n d"]:
+) -> Inverted:
     """Take clean latents up to a DDIM level, such that `denoise` leads back.
 
     Args:
@@ -85,7 +178,8 @@ def invert(
         x: clean latents.
         level: DDIM level to reach.
         guidance: conditioning, the same as at decoding.
-        refinements: the most refinements of a step, at least 0 (0 is the published inversion).
+        refinements: the most refinements of a step, at least 0 (0 is the published inversion, whose steps are not
+            meant to be solved, so that none counts as unsolved).
         tolerance: relative change below which a latent's step is solved.
     """
     before: list[Float[Tensor, "n d"]] = []
@@ -97,24 +191,12 @@ def invert(
         first = x if refinements == 0 or not before else signal * x + factor * _extrapolated(before)
         upper = _step_up(network, x, first, k, guidance, evaluations=refinements + 1, tolerance=tolerance)
         before = [*before[-1:], (upper.x - signal * x) / factor]
-        where = torch.where(upper.error > worst, k, where)
-        worst, x = torch.maximum(worst, upper.error), upper.x
-    if refinements:
-        _tell_unsettled(worst, where, level)
-    return x
-
-
-def _tell_unsettled(worst: Float[Tensor, " n"], where: Float[Tensor, " n"], level: int) -> None:
-    """Warns where a step was left far from solved: decoding then misses the image."""
-    errors, steps = torch.stack([worst, where]).tolist()
-    unsettled = [(error, int(step)) for error, step in zip(errors, steps, strict=True) if error > UNSETTLED]
-    if unsettled:
-        error, step = max(unsettled)
-        log.warning(
-            "The inversion of %d of %d images did not settle: step %d of %d was left with a relative error of %.1g: "
-            "what is decoded will differ from those images. Raise model.refinements or model.steps, or lower tau.",
-            len(unsettled), len(errors), step, level, error,
-        )  # fmt: skip
+        finite = torch.isfinite(upper.x).all(-1)
+        error = torch.where(finite, upper.error if refinements else 0.0, torch.inf)
+        where = torch.where(error > worst, k, where)
+        worst, x = torch.maximum(worst, error), upper.x
+    worst = torch.where(torch.isfinite(x).all(-1), worst, torch.inf)
+    return Inverted(x, worst, where, level)
 
 
 def _extrapolated(before: list[Float[Tensor, "n d"]]) -> Float[Tensor, "n d"]:

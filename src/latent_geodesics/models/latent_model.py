@@ -12,7 +12,7 @@ References:
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from latent_geodesics.models.conditioning import TextConditioner, match_rows
 from latent_geodesics.models.families import Components
 from latent_geodesics.models.fingerprints import weights_hash
 from latent_geodesics.models.image_codec import ImageCodec
-from latent_geodesics.models.inversion import Guidance, denoise, invert
+from latent_geodesics.models.inversion import Guidance, Inverted, denoise, invert
 from latent_geodesics.models.ladder import Ladder
 from latent_geodesics.models.latent_field import LatentField
 from latent_geodesics.models.layout import fastest_layout
@@ -176,7 +176,14 @@ class LatentModel:
         """The text embeddings of prompts; a prompt too long is cut, with a warning."""
         return self._embed(prompts)
 
-    def encode(
+    def encode(self, images: Float[Tensor, "p 3 h w"], **options: Any) -> Float[Tensor, "p d"]:
+        """The latents of images at a noise level, by the options of `invert`; warns of those that it left unsolved."""
+        found = self.invert(images, **options)
+        if told := found.told():
+            log.warning(told)
+        return found.x
+
+    def invert(
         self,
         images: Float[Tensor, "p 3 h w"],
         *,
@@ -187,8 +194,8 @@ class LatentModel:
         refinements: int | None = None,
         remember: bool = False,
         watch: Stopwatch | None = None,
-    ) -> Float[Tensor, "p d"]:
-        """The latents of images at a noise level.
+    ) -> Inverted:
+        """The latents of images at a noise level, and how well each is solved.
 
         Args:
             images: images of `image_size`, in [0, 1].
@@ -207,21 +214,14 @@ class LatentModel:
         refinements = self._refinements if refinements is None else refinements
         if not remember or not self._cache.keeps:
             return self._inverted(images, level, setting, refinements, watch)
-        settings = (
-            self.fingerprint,
-            len(self.schedule.times),
-            level,
-            guidance,
-            refinements,
-            self._inversion_tolerance,
-        )
-        key = content_key("inversion", settings, images, setting.condition, setting.negative)
+        settings = (self.fingerprint, self.schedule.steps, level, guidance, refinements, self._inversion_tolerance)
+        key = content_key("inversion and its errors", settings, images, setting.condition, setting.negative)
         kept = self._cache.load(key)
         if kept is not None:
-            return kept.to(self.device)
-        latents = self._inverted(images, level, setting, refinements, watch)
-        self._cache.store({key: latents})
-        return latents
+            return Inverted.unpacked(kept.to(self.device), level)
+        found = self._inverted(images, level, setting, refinements, watch)
+        self._cache.store({key: found.packed()})
+        return found
 
     @torch.no_grad()
     def _inverted(
@@ -231,7 +231,7 @@ class LatentModel:
         setting: Guidance,
         refinements: int,
         watch: Stopwatch | None,
-    ) -> Float[Tensor, "p d"]:
+    ) -> Inverted:
         clean = self._codec.encode(images)
         if watch is not None:
             watch.lap(ENCODING)
@@ -239,7 +239,7 @@ class LatentModel:
         coarse = self.network.rounding > COARSE_ERROR and not self.network.adapted
         network = self._ladder.finer if coarse else self.network
 
-        def inverted(network: Denoiser) -> Float[Tensor, "p d"]:
+        def inverted(network: Denoiser) -> Inverted:
             usual = _HALF_TOLERANCE if network.rounding else _INVERSION_TOLERANCE
             return invert(
                 network,
@@ -250,16 +250,16 @@ class LatentModel:
                 tolerance=self._inversion_tolerance or usual,
             )
 
-        return self._unless_overflown(inverted, network)
+        found = inverted(network)
+        return inverted(self._ladder.finer) if self._overflown(network, found.x) else found
 
-    def _unless_overflown(self, work: Callable[[Denoiser], Tensor], network: Denoiser) -> Tensor:
-        """What comes of a network, or of its float32 where a lower precision overflowed."""
-        found = work(network)
+    def _overflown(self, network: Denoiser, found: Tensor) -> bool:
+        """Whether a lower precision overflowed, so that its float32 is to do what it did; says so."""
         lower = network.rounding and not network.adapted
-        if lower and not bool(torch.isfinite(found).all()):
-            log.warning("The network overflowed in %s: this is done again in float32.", network.precision)
-            return work(self._ladder.finer)
-        return found
+        if not lower or bool(torch.isfinite(found).all()):
+            return False
+        log.warning("The network overflowed in %s: this is done again in float32.", network.precision)
+        return True
 
     def decode(
         self,
@@ -285,9 +285,9 @@ class LatentModel:
         setting = self._guidance(len(x), condition, guidance, negative)
         start = x.to(self.device, torch.float32)
         with torch.no_grad():
-            clean = self._unless_overflown(
-                lambda network: denoise(network, start, level=level, guidance=setting), self.network
-            )
+            clean = denoise(self.network, start, level=level, guidance=setting)
+            if self._overflown(self.network, clean):
+                clean = denoise(self._ladder.finer, start, level=level, guidance=setting)
         return self._codec.decode(clean)
 
     def field(

@@ -44,38 +44,34 @@ def load_model(
     """Load a latent diffusion or flow model of one of `models.families`.
 
     Args:
-        path_or_name: a folder in diffusers' format, a file of all weights, a hub id, or several of them, of which the
-            first that can be had is taken.
+        path_or_name: a folder in diffusers' format, a file of all weights, a hub id, or several, the first wins.
         device: a torch device, or `auto` for an accelerator where there is one.
-        dtype: `float32`, `tf32`, `float16` or `bfloat16` of the network, or `auto`: the fastest of those that the
-            device has in hardware whose error is measured to be small enough (`models.precision`); without a cache
-            folder nothing is measured: float16 on an accelerator, float32 on a CPU. Networks that were trained in
-            bfloat16 (the transformers of SD3 and FLUX) have that on an accelerator.
+        dtype: `float32`, `tf32`, `float16` or `bfloat16` of the network, or `auto`: the fastest in hardware whose error
+            is measured to be small enough (`models.precision`); without a cache folder, and for networks that were
+            trained in bfloat16 (the transformers of SD3 and FLUX), the family's usual one, nothing measured.
         steps: DDIM steps from pure noise to a clean latent; the noise level tau stands for `round(tau * steps)` of
             them.
-        image_size: side or `(height, width)` of the images in pixels; None is the size that the model was trained on.
+        image_size: side or `(height, width)` of the images in pixels; None is what the model was trained on.
         batch_size: the largest number of images in one network call; halved when memory runs out.
         refinements: the most fixed-point refinements of a DDIM inversion step; 0 is the published inversion.
         inversion_tolerance: relative change below which a step is solved; None is 1e-5, in half precision 5e-4.
-        cache_dir: folder that keeps inversions, embeddings and what was measured of the device between runs, or None.
+        cache_dir: folder that keeps inversions, embeddings and measurements of the device between runs, or None.
         cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
         compile: whether to compile the network (`models.compilation`); it then keeps its memory layout.
-        settings_of: for a file of all weights, the folder or hub id whose settings and tokenizer go with it; None is
-            the one that diffusers takes it for.
+        settings_of: for a file of all weights, the folder or hub id whose settings go with it; None is diffusers' own.
 
     Raises:
         UserError: when no model can be had, a component is missing or unreadable, or an option is out of range.
     """
     target = choose_device(device)
     precision = choose_precision(dtype, target)
-    folder = _find([path_or_name] if isinstance(path_or_name, str | Path) else list(path_or_name))
     cache = None if cache_dir is None else Path(cache_dir)
-    if folder.is_file():
-        folder = unpacked(folder, settings_of=settings_of, folder=cache)
-    if precision is None and not family_of(folder).measured:
-        precision = family_of(folder).usual_precision(target)
-    components = read_components(folder, PRECISIONS[precision or "float32"])
-    components = replace(components, reload=partial(_reload, folder, components.family, target))
+    folder = _folder(path_or_name, settings_of, cache)
+    family = family_of(folder)
+    if precision is None and not family.measured:
+        precision = family.usual_precision(target)
+    reload = partial(_reload, folder, family, target)
+    components = replace(read_components(folder, PRECISIONS[precision or "float32"]), reload=reload)
     measured = place(components, target, precision, folder=cache)
     if compile:
         compile_network(components.network, target)
@@ -125,6 +121,12 @@ def place(components: Components, device: torch.device, precision: str | None, *
 
 def _reload(folder: Path, family: Family, device: torch.device) -> Any:
     return read_component(folder, family, family.network, torch.float32).to(device)
+
+
+def _folder(path_or_name: Any, settings_of: str | Path | None, cache: Path | None) -> Path:
+    """The folder of what is given, unpacked from a file if need be."""
+    found = _find([path_or_name] if isinstance(path_or_name, str | Path) else list(path_or_name))
+    return unpacked(found, settings_of=settings_of, folder=cache) if found.is_file() else found
 
 
 def _find(candidates: Sequence[str | Path]) -> Path:

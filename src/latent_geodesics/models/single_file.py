@@ -8,15 +8,23 @@ in its place, so that nothing is asked of the hub.
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors import safe_open
 
 from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.models.families import FAMILIES
 from latent_geodesics.models.sources import INDEX, SUFFIXES, first_line, hub_problem
 
-__all__ = ["unpacked"]
+__all__ = ["pipeline_of", "shapes", "unpacked"]
 
+_LACKS = (
+    "lacks some of the weights of a {}: copy it again, or give model.settings_of=<a folder in diffusers' format of the "
+    "model that it was made from>"
+)
 # What diffusers calls the kinds of files that it tells apart, by how these names begin.
 _PIPELINES = {
     "v1": "StableDiffusionPipeline",
@@ -63,30 +71,64 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _read(file: Path, settings_of: str | Path | None) -> Any:
-    """The pipeline of a file."""
-    import diffusers
-    from diffusers.loaders.single_file_utils import infer_diffusers_model_type, load_single_file_checkpoint
+def shapes(file: Path) -> dict[str, Any]:
+    """The tensors of a file without their numbers.
 
+    Raises:
+        UserError: when it is no file of weights, or cannot be read.
+    """
     if file.suffix not in SUFFIXES:
         raise UserError(f"'{file}' is no file of weights ({' or '.join(SUFFIXES)}): give one, or a model's folder")
     try:
-        kind = str(infer_diffusers_model_type(load_single_file_checkpoint(str(file))))
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as content:
+                return {
+                    key: torch.empty(content.get_slice(key).get_shape(), device="meta")
+                    for key in content.keys()  # noqa: SIM118 - it is no mapping
+                }
+        loaded = torch.load(file, map_location="meta", weights_only=True)
+        return dict(loaded.get("state_dict", loaded))
     except Exception as error:
         if is_out_of_memory(error):
             raise
         raise UserError(f"'{file}' cannot be read ({first_line(error)}); copy it again") from error
+
+
+def pipeline_of(file: Path, tensors: Mapping[str, Any]) -> str:
+    """The pipeline of diffusers that a file of these tensors is a model of.
+
+    Raises:
+        UserError: when it is none that is known.
+    """
+    from diffusers.loaders.single_file_utils import infer_diffusers_model_type
+
+    kind = str(infer_diffusers_model_type(tensors))
     name = next((found for begin, found in _PIPELINES.items() if kind.startswith(begin)), None)
     if name is None:
         known = ", ".join(family.pipelines[0] for family in FAMILIES)
         raise UserError(f"'{file}' is a model of the kind {kind}, which is not supported: choose one of {known}")
+    return name
+
+
+def _read(file: Path, settings_of: str | Path | None) -> Any:
+    """The pipeline of a file, every weight of which comes from it or from the folder of its settings."""
+    import diffusers
+
+    name = pipeline_of(file, shapes(file))
     options = {} if settings_of is None else {"config": str(settings_of)}
     try:
-        return getattr(diffusers, name).from_single_file(str(file), **options)
+        pipeline = getattr(diffusers, name).from_single_file(str(file), **options)
+    except NotImplementedError as error:  # what diffusers did not find has no numbers, and it stumbles over that
+        raise UserError(f"'{file}' {_LACKS.format(name)}") from error
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        said = hub_problem(error) if isinstance(error, OSError) else first_line(error)
         raise UserError(
-            f"'{file}' looks like a {name}, and its settings cannot be had or do not fit ({hub_problem(error)}): give "
+            f"'{file}' looks like a {name}, and its settings cannot be had or do not fit ({said}): give "
             "model.settings_of=<a folder in diffusers' format of the model that it was made from>"
         ) from error
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module) and any(value.is_meta for value in part.state_dict().values()):
+            raise UserError(f"'{file}' {_LACKS.format(type(part).__name__)}")
+    return pipeline

@@ -79,7 +79,7 @@ def measure_typical_range(
             f"{len(images)} images, {len(prompts)} prompts and {draws} draws."
         )
     condition = model.condition(list(prompts))
-    own = model.encode(images, condition=condition, tau=tau)
+    own = model.invert(images, condition=condition, tau=tau).sound
     clean = model.encode(images, tau=0.0)
     field = model.field(condition0=condition, tau=tau, score=score)
     sphere = Sphere(own.norm(dim=-1))

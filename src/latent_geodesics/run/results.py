@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latent_geodesics.core.records import Status
 from latent_geodesics.methods import EncodedPairs, Morph
-from latent_geodesics.methods.statuses import FAILED
+from latent_geodesics.methods.statuses import LOST, UNINVERTED
 from latent_geodesics.metrics import Column, PathCurves, known_columns
 from latent_geodesics.models.stopwatch import DECODING, METRICS, SOLVING, STAGES
 
@@ -27,10 +27,11 @@ __all__ = [
     "broken_pairs",
     "closes",
     "summarise",
+    "unsolved_inversions",
     "wins",
 ]
 
-DESCRIPTIVE = ("pair", "group", "cluster", "method", "status", "failure")
+DESCRIPTIVE = ("pair", "group", "cluster", "method", "status", "failure", "inversion")
 COSTS = {
     "evaluations": Column(title="score evaluations"),
     "unet_calls": Column(title="U-Net calls"),
@@ -82,10 +83,15 @@ class MethodResult:
         return {f"seconds_{stage}": found[stage] for stage in STAGES}
 
     def row(self, index: int) -> dict[str, Any]:
-        """The line of `results.csv` for one of the pairs; only a failed one has the column `failure`."""
+        """The line of `results.csv` for one of the pairs.
+
+        Only a failed one has the column `failure`, and only one whose inversion was left unsolved that of `inversion`.
+        """
         pair = self.pairs.batch.pairs[index]
         numbers = {name: float(values[index]) for name, values in self.scores.items()}
         failure = {} if self.failure is None else {"failure": self.failure}
+        fault = (self.morph.posed or self.pairs).fault(index)
+        unsolved = {} if fault is None else {"inversion": fault.words}
         return {
             "pair": pair.id,
             "group": pair.group,
@@ -96,7 +102,7 @@ class MethodResult:
             "evaluations": int(self.morph.evaluations[index]),
             "unet_calls": self.morph.unet_calls,
             "peak_memory_mb": self.morph.peak_memory_mb,
-        } | self.stages | numbers | failure  # fmt: skip
+        } | self.stages | numbers | failure | unsolved  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,14 +186,29 @@ def broken_pairs(table: pd.DataFrame, folder: object) -> str | None:
         table: A row a pair and method.
         folder: Where the others are.
     """
-    lost = table[table["status"].isin((FAILED, Status.NON_FINITE_SCORE.value))]
+    lost = table[table["status"].isin(LOST)]
     if lost.empty:
         return None
     named = "; ".join(f"{method} on {', '.join(rows['pair'])}" for method, rows in lost.groupby("method", sort=False))
     said = f"{len(lost)} of {len(table)} sequences failed ({named}): the others are in '{folder}'."
-    if (lost["status"] == FAILED).any():
+    if (lost["status"] != Status.NON_FINITE_SCORE.value).any():
         return f"{said} The first said: {lost['failure'].dropna().iloc[0]}"
     return f"{said} The score was not finite: try a larger tau, a smaller alpha, or float32 weights."
+
+
+def unsolved_inversions(table: pd.DataFrame) -> str | None:
+    """One sentence on the pairs whose images were not inverted to the tolerance; None if all were."""
+    if "inversion" not in table.columns:
+        return None
+    found = table.dropna(subset="inversion").drop_duplicates("pair")
+    found = found[found["status"] != UNINVERTED]
+    if found.empty:
+        return None
+    named = "; ".join(f"{row['pair']} ({row['inversion']})" for _, row in found.iterrows())
+    return (
+        f"The inversion of {len(found)} of {table['pair'].nunique()} pairs did not settle, so that their sequences do "
+        f"not begin and end in quite the images given: {named}. Raise model.refinements or model.steps, or lower tau."
+    )
 
 
 def summarise(table: pd.DataFrame) -> dict[str, float]:

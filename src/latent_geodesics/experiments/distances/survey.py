@@ -145,7 +145,8 @@ class Surveyor:
         with tqdm(total=total, initial=total - len(missing), desc="encode", unit="image") as bar:
             for start in range(0, len(missing), self.batch):
                 rows = missing[start : start + self.batch]
-                x = self.model.encode(gallery.pictures[rows], condition=self.condition, tau=self.tau, remember=True)
+                pictures = gallery.pictures[rows]
+                x = self.model.invert(pictures, condition=self.condition, tau=self.tau, remember=True).sound
                 found = x.cpu().numpy()
                 names = [gallery.contents[row] for row in rows]
                 store.write_latents(names, found)

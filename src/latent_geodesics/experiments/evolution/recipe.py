@@ -157,7 +157,7 @@ class Evolution:
         ]
         if self.pair is not None:
             encoder = PairEncoder(model=self.model, seed=seed, **self._encoder)
-            pairs = encoder.encode(read_batch([self.pair], size=self.model.image_size))
+            pairs = encoder.encode(read_batch([self.pair], size=self.model.image_size)).sound
             found.append(
                 _Subject(
                     name=self.pair.id,

@@ -1,5 +1,6 @@
 """The report of an interpolation run: the table of means, what the geodesic wins, and every pair."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from latent_geodesics.run.pages import number, render_template, settings_of
 from latent_geodesics.run.results import COLUMNS, HIGHER_IS_BETTER, LOWER_IS_BETTER, STAGE_TITLES, closes
 
 __all__ = ["InterpolationReport", "PairPage"]
+
+log = logging.getLogger(__name__)
 
 BASELINE = "slerp"
 LEAST_PSNR = 25.0
@@ -101,6 +104,9 @@ class InterpolationReport:
         own = [replace(read_run(folder), finished=len(self.pages) == self.expected, pairs=self.expected)]
         baseline = BASELINE if BASELINE in set(self.table["method"]) else None
         remarks = say(*(write(folder, own, baseline=baseline) for write in (write_tables, write_protocols)))
+        if unsolved := unsolved_inversions(self.table):
+            log.warning(unsolved)
+            remarks = [*remarks, unsolved]
         draw_overview(folder / "figures" / "overview.png", self.table)
         write_text(folder / "report.html", _page(self, folder, remarks))
 

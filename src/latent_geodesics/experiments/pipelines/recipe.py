@@ -111,7 +111,7 @@ class Pipelines:
         rows: list[dict[str, Any]] = []
         with tqdm(total=4, desc="pipelines", unit="step") as steps:
             encoder = PairEncoder(model=self.model, seed=run.seed, **self._encoder)
-            pairs = encoder.encode(read_batch([self.pair], size=self.model.image_size))
+            pairs = encoder.encode(read_batch([self.pair], size=self.model.image_size)).sound
             clean = self.model.decode(self.model.encode(_inputs(pairs)))
             steps.update()
             results: list[_Result] = []

@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.core.records import Status
-from latent_geodesics.methods.statuses import FAILED
+from latent_geodesics.methods.statuses import LOST
 from latent_geodesics.run.compare.notes import notes_on
 from latent_geodesics.run.compare.runs import SEED, RunRecord, shown_value, varied_settings
 from latent_geodesics.run.markup import csv_text, guarded, latex_text, markdown_text
@@ -35,7 +34,6 @@ from latent_geodesics.run.statistics import (
 
 __all__ = ["ComparisonTable", "Row", "compare_runs"]
 
-LOST = (FAILED, Status.NON_FINITE_SCORE.value)
 SHOWN = 4
 OPEN = "†"
 DATA = frozenset({"data", "image_a", "image_b", "images"})
