@@ -17,10 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from latent_geodesics.experiments.video_analysis.tables import with_floors
 from latent_geodesics.run.statistics import Interval, interval
 
-__all__ = ["Verdict", "judge", "verdicts"]
+__all__ = ["Verdict", "judge", "larger_table", "predictions", "verdict_table", "verdicts", "with_floors"]
 
 MARGIN = 2.0
 MOST, FEW = 0.75, 0.25
@@ -51,33 +50,39 @@ class Verdict:
         return "held" if self.share.mean >= MOST else "not held" if self.share.mean <= FEW else "mixed"
 
 
+def with_floors(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column `noise`: the floor of every row, from the score's draws and the rounding of pixels.
+
+    The rounding of pixels is known along the video's own path alone; paths made from it count the draws.
+    """
+    noise = (table["floor"] ** 2 + table["rounding_floor"].fillna(0.0) ** 2) ** 0.5
+    return table.assign(noise=noise)
+
+
 def judge(table: pd.DataFrame, frames: pd.DataFrame) -> pd.DataFrame:
     """A row for each video: whether each rule held on it.
 
     Args:
-        table: The rows of `results.csv`.
+        table: The rows of `results.csv`, `with_floors`.
         frames: Those of `norms.csv`.
 
     Returns:
         `pair`, `kind`, `control`, and a column of booleans for `near_zero`, `close_to_optimised` and every perturbed
         and smoothed path under its own name, for the norm and `_per_frame`.
     """
-    table = with_floors(table)
     rows = []
     for (pair, kind, control), paths in table.groupby(["pair", "kind", "control"], sort=False):
         noise, highest = _number(paths, "video", "noise"), _number(paths, "video", "norm_high")
         ceiling = MARGIN * max(noise, _number(paths, "optimised", "norm"))
         names = [str(name) for name in paths[paths["family"].isin(["perturbed", "smoothed"])]["method"]]
         of_video = frames[frames["pair"] == pair]
-        turns = of_video.assign(norm=of_video["norm"] * of_video["step"])
-        larger = _larger(of_video, names) | {
-            f"{name}{PER_FRAME}": found for name, found in _larger(turns, names).items()
-        }
-        found = {
-            "near_zero": highest <= MARGIN * noise,
-            "close_to_optimised": highest <= ceiling,
-        }
-        rows.append({"pair": pair, "kind": kind, "control": control} | found | larger)
+        turns = _larger(of_video.assign(norm=of_video["norm"] * of_video["step"]), names)
+        rows.append(
+            {"pair": pair, "kind": kind, "control": control}
+            | {"near_zero": highest <= MARGIN * noise, "close_to_optimised": highest <= ceiling}
+            | _larger(of_video, names)
+            | {f"{name}{PER_FRAME}": found for name, found in turns.items()}
+        )
     return pd.DataFrame(rows)
 
 
@@ -112,6 +117,45 @@ def verdicts(judged: pd.DataFrame, predictions: Sequence[str], *, control: bool)
             )
         )
     return found
+
+
+def predictions(shown: Sequence[str]) -> list[str]:
+    """The three predictions, the third for the paths that the figures show, by norm and per frame."""
+    larger = [name for name in shown if name.startswith(("perturbed", "smoothed"))]
+    return ["near_zero", "close_to_optimised", *larger, *(f"{name}{PER_FRAME}" for name in larger)]
+
+
+def verdict_table(judged: pd.DataFrame, shown: Sequence[str]) -> pd.DataFrame:
+    """The verdict on each prediction, with its counts; a column for the controls where there are any."""
+    rows = []
+    for name in predictions(shown):
+        (ours,), (others,) = (verdicts(judged, [name], control=control) for control in (False, True))
+        rows.append(
+            {
+                "prediction": ours.sentence,
+                "held on motions": f"{ours.held} of {ours.videos}",
+                "95 % interval": f"{ours.share.low:.0%} to {ours.share.high:.0%}" if ours.videos > 1 else "-",
+                "on controls": f"{others.held} of {others.videos}",
+                "verdict": ours.word,
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table if judged["control"].any() else table.drop(columns="on controls")
+
+
+def larger_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """On how many videos each perturbed or smoothed path has a norm, or a turn, that is larger than the video's."""
+    names = [name for name in judged if name.startswith(("perturbed", "smoothed")) and not name.endswith(PER_FRAME)]
+    rows = []
+    for name in names:
+        row = {"path": name.replace("_", " ")}
+        for control in sorted(judged["control"].unique()):
+            for what, found in zip(
+                ("norm", "turn"), verdicts(judged, [name, f"{name}{PER_FRAME}"], control=bool(control)), strict=True
+            ):
+                row[f"larger {what}, {'controls' if control else 'motions'}"] = f"{found.held} of {found.videos}"
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _sentence(name: str) -> str:
