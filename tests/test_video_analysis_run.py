@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from latent_geodesics.experiments.video_analysis.verdicts import (
+    held,
     judge,
     larger_table,
+    verdict,
     verdict_table,
-    verdicts,
     with_floors,
 )
 from recipes.clevr.rendering.video_files import save_video
@@ -250,15 +251,14 @@ def test_the_turn_counts_the_step_where_the_norm_does_not():
     assert judged["perturbed_1_per_frame"]
 
 
-@pytest.mark.parametrize(("held", "word"), [(4, "held"), (3, "held"), (2, "mixed"), (1, "not held"), (0, "not held")])
-def test_a_verdict_is_a_word_for_a_share_of_the_motions_alone(held, word):
-    parts = [made_up((0.1, 0.0, 0.3 if n < held else 0.01, 0.2), floor=0.01, pair=str(n)) for n in range(4)]
+@pytest.mark.parametrize(("count", "word"), [(4, "held"), (3, "held"), (2, "mixed"), (1, "not held"), (0, "not held")])
+def test_a_verdict_is_a_word_for_a_share_of_the_motions_alone(count, word):
+    parts = [made_up((0.1, 0.0, 0.3 if n < count else 0.01, 0.2), floor=0.01, pair=str(n)) for n in range(4)]
     parts.append(made_up((0.1, 0.0, 0.3, 0.2), floor=0.01, pair="control", control=1))
     judged = judge(*(pd.concat(tables) for tables in zip(*parts, strict=True)))
-    (found,) = verdicts(judged, ["perturbed_1"], control=False)
-    assert (found.held, found.videos, found.word) == (held, 4, word)
-    (of_controls,) = verdicts(judged, ["perturbed_1"], control=True)
-    assert (of_controls.held, of_controls.videos) == (1, 1)
+    found = held(judged, "perturbed_1")
+    assert (found.sum(), len(found), verdict(found)) == (count, 4, word)
+    assert held(judged, "perturbed_1", control=True).tolist() == [1.0]
 
 
 def test_tables_have_columns_for_the_controls_only_where_there_are_any():

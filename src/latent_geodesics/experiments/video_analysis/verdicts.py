@@ -12,14 +12,13 @@ videos, not held when on at most a quarter, and mixed in between.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from latent_geodesics.run.statistics import Interval, interval
+from latent_geodesics.run.statistics import interval
 
-__all__ = ["Verdict", "judge", "larger_table", "predictions", "verdict_table", "verdicts", "with_floors"]
+__all__ = ["held", "judge", "larger_table", "verdict", "verdict_table", "with_floors"]
 
 MARGIN = 2.0
 MOST, FEW = 0.75, 0.25
@@ -30,24 +29,6 @@ SENTENCES = {
     "perturbed": "the norm along the perturbed path is larger",
     "smoothed": "the norm along the smoothed path is larger",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """On how many videos a prediction held; `share` with its 95 % bootstrap interval over the videos."""
-
-    prediction: str
-    sentence: str
-    held: int
-    videos: int
-    share: Interval
-
-    @property
-    def word(self) -> str:
-        """`held`, `not held`, `mixed`, or `no video`."""
-        if not self.videos:
-            return "no video"
-        return "held" if self.share.mean >= MOST else "not held" if self.share.mean <= FEW else "mixed"
 
 
 def with_floors(table: pd.DataFrame) -> pd.DataFrame:
@@ -95,67 +76,56 @@ def _larger(frames: pd.DataFrame, names: Sequence[str]) -> dict[str, bool]:
     return {name: interval((norms[name] - norms["video"]).to_numpy()).low > 0 for name in names}
 
 
-def verdicts(judged: pd.DataFrame, predictions: Sequence[str], *, control: bool) -> list[Verdict]:
-    """How each prediction fared on the videos of motions, or on the controls.
-
-    Args:
-        judged: What `judge` gave.
-        predictions: Columns of it.
-        control: Whether to count the controls or the others.
-    """
-    rows = judged[judged["control"] == int(control)]
-    found = []
-    for name in predictions:
-        held = rows[name].to_numpy(dtype=float) if len(rows) else np.empty(0)
-        found.append(
-            Verdict(
-                prediction=name,
-                sentence=_sentence(name),
-                held=int(held.sum()),
-                videos=len(held),
-                share=interval(held),
-            )
-        )
+def held(judged: pd.DataFrame, prediction: str, *, control: bool = False) -> np.ndarray:
+    """One or zero for each motion, or each control: whether the rule of a prediction held on it."""
+    found: np.ndarray = judged[judged["control"] == int(control)][prediction].to_numpy(dtype=float)
     return found
 
 
-def predictions(shown: Sequence[str]) -> list[str]:
-    """The three predictions, the third for the paths that the figures show, by norm and per frame."""
-    larger = [name for name in shown if name.startswith(("perturbed", "smoothed"))]
-    return ["near_zero", "close_to_optimised", *larger, *(f"{name}{PER_FRAME}" for name in larger)]
+def verdict(found: np.ndarray) -> str:
+    """`held`, `not held`, `mixed`, or `no video`, by the share of the motions on which a rule held."""
+    if not len(found):
+        return "no video"
+    return "held" if found.mean() >= MOST else "not held" if found.mean() <= FEW else "mixed"
 
 
 def verdict_table(judged: pd.DataFrame, shown: Sequence[str]) -> pd.DataFrame:
-    """The verdict on each prediction, with its counts; a column for the controls where there are any."""
+    """The verdict on each of the three predictions, the third for the shown paths, by their norms and per frame."""
+    larger = [name for name in shown if name.startswith(("perturbed", "smoothed"))]
     rows = []
-    for name in predictions(shown):
-        (ours,), (others,) = (verdicts(judged, [name], control=control) for control in (False, True))
-        rows.append(
-            {
-                "prediction": ours.sentence,
-                "held on motions": f"{ours.held} of {ours.videos}",
-                "95 % interval": f"{ours.share.low:.0%} to {ours.share.high:.0%}" if ours.videos > 1 else "-",
-                "on controls": f"{others.held} of {others.videos}",
-                "verdict": ours.word,
-            }
-        )
-    table = pd.DataFrame(rows)
-    return table if judged["control"].any() else table.drop(columns="on controls")
+    for name in ("near_zero", "close_to_optimised", *larger, *(f"{name}{PER_FRAME}" for name in larger)):
+        ours = held(judged, name)
+        share = interval(ours)
+        row = {
+            "prediction": _sentence(name),
+            "held on motions": _counted(ours),
+            "95 % interval": f"{share.low:.0%} to {share.high:.0%}" if share.n > 1 else "-",
+        }
+        if judged["control"].any():
+            row["on controls"] = _counted(held(judged, name, control=True))
+        rows.append(row | {"verdict": verdict(ours)})
+    return pd.DataFrame(rows)
 
 
 def larger_table(judged: pd.DataFrame) -> pd.DataFrame:
     """On how many videos each perturbed or smoothed path has a norm, or a turn, that is larger than the video's."""
-    names = [name for name in judged if name.startswith(("perturbed", "smoothed")) and not name.endswith(PER_FRAME)]
-    rows = []
-    for name in names:
-        row = {"path": name.replace("_", " ")}
-        for control in sorted(judged["control"].unique()):
-            for what, found in zip(
-                ("norm", "turn"), verdicts(judged, [name, f"{name}{PER_FRAME}"], control=bool(control)), strict=True
-            ):
-                row[f"larger {what}, {'controls' if control else 'motions'}"] = f"{found.held} of {found.videos}"
-        rows.append(row)
-    return pd.DataFrame(rows)
+    names = [
+        name for name in map(str, judged) if name.startswith(("perturbed", "smoothed")) and not name.endswith(PER_FRAME)
+    ]
+    groups = {"controls" if control else "motions": bool(control) for control in sorted(judged["control"].unique())}
+    return pd.DataFrame(
+        {"path": name.replace("_", " ")}
+        | {
+            f"larger {what}, {group}": _counted(held(judged, f"{name}{suffix}", control=control))
+            for group, control in groups.items()
+            for what, suffix in (("norm", ""), ("turn", PER_FRAME))
+        }
+        for name in names
+    )
+
+
+def _counted(found: np.ndarray) -> str:
+    return f"{int(found.sum())} of {len(found)}"
 
 
 def _sentence(name: str) -> str:
