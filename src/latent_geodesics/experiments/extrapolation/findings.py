@@ -34,7 +34,7 @@ COLUMNS = {
     "sequential": "of them one after another",
     "seconds": "seconds",
 }
-WORDS = ("pair", "velocity", "method", "status", "origin")
+WORDS = ["pair", "velocity", "method", "status", "origin"]
 
 
 def means_table(results: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def summarise(results: pd.DataFrame) -> dict[str, float]:
         summary["returned_worst"] = float(integrated["returned"].max())
     for method, rows in integrated.groupby("method", sort=False):
         for column in ("sequential", "evaluations"):
-            summary[f"{method}/{column}"] = float(rows[column].mean())
+            summary[f"{method!s}/{column}"] = float(rows[column].mean())
     return summary | _against_great_circles(integrated, results[results["method"] == "slerp"])
 
 

@@ -71,8 +71,10 @@ class Extrapolation:
             raise UserError("No initial velocity was chosen: name some, as in velocity=[boundary,random].")
         if not integrators:
             raise UserError("No integrator was chosen: name one, as in integrator=[parallel].")
-        own = images is not None
-        self.starts = starts_on_disk(images, prompt=prompt) if own else starts_of_pairs(pick_pairs(data.pairs, pairs))
+        if images is None:
+            self.starts = starts_of_pairs(pick_pairs(data.pairs, pairs))
+        else:
+            self.starts = starts_on_disk(images, prompt=prompt)
         self.batches = departures(self.starts, velocities, batch_size=batch_size)
         self.methods: dict[str, Continuation] = {name: GeodesicOn(solver=one) for name, one in integrators.items()}
         if baselines:

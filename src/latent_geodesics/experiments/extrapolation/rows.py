@@ -133,7 +133,7 @@ def keep_velocities(folder: Path, tables: Tables) -> None:
 def log_curves(logger: RunLogger, curves: pd.DataFrame) -> None:
     """Tells the logger how the density goes along every path."""
     for (pair, velocity, method), curve in curves.groupby(["pair", "velocity", "method"], sort=False):
-        name = f"log_density/{file_stem(pair, velocity)}/{file_stem(method)}"
+        name = f"log_density/{file_stem(str(pair), str(velocity))}/{file_stem(str(method))}"
         logger.curve(name, curve["log_density"].tolist(), against=curve["u"].tolist(), axis="u")
 
 

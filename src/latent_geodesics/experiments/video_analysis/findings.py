@@ -9,7 +9,7 @@ from latent_geodesics.experiments.video_analysis.verdicts import MARGIN
 from latent_geodesics.run.statistics import interval, separation
 
 __all__ = [
-    "LEAD", "NORMS", "NUMBERS", "SEPARATIONS", "SWEEPS", "VERDICTS",
+    "LEAD", "NORMS", "NUMBERS", "PICTURES", "SEPARATIONS", "SWEEPS", "VERDICTS",
     "every_video", "numbers_table", "refusal", "remarks", "scale_words", "separation_table", "summarise",
 ]  # fmt: skip
 
@@ -43,6 +43,7 @@ SEPARATIONS = (
     "The probability that a motion looks more like a geodesic than a control does, by each measure: 1 tells them "
     "apart, 0.5 does not, below 0.5 points the wrong way."
 )
+PICTURES = "The video as it is, and the other paths decoded: the first of each kind."
 MEASURES = {
     "norm": "norm (1/[x])",
     "turn": "turn (rad/frame)",

@@ -87,12 +87,11 @@ class VideoAnalysis:
             table=findings.every_video(table, paths),
         )  # fmt: skip
         if pictures := {file: caption for shown in tables.kept("shown") for file, caption in shown.items()}:
-            words = "The video as it is, and the other paths decoded: the first of each kind."
-            page.section("What the paths look like", words, pictures=pictures)
+            page.section("What the paths look like", findings.PICTURES, pictures=pictures)
         for (video, path), rows in frames[frames["method"].isin(paths)].groupby(["pair", "method"], sort=False):
             at = rows["frame"].astype(float).tolist()
             run.logger.curve(
-                f"norm/{file_stem(video)}/{file_stem(path)}", rows["norm"].tolist(), against=at, axis="frame"
+                f"norm/{file_stem(str(video))}/{file_stem(str(path))}", rows["norm"].tolist(), against=at, axis="frame"
             )
         broken = findings.refusal(table, run.folder)
         return run.finish(page, tables, summary=summary, broken=broken, verdicts=judged)

@@ -1,6 +1,7 @@
 """What a batch of videos gives: a row for each video and path, for each frame of each, and what is shown of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def show_paths(rows: Rows, measures: BatchMeasures, videos: Sequence[str], paths
         name = batch.videos[place].id
         shown = {"video": batch.frames[place][frames]} | {path: images[row] for path, images in decoded.items()}
         captions[rows.strip(shown, name)] = f"{name}: every second frame."
-        animation = rows.file(f"images/{file_stem(name)}.webp", lambda file, shown=shown: _side_by_side(file, shown))
+        animation = rows.file(f"images/{file_stem(name)}.webp", partial(_side_by_side, paths=shown))
         captions[animation] = f"{name}, animated."
     return captions
 
