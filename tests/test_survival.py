@@ -166,9 +166,9 @@ def test_processes_share_all_batches_and_none_twice(processes, done):
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(command_line, arguments, tmp_path, monkeypatch):
     assert command_line(*arguments, f"output_dir={tmp_path / 'whole'}").code == 0
 
-    import latent_geodesics.run.each as loop
+    from latent_geodesics.run import each
 
-    written, save = [], loop.save_strip
+    written, save = [], each.save_strip
 
     def save_or_stop(file, rows):
         written.append(file)
@@ -177,13 +177,13 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(command_line, a
         save(file, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_strip", save_or_stop)
+        patched.setattr(each, "save_strip", save_or_stop)
         assert command_line(*arguments, f"output_dir={tmp_path / 'cut'}").code == 130
     assert len(table(tmp_path / "cut")) == 2 * 2
     assert not (tmp_path / "cut" / "summary.json").exists()
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_strip", lambda file, rows: (written.append(file), save(file, rows)))
+        patched.setattr(each, "save_strip", lambda file, rows: (written.append(file), save(file, rows)))
         assert command_line(*arguments, f"output_dir={tmp_path / 'cut'}").code == 0
     assert len(written) == 4 + 3, "pairs that were done are not done again"
     assert_same(tmp_path / "cut", tmp_path / "whole")

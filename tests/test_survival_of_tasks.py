@@ -15,15 +15,15 @@ import pytest
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
-from latent_geodesics.experiments.extrapolation.following import ExtrapolationModule
-from latent_geodesics.experiments.video_analysis.recipe import VideoModule
+from latent_geodesics.experiments.extrapolation.recipe import Extrapolation
+from latent_geodesics.experiments.video_analysis.recipe import VideoAnalysis
 from recipes.clevr.rendering.video_files import save_video
 
 ROOT = Path(__file__).parents[1]
 COSTS = ["seconds", "seconds_solving"]
 TABLES = {"extrapolation": ("results", "curves"), "video_analysis": ("results", "norms", "scales", "alphas")}
 BATCHES = 3
-MODULES = {"extrapolation": ExtrapolationModule, "video_analysis": VideoModule}
+RECIPES = {"extrapolation": Extrapolation, "video_analysis": VideoAnalysis}
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +65,18 @@ def arguments(task, inputs, tiny_model_folder):
             *common,
             f"task.images={inputs / 'images'}",
             "task.prompt='a red cube'",
-            "task.reference_images=4",
+            "task.reference.count=4",
             "task.batch_size=2",
             "velocity=[images,random]",
             "integrator=[parallel]",
             "frames=3",
         ]
-    quick = ["task.amplitudes=[0.5]", "task.widths=[1.0]", "task.perturbations=1", "task.optimiser.max_evaluations=40"]
+    quick = [
+        "task.analyser.amplitudes=[0.5]",
+        "task.analyser.widths=[1.0]",
+        "task.analyser.perturbations=1",
+        "task.analyser.optimiser.max_evaluations=40",
+    ]
     return [*common, f"data.manifest={inputs / 'manifest.csv'}", "data.batch_size=1", *quick]
 
 
@@ -90,31 +95,33 @@ def assert_same(task, folder, other, **tolerance):
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_tables(task, command_line, arguments, tmp_path, monkeypatch):
-    work, done = MODULES[task].work, []
+    recipe, done = RECIPES[task], []
+    work = recipe.work
 
-    def counted(self, batch):
-        done.append(batch.number)
-        return work(self, batch)
+    def counted(*arguments):
+        done.append(len(done))
+        return work(*arguments)
 
-    def cut(self, batch):
-        if batch.number == 2:
+    def cut(*arguments):
+        if len(done) == 2:
             raise KeyboardInterrupt
-        return counted(self, batch)
+        return counted(*arguments)
 
-    monkeypatch.setattr(MODULES[task], "work", counted)
+    monkeypatch.setattr(recipe, "work", counted)
     assert command_line(*arguments, f"output_dir={tmp_path / 'whole'}").code == 0
-    assert done == list(range(BATCHES))
+    assert len(done) == BATCHES
 
-    monkeypatch.setattr(MODULES[task], "work", cut)
+    done.clear()
+    monkeypatch.setattr(recipe, "work", cut)
     assert command_line(*arguments, f"output_dir={tmp_path / 'cut'}").code == 130
     assert not (tmp_path / "cut" / "summary.json").exists()
     assert (tmp_path / "cut" / "report.html").exists()
     assert 0 < len(pd.read_csv(tmp_path / "cut" / "results.csv")) < len(pd.read_csv(tmp_path / "whole" / "results.csv"))
 
     done.clear()
-    monkeypatch.setattr(MODULES[task], "work", counted)
+    monkeypatch.setattr(recipe, "work", counted)
     assert command_line(*arguments, f"output_dir={tmp_path / 'cut'}").code == 0
-    assert done == list(range(2, BATCHES)), "what was done is not done again"
+    assert len(done) == BATCHES - 2, "what was done is not done again"
     assert_same(task, tmp_path / "cut", tmp_path / "whole")
 
 

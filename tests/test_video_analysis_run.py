@@ -11,13 +11,24 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from latent_geodesics.experiments.video_analysis.tables import with_floors
-from latent_geodesics.experiments.video_analysis.verdicts import judge, verdicts
+from latent_geodesics.experiments.video_analysis.verdicts import (
+    held,
+    judge,
+    larger_table,
+    verdict,
+    verdict_table,
+    with_floors,
+)
 from recipes.clevr.rendering.video_files import save_video
 
 SHOWN = ("video", "optimised", "perturbed_0.5", "smoothed_1")
 METHODS = {*SHOWN, "great_circle"}
-SMALL = ("task.amplitudes=[0.5]", "task.widths=[1.0]", "task.perturbations=2", "task.optimiser.max_evaluations=60")
+SMALL = (
+    "task.analyser.amplitudes=[0.5]",
+    "task.analyser.widths=[1.0]",
+    "task.analyser.perturbations=2",
+    "task.analyser.optimiser.max_evaluations=60",
+)
 
 
 def sliding_square(frames=7, start=0):
@@ -137,11 +148,19 @@ def test_ones_own_video_needs_no_control_and_its_dropped_frames_are_said_everywh
     summary = json.loads((clips / "run" / "summary.json").read_text())
     assert summary["controls"] == 0
     assert not any(name.startswith(("controls/", "separation/")) for name in summary)
+    assert "on controls" not in (clips / "run" / "report.html").read_text()
+    for name in ("norms_along_the_path", "norms_by_kind"):  # a figure of one video is no row of many panels
+        with Image.open(clips / "run" / "figures" / f"{name}.png") as figure:
+            assert figure.width < 1.8 * figure.height
 
 
 def test_a_score_that_draws_has_a_floor_that_is_known(analyse, clips):
     outcome = analyse(
-        "score=contrastive_renoised", "task.draws=3", "data.limit=1", "task.rounding_frames=0", "task.shown_videos=0"
+        "score=contrastive_renoised",
+        "task.analyser.draws=3",
+        "data.limit=1",
+        "task.encoder.rounding_frames=0",
+        "task.shown_videos=0",
     )
     assert outcome.code == 0, outcome.stderr
     table = pd.read_csv(clips / "run" / "results.csv").set_index("method")
@@ -155,13 +174,13 @@ def test_a_score_that_draws_has_a_floor_that_is_known(analyse, clips):
     [
         (["tau=0"], "tau"),
         (["alpha=0"], "alpha"),
-        (["task.amplitudes=[]"], "amplitudes"),
-        (["task.widths=[-1]"], "widths"),
-        (["task.rounding_frames=2"], "rounding_frames"),
+        (["task.analyser.amplitudes=[]"], "amplitudes"),
+        (["task.analyser.widths=[-1]"], "widths"),
+        (["task.encoder.rounding_frames=2"], "rounding_frames"),
         (["data.frames=2"], "data.frames"),
         (["data.video=nowhere.mp4"], "nowhere.mp4"),
         (["data.prompt='a red cube'"], "without a video"),
-        (["score=contrastive_renoised", "task.draws=1"], "draws"),
+        (["score=contrastive_renoised", "task.analyser.draws=1"], "draws"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(analyse, clips, arguments, words):
@@ -181,7 +200,7 @@ def test_a_bad_video_is_known_before_the_good_ones_are_looked_at(analyse, clips)
 
 
 def test_an_interrupt_keeps_what_was_finished(analyse, clips, monkeypatch):
-    from latent_geodesics.experiments.video_analysis import VideoEncoder
+    from latent_geodesics.experiments.video_analysis.encoding import VideoEncoder
 
     encode, calls = VideoEncoder.encode, []
 
@@ -196,7 +215,7 @@ def test_an_interrupt_keeps_what_was_finished(analyse, clips, monkeypatch):
     assert outcome.code == 130
     run = clips / "run"
     assert {row["pair"] for row in csv.DictReader((run / "results.csv").open())} == {"one", "two"}
-    assert "interrupted" in (run / "report.html").read_text()
+    assert "2 of 3: not finished" in (run / "report.html").read_text()
     assert not (run / "summary.json").exists()
     assert not list(run.rglob("*.partial*"))
 
@@ -209,7 +228,7 @@ def made_up(norms, *, floor, control=0, pair="a", step=1.0, perturbed_step=1.0):
         table.append(common | {"norm": value, "norm_high": value, "floor": floor, "rounding_floor": np.nan})
         size = perturbed_step if method.startswith("perturbed") else step
         frames += [common | {"frame": k, "norm": value + 1e-4 * k, "step": size} for k in range(1, 7)]
-    return pd.DataFrame(table), pd.DataFrame(frames)
+    return with_floors(pd.DataFrame(table)), pd.DataFrame(frames)
 
 
 @pytest.mark.parametrize(
@@ -232,15 +251,27 @@ def test_the_turn_counts_the_step_where_the_norm_does_not():
     assert judged["perturbed_1_per_frame"]
 
 
-@pytest.mark.parametrize(("held", "word"), [(4, "held"), (3, "held"), (2, "mixed"), (1, "not held"), (0, "not held")])
-def test_a_verdict_is_a_word_for_a_share_of_the_motions_alone(held, word):
-    parts = [made_up((0.1, 0.0, 0.3 if n < held else 0.01, 0.2), floor=0.01, pair=str(n)) for n in range(4)]
+@pytest.mark.parametrize(("count", "word"), [(4, "held"), (3, "held"), (2, "mixed"), (1, "not held"), (0, "not held")])
+def test_a_verdict_is_a_word_for_a_share_of_the_motions_alone(count, word):
+    parts = [made_up((0.1, 0.0, 0.3 if n < count else 0.01, 0.2), floor=0.01, pair=str(n)) for n in range(4)]
     parts.append(made_up((0.1, 0.0, 0.3, 0.2), floor=0.01, pair="control", control=1))
     judged = judge(*(pd.concat(tables) for tables in zip(*parts, strict=True)))
-    (found,) = verdicts(judged, ["perturbed_1"], control=False)
-    assert (found.held, found.videos, found.word) == (held, 4, word)
-    (of_controls,) = verdicts(judged, ["perturbed_1"], control=True)
-    assert (of_controls.held, of_controls.videos) == (1, 1)
+    found = held(judged, "perturbed_1")
+    assert (found.sum(), len(found), verdict(found)) == (count, 4, word)
+    assert held(judged, "perturbed_1", control=True).tolist() == [1.0]
+
+
+def test_tables_have_columns_for_the_controls_only_where_there_are_any():
+    motion = made_up((0.1, 0.0, 0.3, 0.2), floor=0.06)
+    control = made_up((0.1, 0.0, 0.3, 0.05), floor=0.04, pair="c", control=1)
+    shown = ("video", "optimised", "perturbed_1", "smoothed_1")
+    alone = judge(*motion)
+    assert list(verdict_table(alone, shown)["held on motions"]) == ["1 of 1"] * 6
+    assert "on controls" not in verdict_table(alone, shown)
+    assert list(larger_table(alone)) == ["path", "larger norm, motions", "larger turn, motions"]
+    both = judge(*(pd.concat(tables) for tables in zip(motion, control, strict=True)))
+    assert list(verdict_table(both, shown)["on controls"]) == [f"{n} of 1" for n in (0, 0, 1, 0, 1, 0)]
+    assert list(larger_table(both)["larger norm, controls"]) == ["1 of 1", "0 of 1"]
 
 
 def test_the_floor_adds_both_kinds_of_noise():

@@ -90,7 +90,7 @@ def test_the_truth(run, inputs):
 def test_extrapolation(run, inputs):
     folder, _, _ = run(
         "extrapolation", f"data.manifest={inputs / 'pairs.csv'}", "task.images=null", "task.pairs=[]", "frames=3",
-        "task.reference_images=4", "integrator=[parallel]", "velocity=[random]",
+        "task.reference.count=4", "integrator=[parallel]", "velocity=[random]",
     )  # fmt: skip
     stems = {file_stem(name, "random") for name in IDS}
     assert {file.stem for file in (folder / "images").glob("*.png")} == stems
@@ -126,6 +126,7 @@ def test_videos(run, inputs):
             for k, name in enumerate(IDS[:2])]  # fmt: skip
     folder, _, _ = run(
         "video_analysis", f"data.manifest={write(inputs / 'videos.csv', rows)}", "data.batch_size=2",
-        "task.amplitudes=[0.5]", "task.widths=[1.0]", "task.perturbations=2", "task.optimiser.max_evaluations=60",
+        "task.analyser.amplitudes=[0.5]", "task.analyser.widths=[1.0]", "task.analyser.perturbations=2",
+        "task.analyser.optimiser.max_evaluations=60",
     )  # fmt: skip
     assert {file.stem for file in (folder / "images").glob("*.webp")} == {file_stem(name) for name in IDS[:2]}

@@ -19,7 +19,7 @@ from latent_geodesics.core.records import BoundaryProblem, InitialProblem, Solut
 from latent_geodesics.data.starts import Start
 from latent_geodesics.methods.conditions import PathCondition, check_path_condition, moves, path_conditions
 from latent_geodesics.methods.encoding import check_levels, decode_paths
-from latent_geodesics.methods.power import GeometryChoice, geometry_of
+from latent_geodesics.methods.power import GeometryChoice, geometry_of, power_of_density
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
 
@@ -34,7 +34,8 @@ class Setting:
         model: The diffusion model.
         score: Which score of it the geometry is made of.
         tau: Noise level at which the paths live, in (0, 1).
-        alpha: Power of the density, at least 0.
+        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.power`.
+        alpha: The power itself, in place of `alpha_d`; one of the two is given.
         guidance: Classifier-free guidance at decoding; 1 is the conditional prediction alone.
         geometry: The geometry, in place of that of p^alpha.
         condition: What the density of a path between two prompts is conditioned on; see `methods.conditions`.
@@ -43,14 +44,20 @@ class Setting:
     model: LatentModel
     score: Score
     tau: float
-    alpha: float
+    alpha_d: float | None = None
+    alpha: float | None = None
     guidance: float = 1.0
     geometry: GeometryChoice = None
     condition: PathCondition = "mean"
 
     def __post_init__(self) -> None:
-        check_levels(tau=self.tau, alpha=self.alpha, guidance=self.guidance)
+        check_levels(tau=self.tau, alpha=self.power, guidance=self.guidance)
         check_path_condition(self.condition)
+
+    @property
+    def power(self) -> float:
+        """The power alpha on the density."""
+        return power_of_density(alpha_d=self.alpha_d, alpha=self.alpha, dimension=self.model.dimension)
 
     def field(self, condition0: Float[Tensor, "p l c"], condition1: Float[Tensor, "p l c"] | None = None) -> ScoreField:
         """The score of the density of paths from one prompt to another, or of those under a prompt that stays."""
@@ -179,7 +186,7 @@ class Launch:
             manifold=Sphere(radius=self.radius),
             x0=self.x0,
             v0=self.v0,
-            geometry=geometry_of(setting.geometry, setting.alpha),
+            geometry=geometry_of(setting.geometry, setting.power),
         )
 
     def decode(self, setting: Setting, path: Path, u: Float[Tensor, " n"]) -> Float[Tensor, "p n 3 h w"]:

@@ -82,7 +82,7 @@ class RealLatents:
         if len(latents) < FEWEST:
             raise UserError(
                 f"What is plausible is learnt from at least {FEWEST} reference images, got {len(latents)}: raise "
-                "task.reference_images."
+                "task.reference.count."
             )
         self._model, self._tau, self._origin = model, tau, latents[:1]
         self._sigma, self._root = model.sigma(tau), math.sqrt(latents.shape[1])

@@ -2,23 +2,24 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.records import InitialProblem, Solution
-from latent_geodesics.data import NumberedBatch, read_image
+from latent_geodesics.data import in_batches, read_image
 from latent_geodesics.data.starts import Start
 from latent_geodesics.methods.continuations import Continuation, GeodesicOn
 from latent_geodesics.methods.departure import Departure, Encoded, Launch, Lead, Setting, encode_images
 from latent_geodesics.methods.velocities import InitialVelocity
 from latent_geodesics.metrics import PathCurves, closed_curves
 from latent_geodesics.metrics.plausibility import PlausibilityCurves, RealLatents
-from latent_geodesics.run.batch_loop import BatchModule
 
-__all__ = ["ExtrapolationModule", "FollowedLaunch", "FollowedPaths", "Leaving"]
+__all__ = ["FollowedLaunch", "FollowedPaths", "Follower", "Leaving", "departures"]
 
 POSITIONS = 33
 
@@ -62,7 +63,6 @@ class FollowedLaunch:
     """What every method made of one launch.
 
     Attributes:
-        number: Of the batch, in the run.
         velocity: The velocity's name.
         departure: The images.
         launch: Where and how fast the paths start.
@@ -72,7 +72,6 @@ class FollowedLaunch:
         paths: Of each method; an integrator's first.
     """
 
-    number: int
     velocity: str
     departure: Departure
     launch: Launch
@@ -81,7 +80,35 @@ class FollowedLaunch:
     paths: tuple[FollowedPaths, ...]
 
 
-class ExtrapolationModule(BatchModule):
+def departures(
+    starts: Sequence[Start], velocities: Mapping[str, InitialVelocity], *, batch_size: int
+) -> list[list[Leaving]]:
+    """Some images at a time, each velocity from those that it can leave.
+
+    Raises:
+        UserError: when a velocity can leave none of the images, or one that it must leave gives no direction.
+    """
+    reached = {
+        name: [place for place, start in enumerate(starts) if start.second is not None or not velocity.needs_second]
+        for name, velocity in velocities.items()
+    }
+    for name, places in reached.items():
+        if not places:
+            raise UserError(
+                f"The velocity '{name}' leads from one image to another, and there is only one: give a folder with two "
+                "images or more, image_a=<file> image_b=<file>, or leave that velocity out."
+            )
+        velocities[name].check({starts[at].id: (starts[at].prompt, starts[at].second_prompt) for at in places})
+    return [
+        [Leaving(start=starts[place], place=place, velocity=name) for place in leaving]
+        for places in in_batches(range(len(starts)), batch_size)
+        for name in velocities
+        if (leaving := [place for place in places if place in reached[name]])
+    ]
+
+
+@dataclass(kw_only=True)
+class Follower:
     """Encodes images, launches paths from them and follows these by every method.
 
     Args:
@@ -90,41 +117,36 @@ class ExtrapolationModule(BatchModule):
         methods: Name -> what carries a path on; an integrator first.
         real: The reference images.
         images: How many images the run has in all.
-        u: The positions of the frames.
+        frames: Images of a sequence.
     """
 
-    def __init__(
-        self,
-        *,
-        setting: Setting,
-        velocities: Mapping[str, InitialVelocity],
-        methods: Mapping[str, Continuation],
-        real: RealLatents,
-        images: int,
-        u: Float[Tensor, " n"],
-    ) -> None:
-        super().__init__()
-        self.setting, self.velocities, self.methods = setting, velocities, methods
-        self.real, self.images, self.u = real, images, u
-        self._encoded: tuple[Sequence[tuple[str, str]], Encoded] | None = None
+    setting: Setting
+    velocities: Mapping[str, InitialVelocity]
+    methods: Mapping[str, Continuation]
+    real: RealLatents
+    images: int
+    frames: int
+    _encoded: tuple[Sequence[tuple[Path, str]], Encoded] | None = field(default=None, init=False)
 
-    def work(self, batch: NumberedBatch[Sequence[Leaving]]) -> FollowedLaunch:
-        """One velocity from some images."""
-        leaving = batch.content
-        name = leaving[0].velocity
+    @property
+    def u(self) -> Float[Tensor, " n"]:
+        """The positions of the frames."""
+        return torch.linspace(0, 1, self.frames, dtype=torch.float64)
+
+    def follow(self, leaving: Sequence[Leaving]) -> FollowedLaunch:
+        """One velocity from some images, by every method."""
         departure = self._departure(leaving)
-        launch = self.velocities[name].launch(departure)
+        launch = self.velocities[leaving[0].velocity].launch(departure)
         return FollowedLaunch(
-            number=batch.number,
-            velocity=name,
+            velocity=leaving[0].velocity,
             departure=departure,
             launch=launch,
             returned=self._returned(launch),
             lead_frames=None if launch.lead is None else launch.lead.decode(self.setting, self.u),
-            paths=tuple(self._follow(method, by, launch) for method, by in self.methods.items()),
+            paths=tuple(self._carry_on(method, by, launch) for method, by in self.methods.items()),
         )
 
-    def _follow(self, method: str, continuation: Continuation, launch: Launch) -> FollowedPaths:
+    def _carry_on(self, method: str, continuation: Continuation, launch: Launch) -> FollowedPaths:
         """One method from one launch."""
         started = time.perf_counter()
         problem = launch.problem(self.setting)
@@ -163,30 +185,24 @@ class ExtrapolationModule(BatchModule):
         return problem.manifold.distance(end, problem.x1) / problem.manifold.distance(problem.x0, problem.x1)
 
     def _departure(self, leaving: Sequence[Leaving]) -> Departure:
+        """The images to leave, encoded; the last ones are kept, since the next velocity mostly leaves the same."""
         starts = tuple(one.start for one in leaving)
-        keys = [_keys(start) for start in starts]
-        wanted = list(dict.fromkeys(key for of_start in keys for key in of_start))
-        encoded, needs_second = self._encode(wanted), self.velocities[leaving[0].velocity].needs_second
+        # A file and its prompt together name a latent.
+        first = [(start.image, start.prompt) for start in starts]
+        second = [
+            key if one.second is None else (one.second, one.second_prompt)
+            for one, key in zip(starts, first, strict=True)
+        ]
+        wanted = list(dict.fromkeys(key for one in zip(first, second, strict=True) for key in one))
+        if self._encoded is None or self._encoded[0] != wanted:
+            images = torch.stack([read_image(file, size=self.setting.model.image_size) for file, _ in wanted])
+            self._encoded = wanted, encode_images(self.setting, images, [prompt for _, prompt in wanted])
+        rows, needs_second = self._encoded[1].rows, self.velocities[leaving[0].velocity].needs_second
         return Departure(
             setting=self.setting,
             starts=starts,
             places=tuple(one.place for one in leaving),
             total=self.images,
-            first=encoded.rows([wanted.index(of_start[0]) for of_start in keys]),
-            second=encoded.rows([wanted.index(of_start[1]) for of_start in keys]) if needs_second else None,
+            first=rows([wanted.index(key) for key in first]),
+            second=rows([wanted.index(key) for key in second]) if needs_second else None,
         )
-
-    def _encode(self, wanted: Sequence[tuple[str, str]]) -> Encoded:
-        """Images with their prompts; the last ones are kept, since the next velocity mostly leaves the same."""
-        if self._encoded is None or self._encoded[0] != wanted:
-            images = torch.stack([read_image(file, size=self.setting.model.image_size) for file, _ in wanted])
-            self._encoded = wanted, encode_images(self.setting, images, [prompt for _, prompt in wanted])
-        return self._encoded[1]
-
-
-def _keys(start: Start) -> list[tuple[str, str]]:
-    """The files of a start with their prompts, which together name a latent."""
-    keys = [(str(start.image), start.prompt)]
-    if start.second is not None:
-        keys.append((str(start.second), start.second_prompt))
-    return keys

@@ -15,7 +15,14 @@ from latent_geodesics.run.compare.report import say, write_protocols, write_tabl
 from latent_geodesics.run.compare.runs import read_run
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.pages import number, render_template, settings_of
-from latent_geodesics.run.results import COLUMNS, HIGHER_IS_BETTER, LOWER_IS_BETTER, STAGE_TITLES, closes
+from latent_geodesics.run.results import (
+    COLUMNS,
+    HIGHER_IS_BETTER,
+    LOWER_IS_BETTER,
+    STAGE_TITLES,
+    closes,
+    unsolved_inversions,
+)
 
 __all__ = ["InterpolationReport", "PairPage"]
 

@@ -9,7 +9,7 @@ the path, so the density is one density.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
 from latent_geodesics.models.tensor_cache import content_key
 
-__all__ = ["EncodedVideos", "VideoEncoder"]
+__all__ = ["Again", "EncodedVideos", "VideoEncoder"]
 
 GREY_LEVELS = 255
 
@@ -52,31 +52,23 @@ class EncodedVideos:
         """A score as a field over the paths of these videos."""
         return self.model.field(condition0=self.condition, tau=self.tau, score=score)
 
-    def decode(self, points: Float[Tensor, "v k d"], frames: Sequence[int]) -> Float[Tensor, "v k 3 h w"]:
-        """The images of points that stand for the frames of those numbers, each taken back to the norm of its frame."""
-        v, k = points.shape[:2]
-        scaled = points * (self.norms[:, list(frames)] / points.norm(dim=-1))[..., None]
-        condition = self.condition.repeat_interleave(k, dim=0)
+    def decode(
+        self, points: Float[Tensor, "v k d"], frames: Sequence[int], *, videos: Sequence[int]
+    ) -> Float[Tensor, "v k 3 h w"]:
+        """The images of points that stand for some frames of some videos, each taken back to the norm of its frame."""
+        (v, k), chosen = points.shape[:2], list(videos)
+        scaled = points * (self.norms[chosen][:, list(frames)] / points.norm(dim=-1))[..., None]
+        condition = self.condition[chosen].repeat_interleave(k, dim=0)
         images = self.model.decode(scaled.flatten(0, 1), condition=condition, tau=self.tau)
         return images.view(v, k, *images.shape[1:])
 
-    def restrict(self, videos: Sequence[int]) -> "EncodedVideos":
-        """Some of the videos alone."""
-        chosen = list(videos)
-        radius = torch.as_tensor(self.sphere.radius)
-        return EncodedVideos(
-            model=self.model,
-            batch=VideoBatch(
-                videos=tuple(self.batch.videos[index] for index in chosen),
-                frames=self.batch.frames[chosen],
-                remarks=tuple(self.batch.remarks[index] for index in chosen),
-            ),
-            points=self.points[chosen],
-            sphere=Sphere(radius[chosen]),
-            norms=self.norms[chosen],
-            condition=self.condition[chosen],
-            tau=self.tau,
-        )
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """Some neighbouring frames of every video, at least three, encoded after a change of pixels that no one can see."""
+
+    frames: Sequence[int]
+    points: Float[Tensor, "v k d"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,41 +79,28 @@ class VideoEncoder:
         model: The diffusion model.
         tau: Noise level at which the paths live, in (0, 1).
         textual_inversion: Options of `LatentModel.invert_text`; empty: the text encoder's embeddings of the prompts.
-        seed: Where the random numbers of textual inversion start.
+        rounding_frames: So many frames in the middle of every video are encoded a second time, to know the noise that
+            the rounding of pixels makes: at least 3, or 0 for none.
+        seed: Where the random numbers of textual inversion and of the rounding start.
     """
 
     model: LatentModel
     tau: float
     textual_inversion: Mapping[str, Any] = field(default_factory=dict)
+    rounding_frames: int = 5
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.rounding_frames in (1, 2) or self.rounding_frames < 0:
+            raise UserError(
+                f"task.encoder.rounding_frames must be at least 3, or 0 for none, got {self.rounding_frames}."
+            )
         if not isinstance(self.tau, int | float) or not 0 < self.tau < 1:
             raise UserError(f"tau is a noise level between 0 and 1 (0.6 is usual), got {self.tau!r}.")
 
-    def seeded(self, seed: int) -> "VideoEncoder":
-        """The same with other random numbers."""
-        return replace(self, seed=seed)
-
     def encode(self, batch: VideoBatch) -> EncodedVideos:
         """The videos as points in the latent space, all frames of all of them together."""
-        return self._invert(batch, torch.cat([self._condition(batch, index) for index in range(len(batch))]))
-
-    def encode_again(self, encoded: EncodedVideos, frames: Sequence[int]) -> Float[Tensor, "v k d"]:
-        """Some frames of the videos once more, every pixel moved at random by at most half a grey level of 8 bits.
-
-        No one could tell the pictures apart, so what differs on the sphere is noise of the measurement.
-        """
-        batch, chosen = encoded.batch, list(frames)
-        noise = torch.stack([self._rounding(video.id, batch.frames[0, chosen]) for video in batch.videos])
-        images = (batch.frames[:, chosen] + noise.to(batch.frames)).clamp(0, 1)
-        return encoded.sphere.project(self._latents(images, encoded.condition))
-
-    def _rounding(self, name: str, like: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-        generator = torch.Generator().manual_seed(int(content_key(name, self.seed)[:15], 16))
-        return (torch.rand(like.shape, generator=generator) - 0.5) / GREY_LEVELS
-
-    def _invert(self, batch: VideoBatch, condition: Float[Tensor, "v l c"]) -> EncodedVideos:
+        condition = torch.cat([self._condition(batch, index) for index in range(len(batch))])
         x = self._latents(batch.frames, condition)
         norms = x.norm(dim=-1)
         sphere = Sphere(norms.mean(-1))
@@ -134,6 +113,24 @@ class VideoEncoder:
             condition=condition,
             tau=self.tau,
         )
+
+    def encode_again(self, encoded: EncodedVideos) -> Again | None:
+        """The frames in the middle once more, every pixel moved at random by at most half a grey level of 8 bits.
+
+        No one could tell the pictures apart, so what differs on the sphere is noise of the measurement.
+        """
+        if not self.rounding_frames:
+            return None
+        batch, n = encoded.batch, encoded.points.shape[1]
+        count = min(self.rounding_frames, n)
+        chosen = list(range((n - count) // 2, (n - count) // 2 + count))
+        noise = torch.stack([self._rounding(video.id, batch.frames[0, chosen]) for video in batch.videos])
+        images = (batch.frames[:, chosen] + noise.to(batch.frames)).clamp(0, 1)
+        return Again(frames=chosen, points=encoded.sphere.project(self._latents(images, encoded.condition)))
+
+    def _rounding(self, name: str, like: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        generator = torch.Generator().manual_seed(int(content_key(name, self.seed)[:15], 16))
+        return (torch.rand(like.shape, generator=generator) - 0.5) / GREY_LEVELS
 
     def _latents(self, frames: Float[Tensor, "v k 3 h w"], condition: Float[Tensor, "v l c"]) -> Float[Tensor, "v k d"]:
         v, k = frames.shape[:2]

@@ -8,11 +8,28 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from latent_geodesics.experiments.video_analysis.tables import with_floors
 from latent_geodesics.run.canvas import canvas, label, legend_below, literal
 from latent_geodesics.run.statistics import interval
 
-__all__ = ["draw_balance", "draw_kinds", "draw_norms", "draw_scale", "draw_sweeps"]
+__all__ = [
+    "NORMS", "SCALE", "SWEEPS", "draw_balance", "draw_kinds", "draw_norms", "draw_scale", "draw_sweeps",
+]  # fmt: skip
+
+NORMS = {
+    "figures/norms_along_the_path.png": "The geodesic gradient at every inner frame: means over the videos of a kind, "
+    "shaded from the least to the largest.",
+    "figures/norms_by_kind.png": "The mean along each path, a point a video.",
+}
+SWEEPS = {
+    "figures/sweeps.png": "Means over the videos with their 95 % intervals. Zero is the video itself; the great circle "
+    "is what smoothing ends in.",
+}
+SCALE = {
+    "figures/scale.png": "Left: distance against lag, blue motions, orange controls, grey what rounding alone does. "
+    "Right: the terms of the gradient along the motions when only every n-th frame is kept.",
+    "figures/balance.png": "On a geodesic the two terms are equal and opposite: its point lies on the diagonal, and "
+    "its cosine is 1.",
+}
 
 FAMILIES = {
     "video": ("#222222", "video"),
@@ -31,22 +48,22 @@ def draw_norms(file: Path, table: pd.DataFrame, frames: pd.DataFrame, shown: Seq
 
     Args:
         file: Where to.
-        table: The rows of `results.csv`.
+        table: The rows of `results.csv`, with their floors.
         frames: The rows of `norms.csv`.
         shown: The methods to draw, in this order.
     """
     kinds = list(dict.fromkeys(frames["kind"]))
-    floors = with_floors(table)
     columns = min(COLUMNS, len(kinds))
     lines = -(-len(kinds) // columns)
     top = 1.15 * float(frames[frames["method"].isin(shown)].groupby(["method", "kind", "frame"])["norm"].mean().max())
-    with canvas(file, size=(max(2.9 * columns, 5.5), 2.35 * lines + 0.8)) as figure:
+    size = (2.9 * columns, 2.35 * lines + 0.8) if columns > 2 else (6.4 * columns**0.5, 3.9)
+    with canvas(file, size=size) as figure:
         panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flatten()
         for axes, kind in zip(panels, kinds, strict=False):
             part = frames[frames["kind"] == kind]
             for method in shown:
                 _band(axes, part[part["method"] == method], method)
-            noise = floors[(floors["kind"] == kind) & (floors["method"] == "video")]["noise"].mean()
+            noise = table[(table["kind"] == kind) & (table["method"] == "video")]["noise"].mean()
             axes.axhspan(0, float(noise), **NOISE, label="noise floor of the video")
             control = bool(part["control"].iloc[0])
             axes.set_title(
@@ -84,11 +101,11 @@ def draw_kinds(file: Path, table: pd.DataFrame, shown: Sequence[str]) -> None:
     """The mean norm along each path, a point a video, kind by kind, with the noise floor of each kind."""
     kinds = list(dict.fromkeys(table["kind"]))
     controls = table.groupby("kind")["control"].max()
-    floors = with_floors(table)
-    with canvas(file, size=(max(0.95 * len(kinds) + 2.2, 9), 4.2)) as figure:
+    size = (0.95 * len(kinds) + 4.5, 4.2)
+    with canvas(file, size=size) as figure:
         axes = figure.subplots()
         for column, kind in enumerate(kinds):
-            part = floors[floors["kind"] == kind]
+            part = table[table["kind"] == kind]
             noise = float(part[part["method"] == "video"]["noise"].mean())
             axes.fill_between(
                 [column - 0.42, column + 0.42], 0, noise, **NOISE, label="noise floor" if not column else None
@@ -104,7 +121,8 @@ def draw_kinds(file: Path, table: pd.DataFrame, shown: Sequence[str]) -> None:
             tick.set_color(CONTROL if controls[kind] else "k")
         axes.set_ylim(bottom=0)
         axes.grid(visible=False, axis="x")
-        label(axes, "mean norm along each path (controls in orange)", "", "norm of the geodesic gradient (1/[x])")
+        orange = " (controls in orange)" if controls.any() else ""
+        label(axes, f"mean norm along each path{orange}", "", "norm of the geodesic gradient (1/[x])")
         legend_below(figure, axes)
 
 

@@ -62,11 +62,20 @@ class Gradient:
         """Of the angle between `-b` and `f`; NaN where one of them is zero."""
         return -(self.curvature * self.force).sum(-1) / (norm(self.curvature) * norm(self.force))
 
-    def of(self, *, videos: Sequence[int] | None = None, paths: Sequence[int] | None = None) -> "Gradient":
-        """That of some of the videos and some of the paths."""
-        rows = slice(None) if videos is None else list(videos)
-        columns = slice(None) if paths is None else list(paths)
-        return Gradient(**{entry.name: getattr(self, entry.name)[rows][:, columns] for entry in fields(self)})
+    def terms(self, alpha: float) -> dict[str, Float[Tensor, "v w m"]]:
+        """What is said of the inner frames, by name: norm, terms, cosine, step, floor of the draws."""
+        return {
+            "norm": self.norm(alpha),
+            "score_term": alpha * norm(self.force),
+            "curvature_term": norm(self.curvature),
+            "cosine": self.cosine,
+            "step": self.step,
+            "floor": self.sampling_floor(alpha),
+        }
+
+    def of(self, *, paths: Sequence[int]) -> "Gradient":
+        """That of some of the paths."""
+        return Gradient(**{entry.name: getattr(self, entry.name)[:, list(paths)] for entry in fields(self)})
 
 
 def independent_draws(score: Score, draws: int) -> list[Score]:
@@ -80,7 +89,9 @@ def independent_draws(score: Score, draws: int) -> list[Score]:
     if not isinstance(score, Renoised):
         return [score]
     if draws < 2:
-        raise UserError(f"task.draws must be at least 2, so that the noise of {score.density} is known; got {draws}.")
+        raise UserError(
+            f"task.analyser.draws must be at least 2, so that the noise of {score.density} is known; got {draws}."
+        )
     return [
         replace(score, seed=score.seed + DRAW_SPACING * number, draws=1, common_random_numbers=True)
         for number in range(1, draws + 1)

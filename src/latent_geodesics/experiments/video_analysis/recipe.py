@@ -1,185 +1,110 @@
 """Video analysis: is the path of a video's frames through the latent space a geodesic, as in Figure 3 of the paper?
 
-Every video is encoded, its four paths are made and measured, and what was found is written before the next batch
-begins, so that an interrupted run keeps what was finished.
+References:
+    Yu et al., Probability Density Geodesics in Image Diffusion Latent Space (2025), arXiv 2504.06675, Figure 3.
 """
 
 import time
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-import torch
+import pandas as pd
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.data import Batches, NumberedBatch, Video, VideoBatch, VideoData
-from latent_geodesics.experiments.video_analysis import (
-    Again,
-    Analyser,
-    BatchMeasures,
-    Derivatives,
-    EncodedVideos,
-    Optimiser,
-    VideoEncoder,
+from latent_geodesics.data import VideoBatch, VideoData
+from latent_geodesics.experiments.video_analysis import figures, findings
+from latent_geodesics.experiments.video_analysis.analysis import Analyser
+from latent_geodesics.experiments.video_analysis.encoding import VideoEncoder
+from latent_geodesics.experiments.video_analysis.rows import (
+    frame_rows,
+    path_rows,
+    show_paths,
+    stride_rows,
+    sweep_rows,
 )
-from latent_geodesics.experiments.video_analysis.folder import AnalysedBatch, AnalysisFolder
-from latent_geodesics.methods.power import power_of_density
-from latent_geodesics.models import LatentModel
-from latent_geodesics.run.batch_loop import BatchModule, run_batches
-from latent_geodesics.run.batch_store import BatchStore
+from latent_geodesics.experiments.video_analysis.verdicts import judge, larger_table, verdict_table, with_floors
+from latent_geodesics.run.each import Rows
+from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.runner import Run
 
-__all__ = ["VideoAnalysis", "VideoModule"]
+__all__ = ["VideoAnalysis"]
 
 
-class VideoModule(BatchModule):
-    """Encodes a batch of videos, makes their paths and measures them.
+class VideoAnalysis:
+    """Creates the experiment of holding videos against the geodesic equation.
 
     Args:
         encoder: What makes points of frames.
         analyser: What makes paths of them, and measures these.
-        rounding_frames: See `VideoAnalysis`.
-        shown: The ids of the videos that are shown in pictures.
-    """
-
-    def __init__(
-        self, *, encoder: VideoEncoder, analyser: Analyser, rounding_frames: int, shown: Collection[str]
-    ) -> None:
-        super().__init__()
-        self.encoder, self.analyser, self.rounding_frames, self.shown = encoder, analyser, rounding_frames, shown
-
-    def work(self, batch: NumberedBatch[VideoBatch]) -> AnalysedBatch:
-        """One batch of videos."""
-        started = time.perf_counter()
-        encoded = self.encoder.encode(batch.content)
-        seconds = (time.perf_counter() - started) / len(batch.content)
-        measures = self.analyser.analyse(encoded, again=self._again(encoded))
-        return AnalysedBatch(
-            number=batch.number,
-            measures=measures,
-            encoding_seconds=seconds,
-            pictures=self._pictures(encoded, measures),
-        )
-
-    def _again(self, encoded: EncodedVideos) -> Again | None:
-        """The frames in the middle once more."""
-        if not self.rounding_frames:
-            return None
-        count = min(self.rounding_frames, encoded.points.shape[1])
-        start = (encoded.points.shape[1] - count) // 2
-        frames = range(start, start + count)
-        return Again(frames=frames, points=self.encoder.encode_again(encoded, frames))
-
-    def _pictures(self, encoded: EncodedVideos, measures: BatchMeasures) -> dict[str, dict[str, torch.Tensor]]:
-        """Name of a video that is shown -> the frames of its paths as images, every second one."""
-        shown = [index for index, video in enumerate(encoded.batch.videos) if video.id in self.shown]
-        if not shown:
-            return {}
-        count = encoded.points.shape[1]
-        frames = sorted(
-            {round(step) for step in torch.linspace(0, count - 1, -(-count // 2)).tolist()} | {0, count - 1}
-        )
-        part = encoded.restrict(shown)
-        names = [name for name in self.analyser.shown if name != "video"]
-        decoded = {name: part.decode(measures.path(name).points[shown][:, frames], frames) for name in names}
-        return {
-            encoded.batch.videos[index].id: {"video": encoded.batch.frames[index][frames]}
-            | {name: images[row] for name, images in decoded.items()}
-            for row, index in enumerate(shown)
-        }
-
-
-class VideoAnalysis:
-    """Creates the task of holding videos against the geodesic equation.
-
-    Args:
-        model: The diffusion model.
         data: The videos.
-        score: The score that makes the geometry.
-        tau: Noise level of the latents, in (0, 1).
-        alpha_d: Power of the density times the dimension of a latent, above 0; see `methods.power`.
-        alpha: The power itself, in its place; None for none.
-        textual_inversion: See `VideoEncoder`.
-        derivatives: How a path of frames is differentiated.
-        optimiser: What deforms a video into a geodesic.
-        amplitudes: Of the perturbations, in steps of the video; the one in the middle stands in the figure.
-        perturbations: How many times each is drawn.
-        widths: Of the smoothing kernels, in frames; the one in the middle stands in the figure.
-        draws: How often a score that draws random numbers is sampled.
-        strides: Also look at every second, fourth... frame alone.
-        alphas_d: Powers at which the norm is given as well, times the dimension too.
-        rounding_frames: So many frames in the middle of every video are encoded a second time, to know the noise that
-            the rounding of pixels makes: at least 3, or 0 for none.
         shown_videos: Of each kind so many are shown in pictures, with their other paths decoded.
     """
 
     shares_work = True
 
-    def __init__(
-        self,
-        *,
-        model: LatentModel,
-        data: VideoData,
-        score: Any,
-        tau: float,
-        alpha_d: float,
-        textual_inversion: Mapping[str, Any],
-        derivatives: Derivatives,
-        optimiser: Optimiser,
-        amplitudes: Sequence[float],
-        perturbations: int,
-        widths: Sequence[float],
-        draws: int,
-        strides: Sequence[int],
-        alphas_d: Sequence[float],
-        alpha: float | None = None,
-        rounding_frames: int = 5,
-        shown_videos: int = 1,
-    ) -> None:
-        if rounding_frames in (1, 2) or rounding_frames < 0:
-            raise UserError(f"task.rounding_frames must be at least 3, or 0 for none, got {rounding_frames}.")
+    def __init__(self, *, encoder: VideoEncoder, analyser: Analyser, data: VideoData, shown_videos: int = 1) -> None:
         if shown_videos < 0:
             raise UserError(f"task.shown_videos must not be negative, got {shown_videos}.")
-        self.model, self.data = model, data
-        self.rounding_frames, self.shown_videos = rounding_frames, shown_videos
-        self._encoder = VideoEncoder(model=model, tau=tau, textual_inversion=textual_inversion)
-        self._analyser = Analyser(
-            score=score,
-            alpha=power_of_density(alpha_d=alpha_d, alpha=alpha, dimension=model.dimension),
-            derivatives=derivatives,
-            optimiser=optimiser,
-            amplitudes=tuple(amplitudes),
-            perturbations=perturbations,
-            widths=tuple(widths),
-            draws=draws,
-            strides=tuple(strides),
-            alphas=tuple(each / model.dimension for each in alphas_d),
-        )
+        self.encoder, self.analyser, self.data = encoder, analyser, data
+        kinds = pd.Series([video.kind for video in data.videos])
+        places = kinds.groupby(kinds).cumcount()
+        self.shown = [video.id for video, place in zip(data.videos, places, strict=True) if place < shown_videos]
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Analyses every video; returns means, on which share of the videos each prediction held, and separations."""
-        size, weights = self.model.image_size, {"model": self.model.fingerprint}
-        groups = self.data.batches(size=size)
-        run.record_environment(weights=weights, machinery=self.model.machinery)
-        batches: Batches[Video, VideoBatch] = Batches(batches=groups, read=partial(self.data.read, size=size))
-        store = BatchStore(folder=run.folder, made_with=weights, expected=batches.ids)
-        module = VideoModule(
-            encoder=self._encoder.seeded(run.seed),
-            analyser=self._analyser.seeded(run.seed),
-            rounding_frames=self.rounding_frames,
-            shown=self._shown(),
+        model, paths = self.encoder.model, self.analyser.shown
+        weights = {"model": model.fingerprint}
+        run.record_environment(weights=weights, machinery=model.machinery)
+        batches, read = self.data.batches(size=model.image_size), partial(self.data.read, size=model.image_size)
+        tables = run.each(batches, partial(self.work, run), read=read, made_with=weights)
+        if not run.leads:
+            return {}
+        table, frames, scales = with_floors(tables["results"]), tables["norms"], tables["scales"]
+        judged = judge(table, frames)
+        summary = findings.summarise(table, judged, scales)
+        draw = run.folder / "figures"
+        figures.draw_norms(draw / "norms_along_the_path.png", table, frames, paths)
+        figures.draw_kinds(draw / "norms_by_kind.png", table, paths)
+        figures.draw_sweeps(draw / "sweeps.png", table, tables["alphas"], alpha=self.analyser.power(model.dimension))
+        figures.draw_scale(draw / "scale.png", scales)
+        figures.draw_balance(draw / "balance.png", table)
+        page = run.page(
+            "Is a video a geodesic?", findings.LEAD, "tau", "alpha", "seed",
+            videos=tables.counted, controls=int(judged["control"].sum()), density=self.analyser.score.density,
+        )  # fmt: skip
+        page.section("Verdicts", *findings.VERDICTS, table=verdict_table(judged, paths))
+        page.section("The norm along the paths", findings.NORMS, pictures=figures.NORMS)
+        page.section("Numbers", findings.NUMBERS, table=findings.numbers_table(table))
+        page.section(
+            "Amplitudes, kernels and alpha", findings.SWEEPS, pictures=figures.SWEEPS, table=larger_table(judged)
         )
-        folder = AnalysisFolder(run=run, store=store, videos=len(self.data), analyser=module.analyser)
-        run_batches(run, module, batches, store, folder)
-        return folder.finish() if run.leads else {}
+        words = findings.scale_words(scales, summary)
+        page.section("At which scale is this measured?", *words, pictures=figures.SCALE)
+        if len(apart := findings.separation_table(summary)):
+            page.section("What tells a motion from a control?", findings.SEPARATIONS, table=apart)
+        page.section(
+            "Every video", "Mean norm along each path, 1/[x].", *findings.remarks(table),
+            table=findings.every_video(table, paths),
+        )  # fmt: skip
+        if pictures := {file: caption for shown in tables.kept("shown") for file, caption in shown.items()}:
+            page.section("What the paths look like", findings.PICTURES, pictures=pictures)
+        for (video, path), rows in frames[frames["method"].isin(paths)].groupby(["pair", "method"], sort=False):
+            at = rows["frame"].astype(float).tolist()
+            run.logger.curve(
+                f"norm/{file_stem(str(video))}/{file_stem(str(path))}", rows["norm"].tolist(), against=at, axis="frame"
+            )
+        broken = findings.refusal(table, run.folder)
+        return run.finish(page, tables, summary=summary, broken=broken, verdicts=judged)
 
-    def _shown(self) -> frozenset[str]:
-        """Which videos are shown in pictures: the first of each kind."""
-        seen: Counter[str] = Counter()
-        shown = set()
-        for video in self.data.videos:
-            seen[video.kind] += 1
-            if seen[video.kind] <= self.shown_videos:
-                shown.add(video.id)
-        return frozenset(shown)
+    def work(self, run: Run, batch: VideoBatch) -> Rows:
+        """A batch of videos encoded, and all their paths made, measured and shown."""
+        rows, started = run.rows(), time.perf_counter()
+        encoded = self.encoder.encode(batch)
+        seconds = (time.perf_counter() - started) / len(batch)
+        measures = self.analyser.analyse(encoded, again=self.encoder.encode_again(encoded))
+        rows.add("results", *path_rows(measures, encoding_seconds=seconds))
+        rows.add("norms", *frame_rows(measures))
+        rows.add("scales", *stride_rows(measures))
+        rows.add("alphas", *sweep_rows(measures))
+        rows.kept["shown"] = show_paths(rows, measures, self.shown, self.analyser.shown)
+        return rows

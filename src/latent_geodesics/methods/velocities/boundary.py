@@ -49,7 +49,7 @@ class BeyondSecond(InitialVelocity):
             manifold=sphere,
             x0=first.latents * (radius / first.norms)[:, None],
             x1=second.latents * (radius / second.norms)[:, None],
-            geometry=geometry_of(setting.geometry, setting.alpha),
+            geometry=geometry_of(setting.geometry, setting.power),
         )
         solution = self.solver.solve(problem)
         v = solution.path.velocity(torch.ones(1, dtype=torch.float64))[:, 0]
