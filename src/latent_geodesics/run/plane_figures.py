@@ -56,7 +56,8 @@ class Track:
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "Track":
         """The track that was kept."""
-        return cls(**{name: it.numpy() if isinstance(it, torch.Tensor) else it for name, it in kept.items()})
+        values: dict[str, Any] = {name: it.numpy() if isinstance(it, torch.Tensor) else it for name, it in kept.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)

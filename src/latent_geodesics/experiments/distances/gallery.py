@@ -75,18 +75,16 @@ def read_gallery(
     Raises:
         UserError: when a file is no image that can be read.
     """
-    number: dict[str, int] = {}
-    pictures, shown = [], []
     held = {item.family for item in collection}
     items = (*collection, *(item for item in others if item.family not in held))
+    pictures: dict[str, GalleryPicture] = {}
+    shown = []
     for item in items:
         image = read_image(item.file, size=size)
         content = content_hash(image)
-        if content not in number:
-            number[content] = len(pictures)
-            pictures.append(GalleryPicture(id=content, image=image))
-        shown.append(number[content])
-    return Gallery(items=items, collected=len(collection), picture=tuple(shown), pictures=tuple(pictures))
+        pictures.setdefault(content, GalleryPicture(id=content, image=image))
+        shown.append(list(pictures).index(content))
+    return Gallery(items=items, collected=len(collection), picture=tuple(shown), pictures=tuple(pictures.values()))
 
 
 def stacked(pictures: Sequence[GalleryPicture]) -> Float[Tensor, "p 3 h w"]:

@@ -1,8 +1,8 @@
 """The page of a run of distances, its summary and its tables."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -169,38 +169,38 @@ def _said_of_trust(found: Measured) -> str:
 
 
 def summary_of(found: Measured, checks: pd.DataFrame) -> dict[str, float]:
-    """The numbers that stand for the run."""
-    results, solved, loops = found.results, found.solved, found.loops
+    """The numbers that stand for the run; those of which there are none are left out."""
+    results, solved = found.results, found.solved
+    ratio, error = solved["geodesic"] / solved["spherical"], solved["distance_error"] / solved["geodesic"]
+    loops, asymmetry, coarseness = map(pd.Series, (found.loops, found.asymmetry, found.coarseness))
     summary = {
         "images": found.gallery.collected,
         "pictures": len(found.gallery.shown),
         "pairs": len(results),
         "duplicate_pairs": len(results) - len(solved),
         "paths": len(found.plan.geodesics) + len(found.plan.checks),
-        "converged": solved["status"].isin(Status.solved()).mean() if len(solved) else 1,
-        "evaluations_mean": solved["evaluations"].mean() if len(solved) else 0,
+        "converged": solved["status"].isin(Status.solved()).mean(),
+        "evaluations_mean": solved["evaluations"].mean(),
         "levels_explain": found.levels.explained,
         "triangle_violations": found.triangle_violations,
         "line_integral/covered": checks["covered"].min(),
         "line_integral/true_error": checks[checks["pieces"] == checks["pieces"].max()]["true_error"].max(),
+        "quadrature_error_max": error.max(),
+        "over_arc_min": ratio.min(),
+        "over_arc_max": ratio.max(),
+        "loop_rms_nats": np.sqrt(loops.pow(2).mean()),
+        "asymmetry_max": asymmetry.max(),
+        "coarseness_max": coarseness.max(),
     }
-    if len(solved):
-        summary["quadrature_error_max"] = (solved["distance_error"] / solved["geodesic"]).max()
-        ratio = solved["geodesic"] / solved["spherical"]
-        summary |= {"over_arc_min": ratio.min(), "over_arc_max": ratio.max()}
-    if len(loops):
-        summary["loop_rms_nats"] = np.sqrt(np.square(loops).mean())
-    if len(found.asymmetry):
-        summary |= {"asymmetry_max": found.asymmetry.max(), "coarseness_max": found.coarseness.max()}
     if found.embedding is not None:
         embedding = vars(found.embedding) | {"two_axes": found.embedding.shares.sum()}
         summary |= {f"embedding/{name}": embedding[name] for name in ("two_axes", "negative", "stress")}
     summary |= {f"{ranked.distance}/{ranked.measure}": ranked.value for ranked in found.ranks}
-    summary |= {f"{name}/kin_triplets": value for name, value in found.kin.items() if np.isfinite(value)}
-    return {name: float(value) for name, value in summary.items()}
+    summary |= {f"{name}/kin_triplets": value for name, value in found.kin.items()}
+    return {name: float(value) for name, value in summary.items() if np.isfinite(value)}
 
 
-def tables_of(found: Measured, *, neighbours: int) -> Mapping[str, pd.DataFrame]:
+def tables_of(found: Measured, *, neighbours: int) -> dict[str, Any]:
     """Name -> table, as the run writes them."""
     gallery, matrix = found.gallery, found.matrix()
     names, pictures = [item.id for item in gallery.collection], gallery.picture[: gallery.collected]

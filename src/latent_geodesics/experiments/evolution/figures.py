@@ -20,7 +20,7 @@ from latent_geodesics.run.plane_figures import PRINT, Track, draw_map
 
 __all__ = ["draw_evolution"]
 
-MEASURES = {
+TITLES = {
     "length": ("length", "relative length"),
     "residual": ("residual", "mean geodesic gradient"),
     "log_density_min": ("least log-density", "nats above A"),
@@ -68,7 +68,7 @@ def _draw_courses(figure: Figure | SubFigure, watched: Sequence[WatchedSolver], 
         label(along, "log-density along the path" if scene else solver.title, "position u", "nats above A")
         along.set_xlim(0, 1)
         _draw_scale(figure, along, solver, methods)
-    for index, (measure, (title, unit)) in enumerate(MEASURES.items()):
+    for index, (measure, (title, unit)) in enumerate(TITLES.items()):
         row, column = divmod(index, 2)
         axes = figure.add_subplot(grid[rows * row : rows * (row + 1), maps + 1 + column])
         _draw_measure(axes, watched, measure, methods)

@@ -18,8 +18,15 @@ from latent_geodesics.core.solvers import BoundarySolver
 from latent_geodesics.data import ImagePair, PairData
 from latent_geodesics.data.scenes import Scene
 from latent_geodesics.data.starts import pick_pairs
-from latent_geodesics.experiments.evolution.figures import MEASURES, draw_evolution
-from latent_geodesics.experiments.evolution.subjects import COLUMNS, Subject, solver_titles, watch_solver
+from latent_geodesics.experiments.evolution.figures import draw_evolution
+from latent_geodesics.experiments.evolution.subjects import (
+    COLUMNS,
+    MEASURES,
+    Subject,
+    log_courses,
+    solver_titles,
+    watch_solver,
+)
 from latent_geodesics.methods import PairEncoder
 from latent_geodesics.models import LatentModel
 from latent_geodesics.run.each import Rows
@@ -72,7 +79,10 @@ class Evolution:
         if isinstance(stages, bool) or not isinstance(stages, int) or stages < 2:
             raise UserError(f"stages must be a whole number of at least 2, got {stages!r}.")
         self.solvers, self.titles, self.stages = solvers, solver_titles(solvers), stages
-        self.subjects = [*scenes, *(() if pair is None else pick_pairs(data.pairs, [pair])[:1])]
+        self.subjects: list[Scene | ImagePair] = [
+            *scenes,
+            *(() if pair is None else pick_pairs(data.pairs, [pair])[:1]),
+        ]
         self._encoder = partial(PairEncoder, model=model, **encoder)
         self._encoder(seed=0)  # so that a number out of range is refused before anything starts
         self.weights = {} if pair is None else {"model": model.fingerprint}
@@ -85,7 +95,7 @@ class Evolution:
         if not run.leads:
             return {}
         results = tables["results"]
-        _log_courses(run, tables["stages"])
+        log_courses(run.logger, tables["stages"])
         page = run.page(
             "How a path evolves while it is solved for", LEAD, solvers=", ".join(self.solvers), problems=tables.counted
         )
@@ -118,15 +128,6 @@ class Evolution:
             rows.strip({one.method: one.images for one in watched if len(one.frames)}, subject.name, "middle")
         rows.kept["titles"] = {subject.name: subject.title}
         return rows
-
-
-def _log_courses(run: Run, stages: pd.DataFrame) -> None:
-    """Tells the logger of every measure against what it cost."""
-    for (pair, method), rows in stages.groupby(["pair", "method"], sort=False):
-        for measure in MEASURES:
-            if rows[measure].notna().all():
-                name = f"{measure}/{file_stem(pair)}/{file_stem(method)}"
-                run.logger.curve(name, rows[measure].tolist(), against=rows["evaluations"].tolist(), axis="evaluations")
 
 
 def _summary(results: pd.DataFrame) -> dict[str, float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,12 +19,14 @@ from latent_geodesics.data.scenes import Scene
 from latent_geodesics.experiments.evolution.paths import Stage, measure, select, watch
 from latent_geodesics.methods import EncodedPairs, PairEncoder
 from latent_geodesics.metrics import reference_curves
-from latent_geodesics.run.names import SOLVER_TITLES
+from latent_geodesics.run.names import SOLVER_TITLES, file_stem
+from latent_geodesics.run.tracking import RunLogger
 
-__all__ = ["COLUMNS", "Subject", "WatchedSolver", "solver_titles", "watch_solver"]
+__all__ = ["COLUMNS", "MEASURES", "Subject", "WatchedSolver", "log_courses", "solver_titles", "watch_solver"]
 
 PLANE_POSITIONS, IMAGE_POSITIONS = 513, 65
 OF_ONE_DENSITY = ("length", "log_density_min", "log_density_mean")
+MEASURES = ("length", "residual", "log_density_min", "log_density_mean")
 COLUMNS = {
     "pair": "pair", "method": "solver", "status": "status", "evaluations": "score evaluations",
     "iterations": "iterations", "length_first": "length at first", "length": "length at last",
@@ -135,6 +138,16 @@ def watch_solver(subject: Subject, method: str, solver: BoundarySolver, *, title
     return WatchedSolver(
         method=method, title=title, solution=course.solution, seconds=seconds, stages=measured, frames=frames
     )
+
+
+def log_courses(logger: RunLogger, stages: pd.DataFrame) -> None:
+    """Tells a logger of every measure of `stages.csv` against what it cost."""
+    for named, rows in stages.groupby(["pair", "method"], sort=False):
+        for measured in MEASURES:
+            if rows[measured].notna().all():
+                name = "/".join([measured, *(file_stem(str(part)) for part in named)])
+                costs = rows["evaluations"].tolist()
+                logger.curve(name, rows[measured].tolist(), against=costs, axis="score evaluations")
 
 
 def solver_titles(solvers: Mapping[str, BoundarySolver]) -> dict[str, str]:
