@@ -1,4 +1,4 @@
-"""The parts of a run of distances that need no model: levels, embedding, ranks, the store, the images, the plan."""
+"""The parts of a run of distances that need no model: levels, embedding, ranks, lengths, the images, the plan."""
 
 import numpy as np
 import pandas as pd
@@ -9,27 +9,27 @@ from PIL import Image
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.collection import CollectedImage, read_collection
 from latent_geodesics.experiments.distances.embedding import classical_mds
-from latent_geodesics.experiments.distances.gallery import Gallery, read_gallery
+from latent_geodesics.experiments.distances.gallery import Gallery, GalleryPicture, read_gallery
 from latent_geodesics.experiments.distances.levels import fit_levels, loop_sums
-from latent_geodesics.experiments.distances.page import verdicts
-from latent_geodesics.experiments.distances.plan import lay_out
+from latent_geodesics.experiments.distances.paths import Leg
+from latent_geodesics.experiments.distances.plan import FINER, lay_out
 from latent_geodesics.experiments.distances.ranking import kin_triplets, rank_families, rank_grades
-from latent_geodesics.experiments.distances.store import Leg, Store
+from latent_geodesics.experiments.distances.report import verdicts
 
 GENERATOR = np.random.default_rng(0)
 
 
 def complete(n):
-    return np.array([(a, b) for a in range(n) for b in range(a + 1, n)])
+    return [(a, b) for a in range(n) for b in range(a + 1, n)]
 
 
 def test_levels_of_a_gradient_are_found_exactly_and_its_loops_close():
     level = np.array([3.0, -1.0, 0.5, 7.0])
-    ends = complete(4)
-    change = level[ends[:, 1]] - level[ends[:, 0]]
-    found = fit_levels(ends, change, count=4, reference=np.array([1]))
+    changes = {(a, b): level[b] - level[a] for a, b in complete(4)}
+    found = fit_levels(changes, count=4, reference=np.array([1]))
     np.testing.assert_allclose(found.level, level + 1.0)
-    np.testing.assert_allclose(found.misfit, 0, atol=1e-12)
+    assert list(found.misfit) == complete(4)
+    np.testing.assert_allclose(list(found.misfit.values()), 0, atol=1e-12)
     assert found.explained == pytest.approx(1)
     matrix = level[None] - level[:, None]
     np.testing.assert_allclose(loop_sums(matrix), 0, atol=1e-12)
@@ -37,8 +37,9 @@ def test_levels_of_a_gradient_are_found_exactly_and_its_loops_close():
 
 
 def test_a_rotation_has_no_levels_and_shows_in_the_loops():
-    ends, turn = np.array([[0, 1], [1, 2], [2, 0]]), np.array([2.0, 2.0, 2.0])
-    found = fit_levels(ends, turn, count=3, reference=np.arange(3))
+    turn = {(0, 1): 2.0, (1, 2): 2.0, (2, 0): 2.0}
+    found = fit_levels(turn, count=3, reference=np.arange(3))
+    assert found.misfit == pytest.approx(turn)
     np.testing.assert_allclose(found.level, 0, atol=1e-12)
     assert found.explained == pytest.approx(0)
     matrix = np.array([[0.0, 2, -2], [-2, 0, 2], [2, -2, 0]])
@@ -47,7 +48,7 @@ def test_a_rotation_has_no_levels_and_shows_in_the_loops():
 
 def test_levels_need_paths_between_all_images():
     with pytest.raises(ValueError, match="connect"):
-        fit_levels(np.array([[0, 1], [2, 3]]), np.ones(2), count=4, reference=np.array([0]))
+        fit_levels({(0, 1): 1.0, (2, 3): 1.0}, count=4, reference=np.array([0]))
 
 
 def test_scaling_recovers_points_up_to_a_motion():
@@ -129,41 +130,26 @@ def test_kin():
     assert np.isnan(kin_triplets(distances, ["a", "", "", ""]))
 
 
-def leg(seed):
-    values = np.random.default_rng(seed)
-    u = np.linspace(0, 1, 7)
-    curves = {name: values.normal(size=7) for name in ("log_density", "error", "speed")}
-    return Leg(
-        status="converged", seconds=1.5, evaluations=40 + seed, residual=1e-3, arc=2.0, u=u, widths=u[1:2], **curves
-    )
+def leg(**changed):
+    u = torch.linspace(0, 1, 7, dtype=torch.float64)
+    curves = {"log_density": 3 * u + u.sin(), "error": torch.full((7,), 1e-3).double(), "speed": 2 + 0 * u}
+    known = {"status": "converged", "seconds": 1.5, "evaluations": 40, "residual": 1e-3, "arc": 2.0}
+    return Leg(**known, **(curves | {"u": u, "widths": u[-1:]} | changed))
 
 
-def test_the_store_gives_back_what_it_was_given(tmp_path):
-    store = Store(folder=tmp_path, settings={"alpha": 0.1})
-    keys = [("a", "b", "geodesic"), ("a", "c", "geodesic")]
-    store.write_legs(keys, [leg(0), leg(1)])
-    found = Store(folder=tmp_path, settings={"alpha": 0.1}).read_legs()
-    assert list(found) == keys
-    assert found[keys[1]].evaluations == 41
-    assert found[keys[1]].status == "converged"
-    np.testing.assert_array_equal(found[keys[1]].log_density, leg(1).log_density)
-    assert Store(folder=tmp_path, settings={"alpha": 0.2}).read_legs() == {}
-    elsewhere = Store(folder=tmp_path / "other", settings={"alpha": 0.1}, others=[tmp_path])
-    assert list(elsewhere.read_legs()) == keys
+def test_a_path_is_as_long_as_the_density_at_its_ends_says():
+    flat, error = leg().length(0.4, 0.4, 0.0)
+    assert flat == pytest.approx(2.0)
+    assert error < 1e-12
+    one, two = leg().length(0.0, 3.0, 0.5)[0], leg().length(1.0, 4.0, 0.5)[0]
+    assert two == pytest.approx(np.exp(-0.5) * one)
+    assert leg().change == pytest.approx(3 + np.sin(1))
 
 
-def test_the_store_passes_over_what_was_cut_short_or_changed(tmp_path, caplog):
-    store = Store(folder=tmp_path, settings={})
-    for number, end in enumerate("cde"):
-        store.write_legs([("a", end, "geodesic")], [leg(number)])
-    files = sorted(store.folder.glob("*.npz"))
-    files[0].write_bytes(files[0].read_bytes()[:100])
-    content = bytearray(files[1].read_bytes())
-    content[content.find(b"log_density.npy") + 200] ^= 0x10  # a bit of a number
-    files[1].write_bytes(content)
-    (store.folder / ".half.partial-1.npz").write_bytes(b"half")
-    assert len(store.read_legs()) == 1
-    assert caplog.text.count("is damaged") == 2
+def test_a_path_whose_score_was_not_finite_on_the_way_has_no_length():
+    broken = torch.tensor([0, 1, float("nan"), 1, 1, 1, 1], dtype=torch.float64)
+    assert np.isnan(leg(log_density=broken).change)
+    assert np.isnan(leg(log_density=broken).length(0.0, 1.0, 0.5)).all()
 
 
 @pytest.fixture
@@ -180,7 +166,9 @@ def test_a_folder_is_read_in_order_and_duplicates_are_one_picture(folder):
     assert [item.id for item in items] == ["a.png", "a.webp", "b", "c"]
     gallery = read_gallery(items, size=(16, 16))
     assert gallery.picture == (0, 0, 1, 1)
-    assert len(gallery.pictures) == len(gallery.contents) == 2
+    assert len(gallery.pictures) == len({picture.id for picture in gallery.pictures}) == 2
+    assert gallery.images.shape == (2, 3, 16, 16)
+    assert (gallery.reference("mean"), gallery.reference("b")) == ((0, 1), (1,))
 
 
 def test_a_manifest_of_images(folder):
@@ -230,28 +218,41 @@ def test_what_a_folder_must_not_be(tmp_path):
         read_collection(tmp_path / "bytes.csv")
 
 
-def gallery_of(families, picture):
+def gallery_of(families, picture, *, collected):
     items = tuple(CollectedImage(id=str(n), file=None, family=family) for n, family in enumerate(families))  # type: ignore[arg-type]
-    count = max(picture) + 1
-    return Gallery(
-        items=items, picture=picture, pictures=torch.zeros(count, 3, 8, 8), contents=tuple("abcdefgh"[:count])
-    )
+    pictures = tuple(GalleryPicture(id="abcdefgh"[n], image=torch.zeros(3, 8, 8)) for n in range(max(picture) + 1))
+    return Gallery(items=items, collected=collected, picture=picture, pictures=pictures)
 
 
 def test_the_plan_solves_each_pair_once_and_ties_everything_together():
-    gallery = gallery_of(["m", "m", "", "k", "k", "k"], (0, 1, 0, 2, 3, 4))
-    layout = lay_out(gallery, collected=3, spokes=2, checks=1)
-    assert layout.shown == (0, 1)
-    assert layout.plan.geodesics == [(0, 1), (2, 3), (2, 4), (3, 4), (1, 0)]
-    assert layout.plan.great_circles == [(0, 2), (1, 2)]
-    assert layout.checks == ((0, 1),)
-    assert set(layout.kin) == {"m", "k"}
-    ends = np.array([*layout.plan.geodesics, *layout.plan.great_circles])
-    fit_levels(ends, np.zeros(len(ends)), count=5, reference=np.array([0]))
+    gallery = gallery_of(["m", "m", "", "k", "k", "k"], (0, 1, 0, 2, 3, 4), collected=3)
+    plan = lay_out(gallery, spokes=2, checks=1)
+    assert gallery.shown == (0, 1)
+    assert plan.geodesics == ((0, 1), (2, 3), (2, 4), (3, 4))
+    assert plan.great_circles == ((0, 2), (1, 2))
+    assert plan.checks == ((0, 1),)
+    assert set(gallery.families) == {"m", "k"}
+    changes = dict.fromkeys([*plan.geodesics, *plan.great_circles], 0.0)
+    fit_levels(changes, count=5, reference=np.array([0]))
+    batches = plan.batches(gallery, 4)
+    assert [[path.ends for path in batch] for batch in batches] == [
+        [(0, 1), (2, 3), (2, 4), (3, 4)], [(1, 0)], [(0, 2), (1, 2)], [(0, 1)],
+    ]  # fmt: skip
+    assert {batch[0].kind for batch in batches} == {"geodesic", "great_circle", FINER}
+    ids = [path.id for batch in batches for path in batch]
+    assert len(set(ids)) == len(ids)
+
+
+def test_known_changes_that_the_collection_holds_are_not_read_twice(folder):
+    def frames(family, *names):
+        return [CollectedImage(id=f"{family}{name}", file=folder / f"{name}.png", family=family) for name in names]
+
+    gallery = read_gallery(frames("m", "a", "b"), [*frames("m", "c"), *frames("k", "b", "c")], size=(16, 16))
+    assert [item.id for item in gallery.items] == ["ma", "mb", "kb", "kc"]
+    assert [item.id for item in gallery.collection] == ["ma", "mb"]
 
 
 def test_a_collection_of_one_picture_needs_no_path():
-    layout = lay_out(gallery_of(["", ""], (0, 0)), collected=2, spokes=1, checks=4)
-    assert layout.plan.geodesics == []
-    assert layout.plan.great_circles == []
-    assert fit_levels(np.zeros((0, 2), int), np.zeros(0), count=1, reference=np.array([0])).level.tolist() == [0]
+    gallery = gallery_of(["", ""], (0, 0), collected=2)
+    assert lay_out(gallery, spokes=1, checks=4).batches(gallery, 2) == []
+    assert fit_levels({}, count=1, reference=np.array([0])).level.tolist() == [0]

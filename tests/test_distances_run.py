@@ -2,9 +2,11 @@
 
 import csv
 import json
+import os
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
-from latent_geodesics.experiments.distances.legs import LegFinder
+from latent_geodesics.experiments.distances.paths import PathFinder
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,7 +78,7 @@ def measure(command_line, pictures, tiny_model_folder, tmp_path):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Figures take half the time of a run this small."""
-    monkeypatch.setattr("latent_geodesics.experiments.distances.publish.draw_sections", lambda *given: [])
+    monkeypatch.setattr("latent_geodesics.experiments.distances.recipe.add_sections", lambda *given, **options: None)
 
 
 def rows(folder):
@@ -119,7 +121,7 @@ def test_a_run_leaves_a_whole_folder(finished):
 
 
 def test_another_reference_multiplies_all_distances_by_one_number(measure, finished, tmp_path, no_figures):
-    assert measure("task.reference=b", f"task.resume={finished}", folder="other").code == 0
+    assert measure("task.reference=b", folder="other").code == 0
     ratio = [
         float(new["geodesic"]) / float(old["geodesic"])
         for old, new in zip(rows(finished), rows(tmp_path / "other"), strict=True)
@@ -128,37 +130,70 @@ def test_another_reference_multiplies_all_distances_by_one_number(measure, finis
     assert np.ptp(ratio) < 1e-9
     level = pd.read_csv(finished / "images.csv").set_index("image").loc["b", "log_density"]
     assert ratio[0] == pytest.approx(np.exp(0.003 * level), rel=1e-9)
-    summary = json.loads((tmp_path / "other" / "summary.json").read_text())
-    assert summary["read_back"] == summary["paths"]
 
 
-def test_a_killed_run_goes_on_where_it_was(measure, finished, tmp_path, monkeypatch, no_figures):
-    find, calls = LegFinder.find, []
+def test_an_interrupted_run_goes_on_where_it_was(measure, finished, tmp_path, monkeypatch, no_figures):
+    find, calls = PathFinder.find, []
 
-    def killed(self, kind, x0, x1):
+    def cut(self, paths, **space):
         if len(calls) == 1:
             raise KeyboardInterrupt
-        calls.append(len(x0))
-        return find(self, kind, x0, x1)
+        calls.append(len(paths))
+        return find(self, paths, **space)
 
-    monkeypatch.setattr(LegFinder, "find", killed)
-    assert measure(folder="killed").code == 130
-    folder = tmp_path / "killed"
+    monkeypatch.setattr(PathFinder, "find", cut)
+    assert measure(folder="cut").code == 130
+    folder = tmp_path / "cut"
     assert not (folder / "results.csv").exists()
     assert not (folder / "summary.json").exists()
 
-    def counted(self, kind, x0, x1):
-        calls.append(len(x0))
-        return find(self, kind, x0, x1)
+    def counted(self, paths, **space):
+        calls.append(len(paths))
+        return find(self, paths, **space)
+
+    def never(*given, **options):
+        raise AssertionError("what was encoded is not encoded again")
 
     calls.clear()
-    monkeypatch.setattr(LegFinder, "find", counted)
-    outcome = measure(folder="killed")
+    monkeypatch.setattr(PathFinder, "find", counted)
+    monkeypatch.setattr(PathFinder, "encode", never)
+    outcome = measure(folder="cut")
     assert outcome.code == 0, outcome.stderr
-    assert json.loads((folder / "summary.json").read_text())["read_back"] == 3
-    assert sum(calls) == 6 + 2 - 3 + 2  # pairs, both directions, less those read back, and the finer solutions
+    assert sum(calls) == 6 + 2 - 3 + 2  # pairs, both directions, less those done before, and the finer solutions
     for old, new in zip(rows(finished), rows(folder), strict=True):
-        assert float(new["geodesic"]) == pytest.approx(float(old["geodesic"]), rel=1e-5)
+        assert float(new["geodesic"]) == pytest.approx(float(old["geodesic"]), rel=1e-9)
+
+
+def test_a_run_that_is_interrupted_while_it_encodes_goes_on(measure, finished, tmp_path, monkeypatch, no_figures):
+    encode, calls = PathFinder.encode, []
+
+    def cut(self, images, condition):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return encode(self, images, condition)
+
+    monkeypatch.setattr(PathFinder, "encode", cut)
+    assert measure(folder="cut").code == 130
+    assert measure(folder="cut").code == 0
+    assert calls == [3, 1, 1]
+    columns = ["geodesic", "log_density_change", "perceptual_clevr"]
+    old, new = (pd.read_csv(folder / "results.csv")[columns] for folder in (finished, tmp_path / "cut"))
+    pd.testing.assert_frame_equal(old, new, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_tables_of_one(finished, tiny_model_folder, tmp_path):
+    given = arguments(finished.parent / "pictures", tiny_model_folder, tmp_path / "two")
+    command = [sys.executable, str(ROOT / "run.py"), *given, "trainer.devices=2"]
+    assert subprocess.run(command, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=False).returncode == 0
+    for name in ("results", "images", "neighbours"):
+        one, two = (pd.read_csv(folder / f"{name}.csv") for folder in (finished, tmp_path / "two"))
+        drop = [column for column in ("seconds",) if column in one]
+        pd.testing.assert_frame_equal(one.drop(columns=drop), two.drop(columns=drop), rtol=1e-6, atol=1e-9)
+    one, two = (json.loads((folder / "summary.json").read_text()) for folder in (finished, tmp_path / "two"))
+    assert two == pytest.approx(one, rel=1e-5, abs=1e-8)
+    assert len(list((tmp_path / "two" / "paths").glob("*.pt"))) == 4
 
 
 def test_a_collection_of_one_picture_is_simply_handled(measure, pictures, tmp_path):
@@ -197,7 +232,9 @@ def test_known_changes_are_ranked_and_alpha_zero_is_spherical(measure, pictures,
         (["task.radius=-3"], "radius"),
         (["task.batch_size=0"], "batch_size"),
         (["task.reference=nobody"], "nobody"),
-        (["task.resume=no/such/run"], "no/such/run"),
+        (["task.resume=runs/before"], "resume"),
+        (["task.checks=-1"], "checks"),
+        (["task.finder.pieces=0"], "pieces"),
         (["task.known=no/such/manifest.csv"], "no/such/manifest.csv"),
         (["task.network=no/such/network"], "no/such/network"),
     ],

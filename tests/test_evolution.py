@@ -6,6 +6,8 @@ import json
 import pytest
 from PIL import Image
 
+from latent_geodesics.experiments.evolution.subjects import watch_solver
+
 PLANE = ("task.pair=null", "density=[half_plane]", "task.stages=4")
 
 
@@ -76,6 +78,27 @@ def test_under_a_moving_prompt_there_is_no_length(evolve, pictures):
     assert "a--b/geodesic/residual" in summary
     assert "half_plane/geodesic/length" in summary
     assert not [name for name in summary if name.startswith("a--b") and ("length" in name or "density" in name)]
+
+
+def test_an_interrupted_run_shows_what_is_done_and_goes_on(evolve, tmp_path, monkeypatch):
+    folder, watched = tmp_path / "run", []
+
+    def cut(subject, method, *given, **options):
+        watched.append((subject.name, method))
+        if len(watched) == 4:
+            raise KeyboardInterrupt
+        return watch_solver(subject, method, *given, **options)
+
+    monkeypatch.setattr("latent_geodesics.experiments.evolution.recipe.watch_solver", cut)
+    given = ("task.pair=null", "density=[half_plane,moons]", "task.stages=2")
+    assert evolve(*given).code == 130
+    assert {row["pair"] for name in ("results.csv", "stages.csv") for row in table(folder, name)} == {"half_plane"}
+    assert "1 of 2: not finished" in (folder / "report.html").read_text()
+    watched.clear()
+    assert evolve(*given).code == 0
+    assert {name for name, _ in watched} == {"moons"}
+    assert [row["pair"] for row in table(folder, "results.csv")] == ["half_plane"] * 2 + ["moons"] * 2
+    assert (folder / "report.html").read_text().count("data:image/png;base64,") == 2
 
 
 @pytest.mark.parametrize(

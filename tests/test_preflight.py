@@ -42,8 +42,10 @@ def test_the_command_says_what_it_found(command_line, tiny_model_folder, tmp_pat
         f"model.path_or_name={tiny_model_folder}",
         f"output_dir={tmp_path / 'run'}",
         "logger.mode=disabled",
+        "trainer.devices=2",
     )
     assert outcome.code == 0
+    assert "trainer.devices=2 has no effect" in outcome.stdout  # of a task that works in one process
     log = (tmp_path / "run" / "run.log").read_text()
     assert "unet: 0.000 GB" in log
     assert "items, whose files are all there" in log

@@ -3,11 +3,16 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+
+from latent_geodesics.experiments.toy.paths import find_paths
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "experiments" / "toy" / "README.md"
@@ -129,7 +134,35 @@ def test_a_density_that_breaks_on_the_way_is_said_and_the_rest_is_kept(draw, min
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-def test_processes_that_would_have_nothing_to_do_are_named(draw):
-    outcome = draw("density=half_plane", "trainer.devices=2")
-    assert outcome.code == 0, outcome.stderr
-    assert "trainer.devices=2 has no effect" in outcome.stdout
+def test_an_interrupted_run_shows_what_is_done_and_goes_on(draw, tmp_path, monkeypatch):
+    folder, solved = tmp_path / "run", []
+
+    def cut(scene, *given, **options):
+        solved.append(scene.name)
+        if len(solved) == 2:
+            raise KeyboardInterrupt
+        return find_paths(scene, *given, **options)
+
+    monkeypatch.setattr("latent_geodesics.experiments.toy.recipe.find_paths", cut)
+    given = ("logger.mode=disabled", "density=[half_plane,poincare_disc]")
+    assert draw(*given).code == 130
+    assert {row["pair"] for row in rows_of(folder)} == {"half_plane"}
+    assert "1 of 2: not finished" in (folder / "report.html").read_text()
+    assert not (folder / "summary.json").exists()
+    assert draw(*given).code == 0
+    assert solved == ["half_plane", "poincare_disc", "poincare_disc"]
+    assert len(rows_of(folder)) == 10
+    assert (folder / "report.html").read_text().count("data:image/png;base64,") == 3
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_densities(tmp_path):
+    command = [sys.executable, str(ROOT / "run.py"), "experiment=toy", "logger.mode=disabled", *FAST]
+    for name in ("one", "two"):
+        more = (f"output_dir={tmp_path / name}", f"trainer.devices={1 + (name == 'two')}")
+        assert (
+            subprocess.run([*command, "density=[ring,half_plane,moons]", *more], cwd=ROOT, check=False).returncode == 0
+        )
+    one, two = (pd.read_csv(tmp_path / name / "results.csv").drop(columns="seconds") for name in ("one", "two"))
+    pd.testing.assert_frame_equal(one, two, rtol=1e-9)
+    assert (tmp_path / "two" / "figures" / "toy.png").exists()

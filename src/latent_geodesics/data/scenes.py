@@ -62,6 +62,11 @@ class Scene:
     exact: Exact | None = None
 
     @property
+    def id(self) -> str:
+        """The name, under which a run works through scenes."""
+        return self.name
+
+    @property
     def problem(self) -> BoundaryProblem:
         """The geodesic from `a` to `b`, as a problem of one pair in flat space."""
         return BoundaryProblem(

@@ -18,7 +18,7 @@ import torch
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.files import DamagedFileError, file_hash, read_sealed, seal, write_bytes
 
-__all__ = ["BatchStore", "read_batches"]
+__all__ = ["FOLDER", "BatchStore", "read_batches"]
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,16 @@ class BatchStore:
         folder: The run's folder.
         made_with: What the numbers depend on besides the configuration, such as the hashes of the weights.
         expected: The ids of the items of every batch, by its number.
+        name: The folder of the batches in that of the run.
 
     Raises:
         UserError: when the folder holds a batch that was made with something else or of other items.
     """
 
-    def __init__(self, *, folder: Path, made_with: Mapping[str, str], expected: Sequence[Sequence[str]]) -> None:
-        self._folder = folder
+    def __init__(
+        self, *, folder: Path, made_with: Mapping[str, str], expected: Sequence[Sequence[str]], name: str = FOLDER
+    ) -> None:
+        self._folder, self._name = folder, name
         self._made_with = dict(made_with)
         self._expected = [list(ids) for ids in expected]
         self._known: dict[int, Mapping[str, Any]] = {}
@@ -75,7 +78,7 @@ class BatchStore:
         return [content for content in found if content is not None]
 
     def _path(self, number: int) -> Path:
-        return self._folder / FOLDER / f"{number:05d}.pt"
+        return self._folder / self._name / f"{number:05d}.pt"
 
     def _read(self, number: int) -> Mapping[str, Any] | None:
         if number in self._known:

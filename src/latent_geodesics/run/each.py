@@ -22,7 +22,7 @@ from latent_geodesics.core.progress import listening
 from latent_geodesics.data import Batches, NumberedBatch
 from latent_geodesics.data.batches import IDLE, Named
 from latent_geodesics.models.chunking import one_thread
-from latent_geodesics.run.batch_store import BatchStore
+from latent_geodesics.run.batch_store import FOLDER, BatchStore
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.markup import csv_text
 from latent_geodesics.run.names import file_stem
@@ -132,6 +132,8 @@ def each(
     *,
     read: Callable[[Sequence[Item]], Content],
     made_with: Mapping[str, str],
+    name: str = FOLDER,
+    last: bool = True,
 ) -> Tables:
     """Does the batches that the run's folder does not have yet, in all of the run's processes.
 
@@ -141,6 +143,8 @@ def each(
         work: What is done with a batch; with the same numbers in however many processes.
         read: What makes of a batch's items what is worked on.
         made_with: What the numbers depend on besides the configuration, such as the hashes of the weights.
+        name: Of the list, where a run has several: what is finished is kept in a folder of that name.
+        last: Whether no other list follows, so that the processes part when this one is done.
 
     Returns:
         What all finished batches gave; in all processes but the first, what there is.
@@ -151,15 +155,18 @@ def each(
         UserError: when the folder holds a batch that was made with something else or of other items.
     """
     queue = Batches(batches=batches, read=read)
-    store = BatchStore(folder=run.folder, made_with=made_with, expected=queue.ids)
+    store = BatchStore(folder=run.folder, name=name, made_with=made_with, expected=queue.ids)
     queue.done = store.finished()
     if queue.left:
         if queue.done:
             log.info("Going on with '%s': %d of %d batches are done.", run.folder, len(queue.done), len(batches))
         _loop(run, queue, _Loop(run=run, work=work, store=store, names=queue.ids))
     tables = Tables(store.read(), batches=queue.ids)
+    if torch.distributed.is_initialized() and (last or not tables.whole):
+        # All is on disk. The first process puts it together alone, which metrics would take for a sum over processes.
+        torch.distributed.destroy_process_group()
     if run.leads:
-        if not tables.items[0]:
+        if not tables.whole and not tables.items[0]:
             raise KeyboardInterrupt
         tables.write(run.folder)
     return tables
@@ -214,6 +221,3 @@ def _loop(run: "Run", queue: Batches[Any, Any], module: _Loop) -> None:
         trainer.test(module, datamodule=queue, verbose=False)
     except SystemExit:  # Lightning's answer to an interrupt: what was finished is still to be put together
         log.info("Interrupted: what is finished is put together.")
-    if torch.distributed.is_initialized():
-        # All is on disk. The first process puts it together alone, which metrics would take for a sum over processes.
-        torch.distributed.destroy_process_group()

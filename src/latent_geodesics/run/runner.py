@@ -90,11 +90,13 @@ class Run:
         *,
         read: "Callable[[Sequence[Item]], Content]",
         made_with: Mapping[str, str],
+        name: str = "batches",
+        last: bool = True,
     ) -> "Tables":
         """Works through a list, shared by processes and resumed where it was killed; see `run.each`."""
         from latent_geodesics.run.each import each
 
-        return each(self, batches, work, read=read, made_with=made_with)
+        return each(self, batches, work, read=read, made_with=made_with, name=name, last=last)
 
     def rows(self) -> "Rows":
         """What the work on a batch gives, empty yet."""

@@ -43,22 +43,19 @@ def classical_mds(distances: Float[np.ndarray, "n n"], *, axes: int = 2) -> Embe
         raise ValueError(f"distances must be a finite square matrix; received the shape {d.shape}.")
     if not np.allclose(d, d.T) or not np.allclose(np.diag(d), 0.0):
         raise ValueError("distances must be symmetric and zero on the diagonal.")
-    n = len(d)
-    centring = np.eye(n) - 1.0 / n
+    centring = np.eye(len(d)) - 1.0 / len(d)
     values, vectors = np.linalg.eigh(-0.5 * centring @ np.square(d) @ centring)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    shown = np.pad(values, (0, max(0, axes - n)))[:axes]
-    points = np.zeros((n, axes))
-    points[:, : min(axes, n)] = vectors[:, :axes] * np.sqrt(np.clip(values[:axes], 0.0, None))
+    missing = max(0, axes - len(d))  # a matrix of fewer images than axes has none beyond
+    values, vectors = np.pad(values[::-1], (0, missing)), np.pad(vectors[:, ::-1], ((0, 0), (0, missing)))
+    shown = np.clip(values[:axes], 0.0, None)
+    points = vectors[:, :axes] * np.sqrt(shown)
     largest = points[np.abs(points).argmax(0), np.arange(axes)]
     points = points * np.where(largest < 0, -1.0, 1.0)
-    size = np.abs(values).sum()
-    size = size if size > 0 else 1.0
+    size, total = np.abs(values).sum() or 1.0, np.square(d).sum()
     between = np.linalg.norm(points[:, None] - points[None], axis=-1)
-    total = np.square(d).sum()
     return Embedding(
         points=points,
-        shares=np.clip(shown, 0.0, None) / size,
+        shares=shown / size,
         negative=float(np.clip(-values, 0.0, None).sum() / size),
         stress=float(np.sqrt(np.square(d - between).sum() / total)) if total > 0 else 0.0,
     )

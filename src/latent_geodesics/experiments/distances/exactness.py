@@ -5,7 +5,6 @@ with the line integral at every position of the quadrature, and the difference w
 """
 
 import math
-from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -30,17 +29,6 @@ KNOTS = 9
 PIECES = (8, 16, 32)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Case:
-    """A density, and the box around a centre that the paths run in, in a given number of dimensions."""
-
-    name: str
-    density: Density
-    dimension: int
-    centre: float
-    half_width: float
-
-
 def check_line_integrals(*, seed: int) -> pd.DataFrame:
     """A row for each density and resolution.
 
@@ -49,18 +37,18 @@ def check_line_integrals(*, seed: int) -> pd.DataFrame:
     along the paths; `covered` is the share of positions at which the true error is at most the stated one.
     """
     rows = []
-    for number, case in enumerate(_cases()):
-        path = _wavy(case, seed=seed + number)
+    for number, (name, density, dimension, centre, half_width) in enumerate(_cases()):
+        path = _wavy(dimension, centre, half_width, seed=seed + number)
         for pieces in PIECES:
-            profile = density_profile(path, case.density, pieces=pieces)
+            profile = density_profile(path, density, pieces=pieces)
             x = path.point(profile.u)
-            exact = case.density.log_prob(x, profile.u.expand(x.shape[:-1]))
+            exact = density.log_prob(x, profile.u.expand(x.shape[:-1]))
             exact = exact - exact[:, :1]
             wrong = (profile.log_density - exact).abs()
             rows.append(
                 {
-                    "density": case.name,
-                    "dimension": case.dimension,
+                    "density": name,
+                    "dimension": dimension,
                     "pieces": pieces,
                     "range": float((exact.amax(-1) - exact.amin(-1)).max()),
                     "true_error": float(wrong.max()),
@@ -71,35 +59,28 @@ def check_line_integrals(*, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _cases() -> list[_Case]:
-    """The densities, in dimensions small and large."""
+def _cases() -> list[tuple[str, Density, int, float, float]]:
+    """Densities in dimensions small and large; centre and half the width of the box that the paths run in."""
     angles = torch.arange(8, dtype=torch.float64) * math.pi / 4
     ring = torch.stack([angles.cos(), angles.sin()], dim=-1)
-    spread = torch.Generator().manual_seed(0)
-    far = torch.randn(5, 64, generator=spread, dtype=torch.float64)
+    far = torch.randn(5, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ones = torch.ones(8, dtype=torch.float64)
     slope = torch.tensor([0.6, -0.8], dtype=torch.float64)
     return [
-        _case("ring of 8 Gaussians", GaussianMixture(means=ring, scales=0.25 * ones), 2, 0.0, 1.0),
-        _case("mixture of 5 Gaussians", GaussianMixture(means=far, scales=2.0 * ones[:5]), 64, 0.0, 1.0),
-        _case("one Gaussian", IsotropicGaussian(mean=torch.zeros(16, dtype=torch.float64)), 16, 0.0, 1.5),
-        _case("half-space", HalfSpace(), 2, 1.5, 0.8),
-        _case("Poincare ball", PoincareBall(), 8, 0.0, 0.32),
-        _case("stereographic sphere", StereographicSphere(), 8, 0.0, 1.2),
-        _case("exponential", Exponential(direction=slope), 2, 0.0, 2.0),
+        ("ring of 8 Gaussians", GaussianMixture(means=ring, scales=0.25 * ones), 2, 0.0, 1.0),
+        ("mixture of 5 Gaussians", GaussianMixture(means=far, scales=2.0 * ones[:5]), 64, 0.0, 1.0),
+        ("one Gaussian", IsotropicGaussian(mean=torch.zeros(16, dtype=torch.float64)), 16, 0.0, 1.5),
+        ("half-space", HalfSpace(), 2, 1.5, 0.8),
+        ("Poincare ball", PoincareBall(), 8, 0.0, 0.32),
+        ("stereographic sphere", StereographicSphere(), 8, 0.0, 1.2),
+        ("exponential", Exponential(direction=slope), 2, 0.0, 2.0),
     ]
 
 
-def _case(name: str, density: Density, dimension: int, centre: float, half_width: float) -> _Case:
-    return _Case(name=name, density=density, dimension=dimension, centre=centre, half_width=half_width)
-
-
-def _wavy(case: _Case, *, seed: int) -> KnotPath:
+def _wavy(dimension: int, centre: float, half_width: float, *, seed: int) -> KnotPath:
     """Lines between random points of the inner half of the box, bent by a quarter of its width; all within the box."""
     generator = torch.Generator().manual_seed(seed)
-    x0, x1, bend = (
-        2 * torch.rand(PATHS, 1, case.dimension, generator=generator, dtype=torch.float64) - 1 for _ in range(3)
-    )
+    x0, x1, bend = (2 * torch.rand(PATHS, 1, dimension, generator=generator, dtype=torch.float64) - 1 for _ in range(3))
     u = torch.linspace(0, 1, KNOTS, dtype=torch.float64)[:, None]
     line = torch.lerp(0.7 * x0, 0.7 * x1, u) + 0.25 * bend * torch.sin(2 * math.pi * u)
-    return KnotPath.through(knots=case.centre + case.half_width * line, manifold=Euclidean())
+    return KnotPath.through(knots=centre + half_width * line, manifold=Euclidean())

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image
 
+from latent_geodesics.data import in_batches
 from latent_geodesics.experiments.distances.embedding import Embedding
 from latent_geodesics.run.canvas import canvas, label, literal
 
@@ -18,8 +19,10 @@ __all__ = [
     "draw_heat_map",
     "draw_levels",
     "draw_line_integrals",
+    "draw_neighbours",
     "draw_ranks",
     "draw_reliability",
+    "nearest",
 ]
 
 Pictures = Sequence[np.ndarray]
@@ -43,6 +46,7 @@ NAMES = {
 }
 FAMILY_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#4D4D4D", "#B8860B")
 TILE = 56  # pixels: a thumbnail as it is drawn
+MOST = 60
 
 
 def draw_heat_map(file: Path, matrix: Float[np.ndarray, "n n"], pictures: Pictures) -> None:
@@ -204,3 +208,34 @@ def _thumbnail(
     axes.add_artist(
         AnnotationBbox(box, place, frameon=frame is not None, pad=0.12, bboxprops=look, annotation_clip=False)
     )
+
+
+def nearest(distances: Float[np.ndarray, " n"], row: int, count: int) -> list[int]:
+    """The `count` images nearest to image `row`, without itself; equal distances in their order."""
+    return [int(other) for other in np.argsort(distances, kind="stable") if other != row][:count]
+
+
+def draw_neighbours(
+    file: Path, matrix: Float[np.ndarray, "n n"], pictures: Pictures, names: Sequence[str], *, count: int
+) -> None:
+    """Draws a line for each image: its name, itself, and the `count` nearest to it with their distances below.
+
+    Two columns of lines where there are more than eight images; at most sixty images.
+    """
+    shown, count = range(min(len(pictures), MOST)), min(count, len(pictures) - 1)
+    columns = 2 if len(shown) > 8 else 1
+    lines = -(-len(shown) // columns)
+    with canvas(file, size=(columns * (0.85 * count + 2.4), 1.05 * lines + 0.2)) as figure:
+        grid = figure.subplots(1, columns, squeeze=False)[0]
+        for axes, rows in zip(grid, in_batches(shown, lines), strict=True):
+            for line, row in enumerate(rows):
+                for place, other in enumerate([row, *nearest(matrix[row], row, count)]):
+                    _thumbnail(axes, pictures[other], (place, line), 52, frame=None if place else "#0072B2")
+                    if place:
+                        axes.text(place, line + 0.4, f"{matrix[row, other]:.4g}", ha="center", va="top", fontsize=7.5)
+            axes.set_yticks(range(len(rows)), [literal(names[row], most=24) for row in rows])
+            axes.set(xticks=[], xlim=(-0.6, count + 0.6), ylim=(lines - 0.3, -0.5))
+            axes.tick_params(length=0)
+            axes.grid(visible=False)
+            for spine in axes.spines.values():
+                spine.set_visible(False)

@@ -9,6 +9,7 @@ References:
     Jiang, Lim, Yao, Ye, Statistical ranking and combinatorial Hodge theory (2011), arXiv 0811.1067.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -24,43 +25,39 @@ class Levels:
 
     Attributes:
         level: One an image, in nats; zero at the reference.
-        misfit: For every change, `c_ij - (h_j - h_i)`, in nats.
+        misfit: For the ends of every path, `c_ij - (h_j - h_i)`, in nats.
         explained: The share of the changes' sum of squares that the levels explain; 1 for a gradient.
     """
 
     level: Float[np.ndarray, " n"]
-    misfit: Float[np.ndarray, " m"]
+    misfit: Mapping[tuple[int, int], float]
     explained: float
 
 
-def fit_levels(
-    ends: Int[np.ndarray, "m 2"], change: Float[np.ndarray, " m"], *, count: int, reference: Int[np.ndarray, " r"]
-) -> Levels:
+def fit_levels(changes: Mapping[tuple[int, int], float], *, count: int, reference: Int[np.ndarray, " r"]) -> Levels:
     """The levels of `count` images that fit the changes best.
 
     Args:
-        ends: The images that each path leads between; all images must be connected.
-        change: The change of log-density along each path, in nats.
+        changes: The ends of each path -> the change of log-density along it, in nats; all images must be connected.
         count: How many images there are.
         reference: The images whose mean level is zero.
 
     Raises:
         ValueError: when the paths do not connect all images, so that no common level exists.
     """
-    if count == 1:
-        return Levels(level=np.zeros(1), misfit=change, explained=1.0)
+    ends, change = np.array(list(changes), dtype=int).reshape(-1, 2), np.array(list(changes.values()), dtype=float)
     incidence = np.zeros((len(ends), count))
     rows = np.arange(len(ends))
     np.add.at(incidence, (rows, ends[:, 1]), 1.0)
     np.add.at(incidence, (rows, ends[:, 0]), -1.0)
-    if not len(ends) or np.linalg.matrix_rank(incidence) < count - 1:
+    if count > 1 and (not len(ends) or np.linalg.matrix_rank(incidence) < count - 1):
         raise ValueError("the paths do not connect all images: add one between each part and the rest.")
-    level = np.linalg.lstsq(incidence, change, rcond=None)[0]
+    level = np.linalg.lstsq(incidence, change, rcond=None)[0] if len(ends) else np.zeros(count)
     level = level - level[reference].mean()
     misfit = change - incidence @ level
     total = float(np.square(change).sum())
     explained = 1.0 - float(np.square(misfit).sum()) / total if total > 0 else 1.0
-    return Levels(level=level, misfit=misfit, explained=explained)
+    return Levels(level=level, misfit=dict(zip(changes, misfit.tolist(), strict=True)), explained=explained)
 
 
 def loop_sums(change: Float[np.ndarray, "n n"]) -> Float[np.ndarray, " t"]:

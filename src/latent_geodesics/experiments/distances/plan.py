@@ -7,58 +7,74 @@ from typing import TypeVar
 
 import numpy as np
 
+from latent_geodesics.data.grouping import in_batches
 from latent_geodesics.experiments.distances.gallery import Gallery
-from latent_geodesics.experiments.distances.survey import Ends, Plan
 
-__all__ = ["Layout", "lay_out"]
+__all__ = ["FINER", "GEODESIC", "GREAT_CIRCLE", "Ends", "Plan", "WantedPath", "lay_out"]
+
+Ends = tuple[int, int]
+"""The numbers of the pictures that a path leads from and to."""
+GEODESIC, GREAT_CIRCLE, FINER = "geodesic", "great_circle", "finer"
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The paths of a run and what they are for.
+class WantedPath:
+    """A path that is wanted, named by its kind and the contents of its ends."""
+
+    id: str
+    kind: str
+    ends: Ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The paths of a run.
 
     Attributes:
-        plan: All of them.
-        shown: The pictures of the collection, whose matrix is drawn.
-        kin: For each family, its items (numbers in the gallery), at least two, in their order.
-        checks: Pairs of the collection that are solved in the other direction, and at a finer resolution, as well.
+        geodesics: Each pair of pictures in one direction, the first number the smaller one.
+        checks: Those of them that are solved in the other direction, and at a finer resolution, as well.
+        great_circles: Paths whose only use is the change of log-density along them.
     """
 
-    plan: Plan
-    shown: tuple[int, ...]
-    kin: dict[str, tuple[int, ...]]
+    geodesics: tuple[Ends, ...]
     checks: tuple[Ends, ...]
+    great_circles: tuple[Ends, ...]
+
+    def batches(self, gallery: Gallery, size: int) -> list[Sequence[WantedPath]]:
+        """All paths, those of one kind together in batches."""
+        kinds = {
+            GEODESIC: (*self.geodesics, *((b, a) for a, b in self.checks)),
+            GREAT_CIRCLE: self.great_circles,
+            FINER: self.checks,
+        }
+        named = [picture.id for picture in gallery.pictures]
+        return [
+            batch
+            for kind, paths in kinds.items()
+            for batch in in_batches(
+                [WantedPath(id=f"{kind} {named[a]} {named[b]}", kind=kind, ends=(a, b)) for a, b in paths], size
+            )
+        ]
 
 
-def lay_out(gallery: Gallery, *, collected: int, spokes: int, checks: int) -> Layout:
+def lay_out(gallery: Gallery, *, spokes: int, checks: int) -> Plan:
     """The paths between the pictures of a gallery.
 
     Args:
-        gallery: The images; the first `collected` are the collection, the others those of known changes.
-        collected: How many images the collection has.
+        gallery: The images.
         spokes: Great circles that tie each family outside the collection to it, so that all have one reference.
         checks: How many pairs are checked.
     """
-    shown = tuple(dict.fromkeys(gallery.picture[:collected]))
-    pairs = [(a, b) for a, b in combinations(shown, 2)]
-    kin: dict[str, list[int]] = {}
-    for number, item in enumerate(gallery.items):
-        if item.family:
-            kin.setdefault(item.family, []).append(number)
-    families = {name: tuple(members) for name, members in kin.items() if len(members) > 1}
+    pairs = list(combinations(gallery.shown, 2))
     wanted = dict.fromkeys(pairs)
-    for members in families.values():
-        pictures = sorted({gallery.picture[number] for number in members})
-        wanted |= dict.fromkeys(combinations(pictures, 2))
-    checked = _spread(pairs, checks)
-    geodesics = [*wanted, *((b, a) for a, b in checked)]
-    return Layout(
-        plan=Plan(geodesics=geodesics, great_circles=list(_ties(geodesics, shown, len(gallery.contents), spokes))),
-        shown=shown,
-        kin=families,
-        checks=tuple(checked),
+    for members in gallery.families.values():
+        wanted |= dict.fromkeys(combinations(sorted({gallery.picture[number] for number in members}), 2))
+    return Plan(
+        geodesics=tuple(wanted),
+        checks=tuple(_spread(pairs, checks)),
+        great_circles=tuple(_ties(list(wanted), gallery.shown, len(gallery.pictures), spokes)),
     )
 
 

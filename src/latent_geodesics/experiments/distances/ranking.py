@@ -13,8 +13,9 @@ Differences between two distances are taken within each resample, so that what i
 percentiles (Efron, Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,9 @@ from scipy import stats
 
 __all__ = ["Ranked", "kin_triplets", "rank_families", "rank_grades"]
 
-LEVEL = 0.95
+TAILS = (2.5, 97.5)
+COEFFICIENTS: Mapping[str, Callable[..., Any]] = {"spearman": stats.spearmanr, "kendall": stats.kendalltau}
+"""Spearman's rho, and Kendall's tau-b."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +65,8 @@ def rank_families(
     if not families:
         return []
     found: list[Ranked] = []
-    for measure, judge in (("spearman", _spearman), ("kendall", _kendall), ("triplets", _triplets)):
-        scores = np.array([[judge(rows, name) for rows in families] for name in distances])
+    for measure in (*COEFFICIENTS, "triplets"):
+        scores = np.array([[_of_family(measure, rows, name) for rows in families] for name in distances])
         chosen = generator.integers(len(families), size=(draws, len(families)))
         found += _ranked(f"family_{measure}", distances, scores.mean(1), scores[:, chosen].mean(2), len(families))
     return found
@@ -80,11 +83,10 @@ def rank_grades(
     chosen = generator.integers(len(table), size=(draws, len(table)))
     chosen = chosen[np.ptp(grades[chosen], axis=1) > 0]
     found: list[Ranked] = []
-    measures: dict[str, Callable[..., float]] = {"spearman": _rho, "kendall": _tau}
-    for measure, judge in measures.items():
-        values = np.array([judge(grades, column) for column in columns])
-        spread = np.array([[judge(grades[rows], column[rows]) for rows in chosen] for column in columns])
-        found += _ranked(f"grade_{measure}", distances, values, spread, len(table))
+    for measure in COEFFICIENTS:
+        values = np.array([_agreement(measure, grades, column) for column in columns])
+        spread = [[_agreement(measure, grades[rows], column[rows]) for rows in chosen] for column in columns]
+        found += _ranked(f"grade_{measure}", distances, values, np.array(spread), len(table))
     return found
 
 
@@ -109,25 +111,16 @@ def _ranked(
     spread: Float[np.ndarray, "k b"],
     count: int,
 ) -> list[Ranked]:
-    tails = [50 * (1 - LEVEL), 100 - 50 * (1 - LEVEL)]
-    found = []
-    for row, name in enumerate(distances):
-        low, high = np.percentile(spread[row], tails)
-        gain_low, gain_high = np.percentile(spread[0] - spread[row], tails)
-        found.append(
-            Ranked(
-                distance=name,
-                measure=measure,
-                value=float(values[row]),
-                low=float(low),
-                high=float(high),
-                gain=float(values[0] - values[row]),
-                gain_low=float(gain_low),
-                gain_high=float(gain_high),
-                count=count,
-            )
+    low, high = np.percentile(spread, TAILS, axis=1)
+    gain_low, gain_high = np.percentile(spread[0] - spread, TAILS, axis=1)
+    found = {"value": values, "low": low, "high": high}
+    found |= {"gain": values[0] - values, "gain_low": gain_low, "gain_high": gain_high}
+    return [
+        Ranked(
+            distance=name, measure=measure, count=count, **{key: float(column[row]) for key, column in found.items()}
         )
-    return found
+        for row, name in enumerate(distances)
+    ]
 
 
 def _gaps(rows: pd.DataFrame) -> Float[np.ndarray, " m"]:
@@ -135,22 +128,15 @@ def _gaps(rows: pd.DataFrame) -> Float[np.ndarray, " m"]:
     return (rows["position_a"] - rows["position_b"]).abs().round(9).to_numpy(float)
 
 
-def _spearman(rows: pd.DataFrame, name: str) -> float:
-    return _rho(_gaps(rows), rows[name].to_numpy(float))
+def _of_family(measure: str, rows: pd.DataFrame, name: str) -> float:
+    return (
+        _triplets(rows, name) if measure == "triplets" else _agreement(measure, _gaps(rows), rows[name].to_numpy(float))
+    )
 
 
-def _kendall(rows: pd.DataFrame, name: str) -> float:
-    return _tau(_gaps(rows), rows[name].to_numpy(float))
-
-
-def _rho(truth: Float[np.ndarray, " m"], distance: Float[np.ndarray, " m"]) -> float:
-    """Spearman's rho; 0 for a distance that tells nothing apart."""
-    return 0.0 if np.ptp(distance) == 0 else float(stats.spearmanr(truth, distance).statistic)
-
-
-def _tau(truth: Float[np.ndarray, " m"], distance: Float[np.ndarray, " m"]) -> float:
-    """Kendall's tau-b; 0 for a distance that tells nothing apart."""
-    return 0.0 if np.ptp(distance) == 0 else float(stats.kendalltau(truth, distance).statistic)
+def _agreement(measure: str, truth: Float[np.ndarray, " m"], distance: Float[np.ndarray, " m"]) -> float:
+    """A coefficient of rank correlation; 0 for a distance that tells nothing apart."""
+    return 0.0 if np.ptp(distance) == 0 else float(COEFFICIENTS[measure](truth, distance).statistic)
 
 
 def _triplets(rows: pd.DataFrame, name: str) -> float:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.manifold import Sphere
-from latent_geodesics.experiments.distances.survey import Ends
+from latent_geodesics.experiments.distances.plan import Ends
 from latent_geodesics.models.attributes import AttributeNetwork
 from latent_geodesics.models.latent_model import LatentModel
 
@@ -36,20 +36,9 @@ def rival_distances(
     model: LatentModel,
     network: AttributeNetwork,
 ) -> dict[str, Float[np.ndarray, " k"]]:
-    """Name -> distance between the two pictures of each of `ends`.
-
-    Args:
-        pictures: The pictures.
-        ends: The numbers of the pictures to compare.
-        x: Their noisy latents, with their own norms.
-        radius: Radius of the common sphere.
-        model: What encodes them.
-        network: What compares them perceptually.
-    """
+    """Name -> distance between the two pictures of each of `ends`; `x` are their latents, with their own norms."""
     first, second = torch.tensor(list(ends), dtype=torch.long).reshape(-1, 2).T
-    clean = model.encode(pictures, tau=0.0).cpu()
-    noisy = x.cpu()
-    sphere = Sphere(radius)
+    clean, noisy, sphere = model.encode(pictures, tau=0.0).cpu(), x.cpu(), Sphere(radius)
     points = sphere.project(noisy)
     found = {
         "spherical": sphere.distance(points[first], points[second]),

@@ -1,4 +1,4 @@
-"""What a run shows of a pair: its strip, an animation a method, the figure of its curves, and their numbers."""
+"""What a run shows of a pair: its strip, a film a method, the figure of its curves, and their numbers."""
 
 import logging
 import math

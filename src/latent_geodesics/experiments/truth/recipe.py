@@ -115,7 +115,7 @@ class Truth:
         )  # fmt: skip
 
     def work(self, run: Run, batch: PairBatch) -> Rows:
-        """A batch of pairs: every frame of every method measured, strips and animations written."""
+        """A batch of pairs: every frame of every method measured, strips and films written."""
         result, rows = self.morphs(batch, seed=run.seed), run.rows()
         rows.whole = result.whole
         for method in result.methods:
