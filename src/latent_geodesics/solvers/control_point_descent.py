@@ -19,8 +19,8 @@ from latent_geodesics.errors import UserError
 from latent_geodesics.fields import Resolution
 from latent_geodesics.geometries import Conformal
 from latent_geodesics.geometry import norm, normal_to, score_along
-from latent_geodesics.path import shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status
+from latent_geodesics.solvers.antipodal import shortest_start
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.control_points import ControlPointPath
 from latent_geodesics.solvers.ledger import Ledger
@@ -121,7 +121,7 @@ class _Descent:
     def __init__(self, solver: ControlPointDescent, problem: BoundaryProblem, ledger: Ledger) -> None:
         self._solver, self._problem, self._ledger = solver, problem, ledger
         self._intervals = 2**solver.levels
-        base = shortest_path(problem.manifold, problem.x0, problem.x1)
+        base = shortest_start(problem, ledger)
         points = base.point(torch.linspace(0, 1, self._intervals + 1, dtype=torch.float64))
         # Two knots: the natural cubic spline through them is straight.
         self.path = ControlPointPath(points=points, manifold=problem.manifold, bends=torch.zeros_like(points))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.path import KnotPath, shortest_path
+from latent_geodesics.path import KnotPath
 from latent_geodesics.solvers.collocation import Collocation
 from latent_geodesics.vectors import norm
 
@@ -25,8 +25,7 @@ def equal_speed(grid: Collocation, offsets: Float[Tensor, "a n d"]) -> Float[Ten
         offsets: those of the interior knots.
     """
     # In float64: the second derivative of offsets that are rounded as coarsely as points are would be rounding.
-    ends = (end.double() for end in (grid.base.x0, grid.base.x1))
-    base = shortest_path(grid.manifold, *ends)
+    base = grid.base.double()
     padded = torch.nn.functional.pad(offsets.double(), (0, 0, 1, 1))
     path = KnotPath(base=base, offsets=padded, manifold=grid.manifold, nodes=grid.nodes)
     u = torch.linspace(0, 1, POINTS * grid.intervals + 1, dtype=torch.float64)

@@ -20,7 +20,7 @@ __all__ = ["Ledger"]
 class Ledger:
     """Counts evaluations and iterations per pair, keeps the trace, and closes pairs with a status.
 
-    Pairs that need no solving are closed from the start: equal ends, antipodal ends, and all of them for alpha = 0.
+    Pairs that need no solving are closed from the start: equal ends, and all of them for alpha = 0.
 
     Args:
         problem: the boundary problem.
@@ -144,12 +144,12 @@ class Ledger:
 
     def _close_trivial(self, problem: BoundaryProblem) -> None:
         coincident = (problem.x0 == problem.x1).all(-1).cpu()
-        antipodal = problem.manifold.antipodal(problem.x0, problem.x1).cpu()
         if problem.alpha == 0:
             self.residual.zero_()
             self.close(torch.arange(len(self._status)), Status.CONVERGED)
+            antipodal = problem.manifold.antipodal(problem.x0, problem.x1).cpu()
+            self.close(antipodal.nonzero().flatten(), Status.ANTIPODAL_ENDS)
         self.residual[coincident] = 0
-        self.close(antipodal.nonzero().flatten(), Status.ANTIPODAL_ENDS)
         self.close(coincident.nonzero().flatten(), Status.COINCIDENT_ENDS)
 
     def _row(self) -> None:

@@ -27,8 +27,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.fields import ScoreField, well_resolved
-from latent_geodesics.path import shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status
+from latent_geodesics.solvers.antipodal import shortest_start
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.collocation import Collocation
 from latent_geodesics.solvers.group import Finished, Group
@@ -121,9 +121,9 @@ class PicardAnderson(BoundarySolver):
 
     def solve(self, problem: BoundaryProblem) -> Solution:
         """Solve all pairs together; see `BoundarySolver.solve`."""
-        base = shortest_path(problem.manifold, problem.x0, problem.x1)
-        grid = Collocation(base=base, manifold=problem.manifold, intervals=self.intervals, geometry=problem.geometry)
         ledger = Ledger(problem, budget=self.max_evaluations, tolerance=self._tolerance)
+        base = shortest_start(problem, ledger)
+        grid = Collocation(base=base, manifold=problem.manifold, intervals=self.intervals, geometry=problem.geometry)
         paths = Paths(grid)
         pairs, field = ledger.open_pairs(), problem.field
         pairs = pairs[ledger.affords(pairs, self.intervals + 1)]

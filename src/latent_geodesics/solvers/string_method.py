@@ -19,8 +19,8 @@ from torch import Tensor
 
 from latent_geodesics.fields import ScoreField, guarded
 from latent_geodesics.geometries import Conformal
-from latent_geodesics.path import shortest_path
 from latent_geodesics.records import BoundaryProblem, Solution, Status
+from latent_geodesics.solvers.antipodal import shortest_start
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.collocation import Collocation, Linearisation
 from latent_geodesics.solvers.ledger import Ledger
@@ -66,7 +66,7 @@ class StringMethod(BoundarySolver):
             field=problem.field, manifold=problem.manifold, x0=problem.x0, x1=problem.x1, geometry=Conformal(alpha=1.0)
         )
         ledger = Ledger(alike, budget=self.max_evaluations, tolerance=self.tolerance)
-        base = shortest_path(problem.manifold, problem.x0, problem.x1)
+        base = shortest_start(alike, ledger)
         grid = Collocation(base=base, manifold=problem.manifold, intervals=self.intervals)
         offsets = grid.start()
         pairs = ledger.open_pairs()
