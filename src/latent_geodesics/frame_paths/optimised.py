@@ -23,9 +23,9 @@ from latent_geodesics.manifold import Sphere
 from latent_geodesics.path import KnotPath, shortest_path
 from latent_geodesics.records import BoundaryProblem, Status
 from latent_geodesics.solvers.collocation import Collocation
-from latent_geodesics.solvers.fixed_point import FixedPoint
+from latent_geodesics.solvers.fixed_point import FixedPoint, Rules
+from latent_geodesics.solvers.group import Group
 from latent_geodesics.solvers.ledger import Ledger
-from latent_geodesics.solvers.rules import Rules
 
 __all__ = ["Optimised", "Optimiser"]
 
@@ -117,21 +117,19 @@ class Optimiser:
             if bool(ledger.affords(videos, 2 * grid.intervals).all()):
                 offsets = self._flow(grid, field, offsets, end_scores, alpha=problem.alpha, rate=rate)
                 ledger.spend(videos, grid.intervals - 1)
-        iteration = FixedPoint(
-            grid=grid,
-            field=field,
-            ledger=ledger,
-            pairs=videos,
-            offsets=offsets,
+        group = Group.begin(
+            grid,
+            field,
+            videos,
             end_scores=end_scores,
-            alpha=torch.full_like(grid.span, problem.alpha),
-            rules=self._rules(problem.alpha),
+            ledger=ledger,
             resolution=grid.end_resolution(field),
+            offsets=offsets,
         )
-        iteration.run()
-        for row, status in iteration.outcome.items():
-            ledger.close(videos[row : row + 1], status)
-        return iteration.offsets
+        group, outcome = FixedPoint(group, ledger, self._rules(problem.alpha)).run()
+        for video, status in zip(videos, outcome, strict=True):
+            ledger.close(video[None], status)
+        return group.place.offsets
 
     def _rates(self, intervals: int) -> list[float]:
         """One over the length of each step, from the time in which the fastest wave decays to the longest step."""
@@ -159,11 +157,7 @@ class Optimiser:
         return Rules(
             target=alpha,
             tolerance=self.tolerance,
-            loose=0.3,
-            growth=2.0,
-            budget_share=1.0,
             memory=self.memory,
             trust=self.trust,
             patience=self.patience,
-            halvings=4,
         )

@@ -16,9 +16,10 @@ from torch import Tensor
 from latent_geodesics.fields import ScoreField, well_resolved
 from latent_geodesics.path import GreatCircle, StraightLine, shortest_path
 from latent_geodesics.records import BoundaryProblem, Status
+from latent_geodesics.solvers.batched import Batched
 from latent_geodesics.solvers.collocation import Collocation
+from latent_geodesics.solvers.group import look
 from latent_geodesics.solvers.ledger import Ledger
-from latent_geodesics.solvers.newton import look
 from latent_geodesics.vectors import norm, normal_to, unit
 
 __all__ = ["shortest_start"]
@@ -32,12 +33,12 @@ ROUNDINGS = 4096
 def shortest_start(problem: BoundaryProblem, ledger: Ledger) -> StraightLine | GreatCircle:
     """The paths to begin with; closes pairs with antipodal ends that the density does not choose an arc for.
 
-    A pair with antipodal ends costs 58 evaluations here, if it affords them, and the others none.
+    A pair with antipodal ends costs 72 evaluations here, if it affords them, and the others none.
     """
     base = shortest_path(problem.manifold, problem.x0, problem.x1)
     pairs = ledger.open_pairs()
     pairs = pairs[problem.manifold.antipodal(problem.x0, problem.x1).cpu()[pairs]]
-    pairs = pairs[ledger.affords(pairs, 2 + (4 + TURNS) * (INTERVALS - 1))]
+    pairs = pairs[ledger.affords(pairs, 2 + (6 + TURNS) * (INTERVALS - 1))]
     if not len(pairs):
         return base
     choice = _Choice(problem, ledger, pairs)
@@ -49,7 +50,7 @@ def shortest_start(problem: BoundaryProblem, ledger: Ledger) -> StraightLine | G
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Arcs:
+class _Arcs(Batched):
     """An arc for each pair.
 
     Attributes:
@@ -63,12 +64,6 @@ class _Arcs:
     level: Float[Tensor, " a"]
     turn: Float[Tensor, "a d"]
     size: Float[Tensor, " a"]
-
-    def where(self, mask: Bool[Tensor, " a"], other: "_Arcs") -> "_Arcs":
-        return _Arcs(
-            **{name: torch.where(mask.reshape(-1, *[1] * (mine.ndim - 1)), mine, getattr(other, name))
-               for name, mine in vars(self).items()}
-        )  # fmt: skip
 
 
 class _Choice:
@@ -89,12 +84,14 @@ class _Choice:
     def best(self) -> tuple[_Arcs, Bool[Tensor, " a"]]:
         """The shortest arc found for each pair, and where none is shorter than any other."""
         seed = torch.Generator().manual_seed(0)
-        anywhere = torch.randn(self._x0.shape[-1], generator=seed, dtype=torch.float64).to(self._x0)
-        anywhere = self._tangent(anywhere.expand_as(self._x0))
+        drawn = torch.randn(2, self._x0.shape[-1], generator=seed, dtype=torch.float64).to(self._x0)
+        anywhere, other = (self._tangent(way.expand_as(self._x0)) for way in drawn)
+        if self._x0.shape[-1] > 2:
+            other = normal_to(anywhere, other)
         # Both ends are left in the same direction: where both scores rise, the arc becomes more probable at once.
         uphill = self._tangent(self._end_scores.sum(1))
         uphill = torch.where(norm(uphill)[:, None] > 0, uphill, anywhere)
-        arcs = [self._look(sign * way) for way in (anywhere, uphill) for sign in (1, -1)]
+        arcs = [self._look(sign * way) for way in (anywhere, other, uphill) for sign in (1, -1)]
         best, tied = arcs[0], self._still(arcs[0], arcs[0])
         for arc in arcs[1:]:
             tied = tied & self._still(arc, arcs[0])

@@ -161,7 +161,7 @@ class _Relaxation:
             "finite": said["finite"],
             "residual": said["residual"],
             "pull": said["pull"],
-            "length": self._grid.length(seen, 1.0),
+            "length": self._grid.log_length(seen, torch.ones_like(floor)).exp(),
             "step": said["rate"],
             "alpha": torch.ones_like(floor),
             "tolerance": floor.clamp(min=self._solver.tolerance),
