@@ -32,7 +32,7 @@ from latent_geodesics.geometries import Geometry
 from latent_geodesics.solvers.batched import Batched
 from latent_geodesics.vectors import normal_to
 
-__all__ = ["Memory", "Mixture", "Products", "mixture"]
+__all__ = ["Memory", "Mixture", "Products", "mixture", "whiten"]
 
 NEGATIVE_CURVATURE = -0.05
 LEAST_CURVATURE = 0.3
@@ -204,14 +204,14 @@ def mixture(products: Products, *, damping: Float[Tensor, " a"], rounding: float
 
 
 def _anderson(products: Products, damping: Float[Tensor, " a"], rounding: float) -> Mixture:
-    whitening = _whiten(products.rises, 10 * rounding)
+    whitening = whiten(products.rises, 10 * rounding)
     c = (whitening @ (whitening.mT @ products.target))[..., 0]
     return Mixture(share=damping, moves=-c, rises=-damping[:, None] * c)
 
 
 def _saddle_free(products: Products) -> tuple[Mixture, Bool[Tensor, " a"]]:
     """The step that descends along negative curvature too, and whether there is any on the span of the memory."""
-    basis = _whiten(products.metric, 1e-6)
+    basis = whiten(products.metric, 1e-6)
     curvature = basis.mT @ products.curvature @ basis
     # The second variation is symmetric; what is not is the error of the differences.
     error = (curvature - curvature.mT).square().sum((1, 2)).sqrt() / 2
@@ -224,7 +224,7 @@ def _saddle_free(products: Products) -> tuple[Mixture, Bool[Tensor, " a"]]:
     return step, curvature[:, 0] < NEGATIVE_CURVATURE - DOUBT * error
 
 
-def _whiten(gram: Float[Tensor, "a m m"], cutoff: float) -> Float[Tensor, "a m m"]:
+def whiten(gram: Float[Tensor, "*a m m"], cutoff: float) -> Float[Tensor, "*a m m"]:
     """The `T` whose `T^T gram T` is one, but for zeros in place of eigenvalues that are negligible."""
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()

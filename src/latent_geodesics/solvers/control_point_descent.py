@@ -9,7 +9,7 @@ References:
     published with it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +22,7 @@ from latent_geodesics.geometry import norm, normal_to, score_along
 from latent_geodesics.records import BoundaryProblem, Solution, Status
 from latent_geodesics.solvers.antipodal import shortest_start
 from latent_geodesics.solvers.base import BoundarySolver
+from latent_geodesics.solvers.batched import Batched
 from latent_geodesics.solvers.control_points import ControlPointPath
 from latent_geodesics.solvers.ledger import Ledger
 
@@ -179,7 +180,7 @@ class _Descent:
         self.path.points[there], self.path.bends[there] = (part[there] for part in self._last_finite)
         self._ledger.close(pairs, Status.NON_FINITE_SCORE)
 
-    def _look(self, pairs: Int[Tensor, " a"], level: int) -> tuple["_Sight", dict[str, Tensor]]:
+    def _look(self, pairs: Int[Tensor, " a"], level: int) -> tuple["_Gradient", dict[str, Tensor]]:
         """The two terms of the gradient at the control points of a level, and what the iteration decides by."""
         seen = self._sight(pairs, level)
         said = seen.read(self._problem.alpha, self._ledger.resolution)
@@ -191,7 +192,7 @@ class _Descent:
         self._measure()
         return self._look(pairs, level)
 
-    def _sight(self, pairs: Int[Tensor, " a"], level: int) -> "_Sight":
+    def _sight(self, pairs: Int[Tensor, " a"], level: int) -> "_Gradient":
         path = self.path.restrict(pairs)
         u = torch.linspace(0, 1, 2**level + 1, dtype=torch.float64)[1:-1]
         x, v = path.point(u), path.velocity(u)
@@ -199,7 +200,7 @@ class _Descent:
         self._ledger.spend(pairs, len(u))
         pull = path.manifold.tangent(x, score)
         bend = path.manifold.tangent(x, path.acceleration(u)) / v.square().sum(-1, keepdim=True)
-        return _Sight(
+        return _Gradient(
             u=u,
             x=x,
             v=v,
@@ -209,7 +210,7 @@ class _Descent:
             bend=normal_to(v, bend) / self._problem.alpha,
         )
 
-    def _move(self, pairs: Int[Tensor, " a"], seen: "_Sight", skipped: Bool[Tensor, " a"], rate: float) -> None:
+    def _move(self, pairs: Int[Tensor, " a"], seen: "_Gradient", skipped: Bool[Tensor, " a"], rate: float) -> None:
         """Step down the gradient and fit the path anew."""
         if bool(skipped.all()):
             return
@@ -241,8 +242,10 @@ class _Descent:
 
 
 @dataclass(frozen=True)
-class _Sight:
+class _Gradient(Batched):
     """The control points of a level with the two terms of the gradient there; `strength` is the mean of `|P_x s|`."""
+
+    shared = ("u",)
 
     u: Float[Tensor, " n"]
     x: Float[Tensor, "a n d"]
@@ -251,12 +254,6 @@ class _Sight:
     strength: Float[Tensor, " a"]
     pull: Float[Tensor, "a n d"]
     bend: Float[Tensor, "a n d"]
-
-    def restrict(self, pairs: Int[Tensor, " m"]) -> "_Sight":
-        """Those of some pairs, by their places on the CPU."""
-        there = pairs.to(self.x.device)
-        parts = {entry.name: getattr(self, entry.name)[there] for entry in fields(self) if entry.name != "u"}
-        return _Sight(u=self.u, **parts)
 
     def read(self, alpha: float, resolution: Resolution | None) -> dict[str, Tensor]:
         """A few numbers of each pair, brought to the CPU by one copy."""

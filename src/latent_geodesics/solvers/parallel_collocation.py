@@ -154,7 +154,7 @@ class _Integration:
             residual=residual,
             past_points=points[1:].movedim(0, 1),
             past_scores=scores[1:].movedim(0, 1),
-        ).where(finite & relaxed.settled, points=relaxed.points, velocities=relaxed.velocities)
+        ).changed(finite & relaxed.settled, points=relaxed.points, velocities=relaxed.velocities)
         self._pass(windows, verdict.taken, relaxed, model(relaxed.points))
         self._windows = self._narrowed(self._advanced(windows, verdict, model), verdict)
         stuck = (verdict.lost | verdict.coarse) & (self._windows.width < SMALLEST_WINDOW)
@@ -203,7 +203,7 @@ class _Integration:
         changed = verdict.lost | verdict.coarse
         narrow = self._equation.resampled(windows, share)
         restarted = self._equation.shortest(narrow)
-        windows = windows.where(
+        windows = windows.changed(
             changed,
             width=narrow.width,
             points=narrow.points,
@@ -211,7 +211,7 @@ class _Integration:
             residual=torch.full_like(windows.residual, torch.inf),
             iterations=torch.zeros_like(windows.iterations),
         )
-        return windows.where(verdict.lost, points=restarted.points, velocities=restarted.velocities)
+        return windows.changed(verdict.lost, points=restarted.points, velocities=restarted.velocities)
 
     def _advanced(self, windows: Windows, verdict: _Verdict, model: LocalModel) -> Windows:
         """With the windows that are solved moved on behind their ends."""
@@ -224,7 +224,7 @@ class _Integration:
         wanted = windows.width * torch.minimum(verdict.room, spare).clamp(0.5, 3.0)
         # The rest of the way in windows of equal width.
         width = (1 - end) / ((1 - end) / wanted).ceil().clamp(min=1)
-        windows = windows.where(
+        windows = windows.changed(
             verdict.taken,
             start=end,
             width=width,
@@ -235,12 +235,12 @@ class _Integration:
             iterations=torch.zeros_like(windows.iterations),
         )
         guess = self._equation.shortest(windows)
-        windows = windows.where(verdict.taken, points=guess.points, velocities=guess.velocities)
+        windows = windows.changed(verdict.taken, points=guess.points, velocities=guess.velocities)
         # A better guess: the path that follows if the score goes on changing as it did.
         expected = scores[:, -1:] + self._equation.ahead(windows) * slope[:, None]
         relaxed = self._relax(windows, LocalModel.through(windows.points[None], expected[None]))
         known = verdict.taken & relaxed.settled
-        return windows.where(known, points=relaxed.points, velocities=relaxed.velocities)
+        return windows.changed(known, points=relaxed.points, velocities=relaxed.velocities)
 
     def _pass(
         self,

@@ -10,7 +10,7 @@ References:
     barrier-crossing events (2007).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from latent_geodesics.geometries import Conformal
 from latent_geodesics.records import BoundaryProblem, Solution, Status
 from latent_geodesics.solvers.antipodal import shortest_start
 from latent_geodesics.solvers.base import BoundarySolver
+from latent_geodesics.solvers.batched import Batched
 from latent_geodesics.solvers.collocation import Collocation, Linearisation
 from latent_geodesics.solvers.ledger import Ledger
 from latent_geodesics.vectors import norm
@@ -81,7 +82,7 @@ class StringMethod(BoundarySolver):
 
 
 @dataclass
-class _Work:
+class _Work(Batched):
     """The pairs in work; all but `rows`, which says which they are, on their device."""
 
     rows: Int[Tensor, " a"]
@@ -91,11 +92,6 @@ class _Work:
     scores: Float[Tensor, "a n d"]
     least: Float[Tensor, " a"]
     least_offsets: Float[Tensor, "a n d"]
-
-    def restrict(self, index: Int[Tensor, " m"]) -> "_Work":
-        there = index.to(self.least.device)
-        parts = {entry.name: getattr(self, entry.name)[there] for entry in fields(self) if entry.name != "rows"}
-        return _Work(rows=self.rows[index], **parts)
 
 
 class _Relaxation:
