@@ -35,6 +35,7 @@ from latent_geodesics.solvers.collocation import Collocation
 from latent_geodesics.solvers.fixed_point import MOST_FAILURES, FixedPoint, Rules
 from latent_geodesics.solvers.group import Finished, Group, by_status
 from latent_geodesics.solvers.ledger import Ledger
+from latent_geodesics.solvers.newton import newton
 from latent_geodesics.solvers.refinement import AT_KNOTS, Refinement
 from latent_geodesics.solvers.search import shortest_of_several
 
@@ -48,6 +49,7 @@ MEMORY = 8  # iterates that Newton steps are made of
 COARSEST = 4
 FRESH_FALL, FALL = 0.3, 0.1
 ITERATIONS = (None, None, 5)  # of the finest grid, the one before it, and the one before that
+BEFORE_NEWTON, NEWTON = 5, 10  # iterations of the fixed point on the finest grid, and then of Newton's method
 COARSE_SHARE = 0.5
 
 
@@ -156,7 +158,7 @@ class PicardAnderson(BoundarySolver):
         ledger.strength[numbers] = strengths.to(ledger.strength)
         if self.max_evaluations is None:
             ledger.allow(numbers, PER_STRENGTH * strengths.clamp(min=1))
-        searches = self.refine and self.memory > 0 and grid.geometry.constant_speed
+        searches = self._newtons(grid)
         strong = (strengths > STRONG) & searches
         finished: list[Finished] = []
         if not bool(strong.all()):
@@ -201,6 +203,7 @@ class PicardAnderson(BoundarySolver):
         entered = replace(begun, strength=unknown) if fresh and self.continuation else begun
         group, status = FixedPoint(entered, ledger, rules).run()
         if not left:
+            group, status = self._newton(ledger, group, status, rules)
             return self._polish(ledger, group, status, rules)
         # A grid on which a path does not settle soon is too coarse for the density: that path would mislead.
         keeps = _solved(status) if rules.iterations else torch.ones(len(status), dtype=torch.bool)
@@ -222,6 +225,20 @@ class PicardAnderson(BoundarySolver):
             )
             parts += self._climb(ledger, again, left - 1)
         return parts
+
+    def _newtons(self, grid: Collocation) -> bool:
+        """Whether Newton steps and a search serve where the fixed point does not."""
+        return self.refine and self.memory > 0 and grid.geometry.constant_speed
+
+    def _newton(self, ledger: Ledger, group: Group, status: list[Status], rules: Rules) -> tuple[Group, list[Status]]:
+        """Take Newton steps with the pairs that the fixed point has not solved soon."""
+        late = torch.tensor([how is Status.STALLED for how in status]).nonzero().flatten()
+        if not len(late) or not self._newtons(group.grid):
+            return group, status
+        group = group.at(group.full)
+        part, outcome = newton(group.restrict(late), ledger, tolerance=rules.tolerance, iterations=NEWTON)
+        found = dict(zip(late.tolist(), outcome, strict=True))
+        return group.put(late, part), [found.get(row, how) for row, how in enumerate(status)]
 
     def _polish(
         self, ledger: Ledger, group: Group, status: list[Status], rules: Rules
@@ -280,7 +297,7 @@ class PicardAnderson(BoundarySolver):
             trust=self.trust,
             patience=self.patience,
             fall=fall if left else 0.0,
-            iterations=ITERATIONS[left],
+            iterations=BEFORE_NEWTON if not left and self._newtons(group.grid) else ITERATIONS[left],
             failures=MOST_FAILURES if group.field.finer() is None else 1,
         )
 

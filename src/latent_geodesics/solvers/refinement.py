@@ -28,8 +28,8 @@ from latent_geodesics.vectors import norm, normal_to
 
 __all__ = ["AT_KNOTS", "Refinement"]
 
-AT_KNOTS, BETWEEN = 0.3, 0.7
-SAMPLES = 16
+AT_KNOTS, BETWEEN = 0.5, 0.7
+SAMPLES, SHARE = 8, 4  # at how many midpoints at least, and at which share of many
 MARGIN = 2.0
 ROUNDINGS = 100.0
 ITERATIONS = 30
@@ -78,7 +78,7 @@ class Refinement:
 
     def finish(self, group: Group, *, kicks: int = 0) -> list[Finished]:
         """Look between the knots of pairs that are settled at them, and go on where the look says so."""
-        group, finished = self._affording(group, min(group.grid.intervals, SAMPLES), Status.BUDGET_EXHAUSTED)
+        group, finished = self._affording(group, _samples(group.grid.intervals), Status.BUDGET_EXHAUSTED)
         if not len(group):
             return finished
         seen = _look_between(group, self.ledger)
@@ -200,12 +200,17 @@ class _Between(Batched):
         return (torch.arange(len(self.looked)) % 2 == 0) & ~self.looked
 
 
+def _samples(intervals: int) -> int:
+    """At how many midpoints a grid is looked at."""
+    return max(min(intervals, SAMPLES), intervals // SHARE)
+
+
 def _look_between(group: Group, ledger: Ledger) -> _Between:
     """Evaluate the score at midpoints between the knots."""
     intervals, strength = group.grid.intervals, group.strength
     grid = group.grid.double()
     looked = torch.zeros(2 * intervals - 1, dtype=torch.bool)
-    count = min(intervals, SAMPLES)
+    count = _samples(intervals)
     looked[2 * ((torch.arange(count) + 0.5) * intervals / count).long()] = True
     offsets = grid.refine(group.place.offsets)
     fine = replace(group, grid=grid, place=replace(group.place, offsets=offsets))
