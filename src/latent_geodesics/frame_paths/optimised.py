@@ -25,7 +25,7 @@ from latent_geodesics.records import BoundaryProblem, Status
 from latent_geodesics.solvers.collocation import Collocation
 from latent_geodesics.solvers.fixed_point import FixedPoint, Rules
 from latent_geodesics.solvers.group import Group
-from latent_geodesics.solvers.ledger import Ledger
+from latent_geodesics.solvers.solve_record import SolveRecord
 
 __all__ = ["Optimised", "Optimiser"]
 
@@ -87,17 +87,17 @@ class Optimiser:
             alpha: Power of the density.
         """
         problem = BoundaryProblem(field=field, manifold=sphere, x0=points[:, 0], x1=points[:, -1], alpha=alpha)
-        ledger = Ledger(problem, budget=self.max_evaluations, tolerance=self.tolerance)
+        record = SolveRecord(problem, budget=self.max_evaluations, tolerance=self.tolerance)
         base = shortest_path(sphere, problem.x0, problem.x1)
         grid = Collocation(base=base, manifold=sphere, intervals=points.shape[1] - 1)
         offsets = grid.start()
-        videos = ledger.open_pairs()
-        videos = videos[ledger.affords(videos, grid.intervals + 1)]
+        videos = record.open_pairs()
+        videos = videos[record.affords(videos, grid.intervals + 1)]
         if len(videos):
             begun = KnotPath.through(knots=points, manifold=sphere).offsets[:, 1:-1]
             there = videos.to(offsets.device)
-            offsets[there] = self._descend(problem, ledger, grid.restrict(there), videos, begun[there])
-        solution = ledger.solution(grid.path(offsets))
+            offsets[there] = self._descend(problem, record, grid.restrict(there), videos, begun[there])
+        solution = record.solution(grid.path(offsets))
         return Optimised(
             points=solution.path.point(grid.nodes), statuses=solution.status, evaluations=solution.stats["evaluations"]
         )
@@ -105,30 +105,30 @@ class Optimiser:
     def _descend(
         self,
         problem: BoundaryProblem,
-        ledger: Ledger,
+        record: SolveRecord,
         grid: Collocation,
         videos: Int[Tensor, " a"],
         offsets: Float[Tensor, "a n d"],
     ) -> Float[Tensor, "a n d"]:
         field = problem.field.restrict(videos)
         end_scores = grid.end_scores(field)
-        ledger.spend(videos, 2)
+        record.spend(videos, 2)
         for rate in self._rates(grid.intervals):
-            if bool(ledger.affords(videos, 2 * grid.intervals).all()):
+            if bool(record.affords(videos, 2 * grid.intervals).all()):
                 offsets = self._flow(grid, field, offsets, end_scores, alpha=problem.alpha, rate=rate)
-                ledger.spend(videos, grid.intervals - 1)
+                record.spend(videos, grid.intervals - 1)
         group = Group.begin(
             grid,
             field,
             videos,
             end_scores=end_scores,
-            ledger=ledger,
+            record=record,
             resolution=grid.end_resolution(field),
             offsets=offsets,
         )
-        group, outcome = FixedPoint(group, ledger, self._rules(problem.alpha)).run()
+        group, outcome = FixedPoint(group, record, self._rules(problem.alpha)).run()
         for video, status in zip(videos, outcome, strict=True):
-            ledger.close(video[None], status)
+            record.close(video[None], status)
         return group.place.offsets
 
     def _rates(self, intervals: int) -> list[float]:

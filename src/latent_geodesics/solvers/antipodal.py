@@ -19,7 +19,7 @@ from latent_geodesics.records import BoundaryProblem, Status
 from latent_geodesics.solvers.batched import Batched
 from latent_geodesics.solvers.collocation import Collocation
 from latent_geodesics.solvers.group import look
-from latent_geodesics.solvers.ledger import Ledger
+from latent_geodesics.solvers.solve_record import SolveRecord
 from latent_geodesics.vectors import norm, normal_to, unit
 
 __all__ = ["shortest_start"]
@@ -30,20 +30,20 @@ FIRST_TURN = math.pi / 4
 ROUNDINGS = 4096
 
 
-def shortest_start(problem: BoundaryProblem, ledger: Ledger) -> StraightLine | GreatCircle:
+def shortest_start(problem: BoundaryProblem, record: SolveRecord) -> StraightLine | GreatCircle:
     """The paths to begin with; closes pairs with antipodal ends that the density does not choose an arc for.
 
     A pair with antipodal ends costs 72 evaluations here, if it affords them, and the others none.
     """
     base = shortest_path(problem.manifold, problem.x0, problem.x1)
-    pairs = ledger.open_pairs()
+    pairs = record.open_pairs()
     pairs = pairs[problem.manifold.antipodal(problem.x0, problem.x1).cpu()[pairs]]
-    pairs = pairs[ledger.affords(pairs, 2 + (6 + TURNS) * (INTERVALS - 1))]
+    pairs = pairs[record.affords(pairs, 2 + (6 + TURNS) * (INTERVALS - 1))]
     if not len(pairs):
         return base
-    choice = _Choice(problem, ledger, pairs)
+    choice = _Choice(problem, record, pairs)
     best, tied = choice.best()
-    ledger.close(pairs[tied.cpu()], Status.ANTIPODAL_ENDS)
+    record.close(pairs[tied.cpu()], Status.ANTIPODAL_ENDS)
     direction = base.velocity(torch.zeros(1, dtype=torch.float64))[:, 0]
     direction[pairs.to(direction.device)] = best.direction
     return shortest_path(problem.manifold, problem.x0, problem.x1, direction)
@@ -69,9 +69,9 @@ class _Arcs(Batched):
 class _Choice:
     """The choice of an arc for pairs with antipodal ends."""
 
-    def __init__(self, problem: BoundaryProblem, ledger: Ledger, pairs: Int[Tensor, " a"]) -> None:
+    def __init__(self, problem: BoundaryProblem, record: SolveRecord, pairs: Int[Tensor, " a"]) -> None:
         there = pairs.to(problem.x0.device)
-        self._problem, self._ledger, self._pairs = problem, ledger, pairs
+        self._problem, self._record, self._pairs = problem, record, pairs
         self._manifold = problem.manifold.restrict(there)
         self._x0, self._x1 = problem.x0[there], problem.x1[there]
         grid = self._grid(self._x0)
@@ -79,7 +79,7 @@ class _Choice:
         resolution = grid.end_resolution(self._field)
         self._error = ROUNDINGS * torch.finfo(self._x0.dtype).eps + (0.0 if resolution is None else resolution.error)
         self._end_scores = grid.end_scores(self._field).nan_to_num(0.0, 0.0, 0.0)
-        ledger.spend(pairs, 2)
+        record.spend(pairs, 2)
 
     def best(self) -> tuple[_Arcs, Bool[Tensor, " a"]]:
         """The shortest arc found for each pair, and where none is shorter than any other."""
@@ -114,7 +114,7 @@ class _Choice:
         direction = unit(self._tangent(direction))
         grid, strength = self._grid(direction), torch.full_like(self._x0[:, 0], self._problem.alpha)
         place = look(grid, grid.start(), grid.scores(self._field, grid.start()), self._end_scores, strength)
-        self._ledger.spend(self._pairs, INTERVALS - 1)
+        self._record.spend(self._pairs, INTERVALS - 1)
         seen = place.seen
         # A direction that turns by an angle moves the point at u by as much times R sin(pi u).
         lever = (math.pi * grid.nodes[1:-1]).sin().to(direction) / INTERVALS * grid.span[:, None] / math.pi

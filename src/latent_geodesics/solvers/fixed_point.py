@@ -17,7 +17,7 @@ from latent_geodesics.solvers.anderson import Memory, Products, mixture
 from latent_geodesics.solvers.batched import Batched
 from latent_geodesics.solvers.collocation import Linearisation
 from latent_geodesics.solvers.group import Group, History, look, rounding_floor
-from latent_geodesics.solvers.ledger import Ledger
+from latent_geodesics.solvers.solve_record import SolveRecord
 from latent_geodesics.vectors import norm
 
 __all__ = ["MOST_FAILURES", "FixedPoint", "Rules"]
@@ -105,12 +105,12 @@ class FixedPoint:
 
     Args:
         group: the pairs, their strength being NaN where it is to be chosen by the first score.
-        ledger: the books over all pairs of the problem.
+        record: what all pairs of the problem have cost, and how they ended.
         rules: when to stop.
     """
 
-    def __init__(self, group: Group, ledger: Ledger, rules: Rules) -> None:
-        self._ledger, self._rules, self._group = ledger, rules, group
+    def __init__(self, group: Group, record: SolveRecord, rules: Rules) -> None:
+        self._record, self._rules, self._group = record, rules, group
         self._iterations = 0
         self._arrived = False  # whether alpha is the target for all that go on
         self._outcome: dict[int, Status] = {}
@@ -153,11 +153,11 @@ class FixedPoint:
         self._iterate()
         while len(self._work.rows):
             cost = self._grid.intervals - 1
-            affords = self._ledger.affords(self._numbers, cost, self._rules.budget_share)
+            affords = self._record.affords(self._numbers, cost, self._rules.budget_share)
             self._end(~affords, Status.BUDGET_EXHAUSTED)
             if len(self._work.rows):
                 self._evaluate()
-                self._ledger.spend(self._numbers, cost)
+                self._record.spend(self._numbers, cost)
                 self._iterate()
         group, reached = self._group, self._reached
         place = look(group.grid, reached.offsets, reached.scores, group.end_scores, reached.alpha)
@@ -179,7 +179,7 @@ class FixedPoint:
         products = self._memory.products(residuals, defects, self._weight())
         said, found = _read(said, products, work.halvings)
         self._arrived = bool((said["arrived"] > 0).all())
-        self._ledger.note(self._numbers, **{name: said[name] for name in _BOOKED})
+        self._record.note(self._numbers, **{name: said[name] for name in _KEPT})
         # Which weights a step has does not depend on whether its pair goes on, so that all may be chosen here.
         chosen = mixture(
             found,
@@ -363,7 +363,7 @@ class FixedPoint:
         self._field = self._group.field.restrict(self._work.rows)
 
 
-_BOOKED = ("residual", "length", "step", "alpha", "tolerance")
+_KEPT = ("residual", "length", "step", "alpha", "tolerance")
 _ENDINGS = {
     "settled": Status.CONVERGED,
     "resolved": Status.RESOLVED,

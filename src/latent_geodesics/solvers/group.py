@@ -12,7 +12,7 @@ from latent_geodesics.path import KnotPath
 from latent_geodesics.records import Status
 from latent_geodesics.solvers.batched import Batched
 from latent_geodesics.solvers.collocation import Collocation, Linearisation
-from latent_geodesics.solvers.ledger import Ledger
+from latent_geodesics.solvers.solve_record import SolveRecord
 from latent_geodesics.vectors import norm
 
 __all__ = ["Finished", "Group", "History", "Place", "by_status", "equal_speed", "look"]
@@ -138,7 +138,7 @@ class Group(Batched):
         numbers: Int[Tensor, " a"],
         *,
         end_scores: Float[Tensor, "a 2 d"],
-        ledger: Ledger,
+        record: SolveRecord,
         resolution: Resolution | None,
         memory: int = 0,
         offsets: Float[Tensor, "a n d"] | None = None,
@@ -147,7 +147,7 @@ class Group(Batched):
         strength = torch.full_like(grid.span, grid.geometry.strength)
         offsets = grid.start() if offsets is None else offsets
         place = look(grid, offsets, grid.scores(field, offsets), end_scores, strength)
-        ledger.spend(numbers, grid.intervals - 1)
+        record.spend(numbers, grid.intervals - 1)
         return Group(
             numbers=numbers,
             grid=grid,
@@ -173,10 +173,10 @@ class Group(Batched):
         """The geometry's own strength."""
         return torch.full_like(self.strength, self.grid.geometry.strength)
 
-    def evaluate(self, offsets: Float[Tensor, "a n d"], ledger: Ledger) -> Place:
+    def evaluate(self, offsets: Float[Tensor, "a n d"], record: SolveRecord) -> Place:
         """What the score says of other paths on the grid; costs an evaluation a knot."""
         score = self.grid.scores(self.field, offsets)
-        ledger.spend(self.numbers, self.grid.intervals - 1)
+        record.spend(self.numbers, self.grid.intervals - 1)
         return look(self.grid, offsets, score, self.end_scores, self.strength)
 
     def at(self, strength: Float[Tensor, " a"]) -> "Group":
@@ -188,19 +188,19 @@ class Group(Batched):
         """The pairs somewhere else, with no iterates before."""
         return replace(self, place=place, past=History.none(place, len(self.past.offsets)))
 
-    def with_finer_scores(self, field: ScoreField, ledger: Ledger) -> "Group":
+    def with_finer_scores(self, field: ScoreField, record: SolveRecord) -> "Group":
         """The same paths as a field of a higher precision sees them; costs an evaluation a knot."""
         finer = replace(self, field=field, resolution=self.grid.end_resolution(field))
-        place = finer.evaluate(self.place.offsets, ledger)
+        place = finer.evaluate(self.place.offsets, record)
         return replace(finer, place=place, past=self.past.refine(self.grid, self.place, place))
 
-    def refined(self, ledger: Ledger) -> "Group":
+    def refined(self, record: SolveRecord) -> "Group":
         """The same paths on twice the intervals; costs an evaluation a midpoint."""
         grid = self.grid.double()
         offsets = grid.refine(self.place.offsets)
         known = torch.where(self.place.finite[:, None, None], self.place.score, torch.nan)
         score = grid.scores(self.field, offsets, known)
-        ledger.spend(self.numbers, self.grid.intervals)
+        record.spend(self.numbers, self.grid.intervals)
         place = look(grid, offsets, score, self.end_scores, self.strength)
         return replace(self, grid=grid, place=place, past=self.past.refine(grid, self.place, place))
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from latent_geodesics.records import Status
 from latent_geodesics.solvers.group import Group, equal_speed
-from latent_geodesics.solvers.ledger import Ledger
 from latent_geodesics.solvers.second_variation import second_variation
+from latent_geodesics.solvers.solve_record import SolveRecord
 from latent_geodesics.vectors import norm, normal_to
 
 __all__ = ["newton"]
@@ -27,20 +27,20 @@ SAME = 1e-4
 FALL, LONGER, SHARE = 0.2, 1e-2, 1e-3
 
 
-def newton(group: Group, ledger: Ledger, *, tolerance: float, iterations: int) -> tuple[Group, list[Status]]:
+def newton(group: Group, record: SolveRecord, *, tolerance: float, iterations: int) -> tuple[Group, list[Status]]:
     """Where Newton steps on their grid lead, and how each pair ended.
 
     Args:
         group: where the pairs are.
-        ledger: the books over all pairs of the problem.
+        record: what all pairs of the problem have cost, and how they ended.
         tolerance: the relative residual at which a pair is settled.
         iterations: after how many a pair is given up.
     """
-    run, cost = _Newton(group, ledger, tolerance), group.grid.intervals - 1
+    run, cost = _Newton(group, record, tolerance), group.grid.intervals - 1
     for iteration in range(iterations + 1):
         run.judge(last=iteration == iterations)
         open_ = run.open()
-        for row in open_[~ledger.affords(group.numbers[open_], cost)].tolist():
+        for row in open_[~record.affords(group.numbers[open_], cost)].tolist():
             run.outcome[row] = Status.BUDGET_EXHAUSTED
         open_ = run.open()
         if not len(open_):
@@ -52,8 +52,8 @@ def newton(group: Group, ledger: Ledger, *, tolerance: float, iterations: int) -
 class _Newton:
     """The iteration of pairs on one grid; `group` holds where each is, and `outcome` how those ended that have."""
 
-    def __init__(self, group: Group, ledger: Ledger, tolerance: float) -> None:
-        self.group, self._ledger, self._tolerance = group, ledger, tolerance
+    def __init__(self, group: Group, record: SolveRecord, tolerance: float) -> None:
+        self.group, self._record, self._tolerance = group, record, tolerance
         self.outcome: list[Status | None] = [None] * len(group)
         self._radius = torch.full_like(group.strength, RADIUS)
         self._factor = torch.ones_like(group.strength)
@@ -74,7 +74,7 @@ class _Newton:
         offsets = before.offsets + step
         if grid.geometry.constant_speed:
             offsets = equal_speed(grid, offsets)
-        after = group.evaluate(offsets, self._ledger)
+        after = group.evaluate(offsets, self._record)
         way = normal_to(before.seen.velocity, offsets - before.offsets)
         pushes = [(way * place.seen.defect(strength)).sum((1, 2)) for place in (before, after)]
         falls = (pushes[0] > 0) & (pushes[0] + pushes[1] > 0) & (after.level < before.level + SAME)
@@ -117,7 +117,7 @@ class _Newton:
                 self.outcome[row] = Status.RESOLVED
             elif last or said["radius"][row] < LEAST_RADIUS:
                 self.outcome[row] = Status.STALLED
-        self._ledger.note(
+        self._record.note(
             group.numbers,
             tolerance=said["floor"].clamp(min=self._tolerance),
             **{name: said[name] for name in ("residual", "length", "step", "alpha")},

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from latent_geodesics.fields import guarded
 from latent_geodesics.records import InitialProblem, Solution, Status
-from latent_geodesics.solvers.course import Course, Knots
 from latent_geodesics.solvers.initial import InitialSolver, launch, resolved_tolerance
 from latent_geodesics.solvers.local_secants import LocalModel
 from latent_geodesics.solvers.radau import radau_rule
+from latent_geodesics.solvers.trajectory import Knots, Trajectory
 from latent_geodesics.solvers.windows import Relaxed, WindowEquation, Windows
 
 __all__ = ["ParallelCollocation"]
@@ -113,8 +113,8 @@ class _Integration:
         self._solver, self._problem, self._rule = solver, problem, radau_rule(solver.nodes)
         self._all_field = guarded(problem.field)
         velocity, moves = launch(problem)
-        self._course = Course(problem, moves)
-        pairs = self._course.open_pairs()
+        self._trajectory = Trajectory(problem, moves)
+        pairs = self._trajectory.open_pairs()
         self._go_on(Windows.whole(pairs, problem.x0[pairs], velocity[pairs], nodes=solver.nodes, memory=solver.memory))
         self._windows = self._equation.shortest(self._windows)
 
@@ -125,20 +125,20 @@ class _Integration:
 
     def solution(self) -> Solution:
         """The paths as far as they got."""
-        return self._course.solution()
+        return self._trajectory.solution()
 
     def iterate(self) -> None:
         """One call of the score at all nodes of all windows, and what follows from it."""
-        spent = self._course.evaluations[self._windows.pairs] + self._solver.nodes
+        spent = self._trajectory.evaluations[self._windows.pairs] + self._solver.nodes
         self._end(spent > self._solver.max_evaluations, Status.STOPPED_SHORT)
         if not self.open:
             return
         windows = self._windows
         score = self._field.score(windows.points, self._equation.positions(windows).to(windows.points))
-        self._course.call(windows.pairs, self._solver.nodes)
+        self._trajectory.call(windows.pairs, self._solver.nodes)
         if self._tolerance is None:
             self._tolerance = self._resolved(windows, score)
-        self._course.step(windows.pairs)
+        self._trajectory.step(windows.pairs)
         finite = torch.isfinite(score).flatten(1).all(1)
         windows = replace(windows, iterations=windows.iterations + 1)
         points, scores = windows.remember(score.nan_to_num(0.0, 0.0, 0.0))
@@ -170,8 +170,8 @@ class _Integration:
         found = resolved_tolerance(
             self._problem, self._solver.tolerance, size=windows.size, score=score, resolution=resolution
         )
-        self._course.resolve(windows.pairs, found, resolution)
-        every = torch.full_like(self._course.evaluations, self._solver.tolerance, dtype=found.dtype)
+        self._trajectory.resolve(windows.pairs, found, resolution)
+        every = torch.full_like(self._trajectory.evaluations, self._solver.tolerance, dtype=found.dtype)
         every[windows.pairs] = found
         return every
 
@@ -269,8 +269,8 @@ class _Integration:
             acceleration=relaxed.acceleration[rows],
             score=scores[rows],
         )
-        self._course.pass_knots(windows.pairs[first], begin)
-        self._course.pass_knots(windows.pairs[rows], nodes)
+        self._trajectory.pass_knots(windows.pairs[first], begin)
+        self._trajectory.pass_knots(windows.pairs[rows], nodes)
 
     def _end_of(self, windows: Windows) -> Float[Tensor, " a"]:
         end = windows.start + windows.width
@@ -292,7 +292,7 @@ class _Integration:
         if len(going) == len(windows.pairs):
             return
         for rows, how in ((ended, status), (also, instead), (arrived, Status.INTEGRATED)):
-            self._course.close(windows.pairs[rows], how)
+            self._trajectory.close(windows.pairs[rows], how)
         self._go_on(windows.restrict(going))
 
     def _go_on(self, windows: Windows) -> None:

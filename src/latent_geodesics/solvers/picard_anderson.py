@@ -34,10 +34,10 @@ from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.collocation import Collocation
 from latent_geodesics.solvers.fixed_point import MOST_FAILURES, FixedPoint, Rules
 from latent_geodesics.solvers.group import Finished, Group, by_status
-from latent_geodesics.solvers.ledger import Ledger
 from latent_geodesics.solvers.newton import newton
 from latent_geodesics.solvers.refinement import AT_KNOTS, Refinement
 from latent_geodesics.solvers.search import shortest_of_several
+from latent_geodesics.solvers.solve_record import SolveRecord
 
 __all__ = ["PicardAnderson"]
 
@@ -119,53 +119,53 @@ class PicardAnderson(BoundarySolver):
 
     def solve(self, problem: BoundaryProblem) -> Solution:
         """Solve all pairs together; see `BoundarySolver.solve`."""
-        ledger = Ledger(problem, budget=self.max_evaluations, tolerance=self._tolerance)
-        base = shortest_start(problem, ledger)
+        record = SolveRecord(problem, budget=self.max_evaluations, tolerance=self._tolerance)
+        base = shortest_start(problem, record)
         grid = Collocation(base=base, manifold=problem.manifold, intervals=self.intervals, geometry=problem.geometry)
         finished: list[Finished] = []
-        pairs, field = ledger.open_pairs(), problem.field
-        pairs = pairs[ledger.affords(pairs, self.intervals + 1)]
+        pairs, field = record.open_pairs(), problem.field
+        pairs = pairs[record.affords(pairs, self.intervals + 1)]
         while len(pairs):
             # Coarse scores do not even serve for the first grids: with bfloat16's it took a third more evaluations.
             field = well_resolved(field, *grid.ends())
             finer = field.finer()
-            for found in self._solve_pairs(ledger, grid.restrict(pairs), field.restrict(pairs), pairs):
+            for found in self._solve_pairs(record, grid.restrict(pairs), field.restrict(pairs), pairs):
                 finished.append(found)
                 for row, status in zip(found.numbers, found.status, strict=True):
-                    ledger.close(row[None], status)
+                    record.close(row[None], status)
             # Where a lower precision overflowed, a higher one starts afresh.
-            pairs = ledger.ended(Status.NON_FINITE_SCORE, among=pairs)
-            pairs = pairs[ledger.affords(pairs, self.intervals + 1)]
+            pairs = record.ended(Status.NON_FINITE_SCORE, among=pairs)
+            pairs = pairs[record.affords(pairs, self.intervals + 1)]
             if finer is None:
                 break
             field = finer
-        return ledger.solution(_path(grid, finished))
+        return record.solution(_path(grid, finished))
 
     @property
     def _tolerance(self) -> float:
         return TOLERANCE if self.tolerance is None else self.tolerance
 
     def _solve_pairs(
-        self, ledger: Ledger, grid: Collocation, field: ScoreField, numbers: Int[Tensor, " a"]
+        self, record: SolveRecord, grid: Collocation, field: ScoreField, numbers: Int[Tensor, " a"]
     ) -> list[Finished]:
         """Where the pairs that need solving get to with a field of one precision."""
         coarse, left = self._coarsest(grid)
-        ledger.resolution = grid.end_resolution(field)
+        record.resolution = grid.end_resolution(field)
         end_scores = grid.end_scores(field)
-        ledger.spend(numbers, 2)
-        begun = Group.begin(coarse, field, numbers, end_scores=end_scores, ledger=ledger, resolution=ledger.resolution)
+        record.spend(numbers, 2)
+        begun = Group.begin(coarse, field, numbers, end_scores=end_scores, record=record, resolution=record.resolution)
         strengths = (begun.place.seen.scale(begun.strength) * grid.span).cpu().double()
-        ledger.strength[numbers] = strengths.to(ledger.strength)
+        record.strength[numbers] = strengths.to(record.strength)
         if self.max_evaluations is None:
-            ledger.allow(numbers, PER_STRENGTH * strengths.clamp(min=1))
+            record.allow(numbers, PER_STRENGTH * strengths.clamp(min=1))
         searches = self._newtons(grid)
         strong = (strengths > STRONG) & searches
         finished: list[Finished] = []
         if not bool(strong.all()):
-            for group, status in self._climb(ledger, begun.pick(~strong), left):
+            for group, status in self._climb(record, begun.pick(~strong), left):
                 failed = torch.tensor([how in (Status.STALLED, Status.BUDGET_EXHAUSTED) for how in status])
-                unsolved = failed & searches & ledger.affords(group.numbers, 4 * self.intervals)
-                finished += self._finish(ledger, group, status, ~unsolved)
+                unsolved = failed & searches & record.affords(group.numbers, 4 * self.intervals)
+                finished += self._finish(record, group, status, ~unsolved)
                 strong |= torch.isin(numbers, group.numbers[unsolved])
         very = strengths > VERY_STRONG
         for mask, twice in ((strong & ~very, False), (strong & very, True)):
@@ -178,11 +178,11 @@ class PicardAnderson(BoundarySolver):
                     field.restrict(rows),
                     numbers[rows],
                     end_scores=end_scores[rows.to(end_scores.device)],
-                    ledger=ledger,
-                    resolution=ledger.resolution,
+                    record=record,
+                    resolution=record.resolution,
                     memory=MEMORY,
                 )
-                finished += self._search(ledger, group, strengths[rows])
+                finished += self._search(record, group, strengths[rows])
         return finished
 
     def _coarsest(self, grid: Collocation) -> tuple[Collocation, int]:
@@ -195,24 +195,24 @@ class PicardAnderson(BoundarySolver):
         return grid, left
 
     def _climb(
-        self, ledger: Ledger, begun: Group, left: int, *, fresh: bool = True
+        self, record: SolveRecord, begun: Group, left: int, *, fresh: bool = True
     ) -> list[tuple[Group, list[Status]]]:
         """From one grid to the last, so many further on; where the pairs got to, and how each ended."""
         rules = self._rules(begun, left=left, fresh=fresh)
         unknown = torch.full_like(begun.strength, torch.nan)
         entered = replace(begun, strength=unknown) if fresh and self.continuation else begun
-        group, status = FixedPoint(entered, ledger, rules).run()
+        group, status = FixedPoint(entered, record, rules).run()
         if not left:
-            group, status = self._newton(ledger, group, status, rules)
-            return self._polish(ledger, group, status, rules)
+            group, status = self._newton(record, group, status, rules)
+            return self._polish(record, group, status, rules)
         # A grid on which a path does not settle soon is too coarse for the density: that path would mislead.
         keeps = _solved(status) if rules.iterations else torch.ones(len(status), dtype=torch.bool)
         intervals = group.grid.intervals
-        affords = ledger.affords(group.numbers, intervals) & (keeps | ledger.affords(group.numbers, 2 * intervals - 1))
+        affords = record.affords(group.numbers, intervals) & (keeps | record.affords(group.numbers, 2 * intervals - 1))
         ended = group.pick(~affords)
         parts = [(ended, [Status.BUDGET_EXHAUSTED] * len(ended))] if len(ended) else []
         if bool((affords & keeps).any()):
-            parts += self._climb(ledger, group.pick(affords & keeps).refined(ledger), left - 1, fresh=False)
+            parts += self._climb(record, group.pick(affords & keeps).refined(record), left - 1, fresh=False)
         if bool((affords & ~keeps).any()):
             old = group.pick(affords & ~keeps)
             again = Group.begin(
@@ -220,46 +220,50 @@ class PicardAnderson(BoundarySolver):
                 old.field,
                 old.numbers,
                 end_scores=old.end_scores,
-                ledger=ledger,
+                record=record,
                 resolution=old.resolution,
             )
-            parts += self._climb(ledger, again, left - 1)
+            parts += self._climb(record, again, left - 1)
         return parts
 
     def _newtons(self, grid: Collocation) -> bool:
         """Whether Newton steps and a search serve where the fixed point does not."""
         return self.refine and self.memory > 0 and grid.geometry.constant_speed
 
-    def _newton(self, ledger: Ledger, group: Group, status: list[Status], rules: Rules) -> tuple[Group, list[Status]]:
+    def _newton(
+        self, record: SolveRecord, group: Group, status: list[Status], rules: Rules
+    ) -> tuple[Group, list[Status]]:
         """Take Newton steps with the pairs that the fixed point has not solved soon."""
         late = torch.tensor([how is Status.STALLED for how in status]).nonzero().flatten()
         if not len(late) or not self._newtons(group.grid):
             return group, status
         group = group.at(group.full)
-        part, outcome = newton(group.restrict(late), ledger, tolerance=rules.tolerance, iterations=NEWTON)
+        part, outcome = newton(group.restrict(late), record, tolerance=rules.tolerance, iterations=NEWTON)
         found = dict(zip(late.tolist(), outcome, strict=True))
         return group.put(late, part), [found.get(row, how) for row, how in enumerate(status)]
 
     def _polish(
-        self, ledger: Ledger, group: Group, status: list[Status], rules: Rules
+        self, record: SolveRecord, group: Group, status: list[Status], rules: Rules
     ) -> list[tuple[Group, list[Status]]]:
         """Finish in a higher precision the pairs that met what theirs resolves, where more is asked for."""
         resolved = torch.tensor([how is Status.RESOLVED for how in status])
         finer = group.field.finer() if self.tolerance is not None and bool(resolved.any()) else None
-        resolved &= ledger.affords(group.numbers, group.grid.intervals - 1)
+        resolved &= record.affords(group.numbers, group.grid.intervals - 1)
         if finer is None or not bool(resolved.any()):
             return [(group, status)]
         some = group.pick(resolved)
-        some = some.with_finer_scores(finer.restrict(resolved.nonzero().flatten()), ledger)
-        parts = [FixedPoint(some, ledger, replace(rules, failures=MOST_FAILURES)).run()]
+        some = some.with_finer_scores(finer.restrict(resolved.nonzero().flatten()), record)
+        parts = [FixedPoint(some, record, replace(rules, failures=MOST_FAILURES)).run()]
         if not bool(resolved.all()):
             others = [how for how, taken in zip(status, resolved.tolist(), strict=True) if not taken]
             parts.append((group.pick(~resolved), others))
         return parts
 
-    def _finish(self, ledger: Ledger, group: Group, status: list[Status], among: Bool[Tensor, " a"]) -> list[Finished]:
+    def _finish(
+        self, record: SolveRecord, group: Group, status: list[Status], among: Bool[Tensor, " a"]
+    ) -> list[Finished]:
         """End pairs, of those that are solved after a look between their knots."""
-        refinement = self._refinement(ledger)
+        refinement = self._refinement(record)
         # How long the start is was seen on a coarser grid.
         group = replace(group.at(group.full), start=torch.full_like(group.start, torch.nan))
         looked = _solved(status) & among & self.refine
@@ -275,16 +279,16 @@ class PicardAnderson(BoundarySolver):
         some = group.pick(looked & ~coarse)
         return finished + (refinement.finish(some) if len(some) else [])
 
-    def _search(self, ledger: Ledger, group: Group, strengths: Float[Tensor, " a"]) -> list[Finished]:
+    def _search(self, record: SolveRecord, group: Group, strengths: Float[Tensor, " a"]) -> list[Finished]:
         """Solve strong problems, and those that the fixed point did not."""
-        found = shortest_of_several(group, strengths, ledger, starts=self.starts)
+        found = shortest_of_several(group, strengths, record, starts=self.starts)
         finer = found.field.finer() if self.tolerance is not None else None
         if finer is not None:
-            found = found.with_finer_scores(finer, ledger)
-        return self._refinement(ledger).settle(found)
+            found = found.with_finer_scores(finer, record)
+        return self._refinement(record).settle(found)
 
-    def _refinement(self, ledger: Ledger) -> Refinement:
-        return Refinement(ledger=ledger, tolerance=self._tolerance, finest=max(FINEST, 4 * self.intervals))
+    def _refinement(self, record: SolveRecord) -> Refinement:
+        return Refinement(record=record, tolerance=self._tolerance, finest=max(FINEST, 4 * self.intervals))
 
     def _rules(self, group: Group, *, left: int, fresh: bool) -> Rules:
         """The rules of a stage that so many others follow; `fresh` where no other was before."""

@@ -21,9 +21,9 @@ from latent_geodesics.records import Status
 from latent_geodesics.solvers.batched import Batched
 from latent_geodesics.solvers.fixed_point import FixedPoint, Rules
 from latent_geodesics.solvers.group import Finished, Group, History, by_status, equal_speed, look
-from latent_geodesics.solvers.ledger import Ledger
 from latent_geodesics.solvers.newton import newton
 from latent_geodesics.solvers.second_variation import second_variation
+from latent_geodesics.solvers.solve_record import SolveRecord
 from latent_geodesics.vectors import norm, normal_to
 
 __all__ = ["AT_KNOTS", "Refinement"]
@@ -47,12 +47,12 @@ class Refinement:
     """How far paths are refined.
 
     Attributes:
-        ledger: the books over all pairs of the problem.
+        record: what all pairs of the problem have cost, and how they ended.
         tolerance: the relative residual between the knots at which a pair has converged.
         finest: the most intervals of a grid.
     """
 
-    ledger: Ledger
+    record: SolveRecord
     tolerance: float
     finest: int
 
@@ -60,13 +60,13 @@ class Refinement:
         """Solve the equation at the knots of a grid, and go on."""
         tolerance = AT_KNOTS * self.tolerance
         if group.grid.geometry.constant_speed:
-            group, status = newton(group, self.ledger, tolerance=tolerance, iterations=ITERATIONS)
+            group, status = newton(group, self.record, tolerance=tolerance, iterations=ITERATIONS)
         else:  # whose second variation is not known
             rules = Rules(
                 target=group.grid.geometry.strength, tolerance=tolerance, memory=len(group.past.offsets), growth=1.0
             )
             fresh = replace(group, past=History.none(group.place, 0))
-            group, status = FixedPoint(fresh, self.ledger, rules).run()
+            group, status = FixedPoint(fresh, self.record, rules).run()
         # A grid that is too coarse may have no solution: what stalls close to one is refined.
         near = (group.place.relative.cpu() < 1.0).tolist()
         done = (Status.CONVERGED, Status.RESOLVED)
@@ -81,7 +81,7 @@ class Refinement:
         group, finished = self._affording(group, _samples(group.grid.intervals), Status.BUDGET_EXHAUSTED)
         if not len(group):
             return finished
-        seen = _look_between(group, self.ledger)
+        seen = _look_between(group, self.record)
         variation = second_variation(seen.fine)
         error = _excess(seen.fine, variation.step)
         table = torch.stack(
@@ -89,10 +89,10 @@ class Refinement:
         ).cpu()
         relative, finite, floor, least = table
         # A residual that a finer grid does not make smaller is the score's own.
-        hopeless = relative > HOPELESS * self.ledger.residual_between[group.numbers].double().nan_to_num(torch.inf)
+        hopeless = relative > HOPELESS * self.record.residual_between[group.numbers].double().nan_to_num(torch.inf)
         hopeless &= torch.tensor(group.grid.intervals > MANY)
         in_force = floor.clamp(min=self.tolerance)
-        self.ledger.between(group.numbers, relative=relative, error=error.cpu(), tolerance=in_force)
+        self.record.between(group.numbers, relative=relative, error=error.cpu(), tolerance=in_force)
         good = (relative <= floor.clamp(min=BETWEEN * self.tolerance)) & (finite > 0)
         straight = self._straight(seen.fine) if not kicks else torch.zeros_like(good)
         bent = good & ((least < NEGATIVE) | straight) & (kicks < KICKS)
@@ -117,7 +117,7 @@ class Refinement:
         """Pairs that end where they are; what was not solved, and is longer than the path that it began at, there."""
         how, offsets = [status] * len(group), group.place.offsets
         if status is Status.CONVERGED:
-            floored = self.ledger.residual_between[group.numbers] > self.tolerance
+            floored = self.record.residual_between[group.numbers] > self.tolerance
             how = [Status.RESOLVED if one else status for one in floored.tolist()]
         elif status is not Status.RESOLVED:
             longer = group.place.level > group.start + LONGER
@@ -126,7 +126,7 @@ class Refinement:
 
     def _affording(self, group: Group, cost: int, status: Status) -> tuple[Group, list[Finished]]:
         """The pairs that afford so many evaluations more; the others end with the status."""
-        affords = self.ledger.affords(group.numbers, cost)
+        affords = self.record.affords(group.numbers, cost)
         if bool(affords.all()):
             return group, []
         return group.pick(affords), [self.ended(group.pick(~affords), status)]
@@ -137,7 +137,7 @@ class Refinement:
             return [self.ended(group, Status.STALLED)]
         missing = seen.missing
         cost = int(missing.sum())
-        affords = self.ledger.affords(group.numbers, cost + seen.fine.grid.intervals - 1)
+        affords = self.record.affords(group.numbers, cost + seen.fine.grid.intervals - 1)
         finished = [] if bool(affords.all()) else [self.ended(group.pick(~affords), Status.BUDGET_EXHAUSTED)]
         if not bool(affords.any()):
             return finished
@@ -145,7 +145,7 @@ class Refinement:
         if cost:
             score, offsets = fine.place.score.clone(), fine.place.offsets
             score[:, missing.to(score.device)] = _scores_at(fine, missing)
-            self.ledger.spend(fine.numbers, cost)
+            self.record.spend(fine.numbers, cost)
             place = look(fine.grid, offsets, score, fine.end_scores, fine.strength)
             fine = replace(fine, place=place, past=fine.past.refine(fine.grid, fine.place, place))
         return finished + self.settle(fine, kicks=kicks)
@@ -153,7 +153,7 @@ class Refinement:
     def _kick(self, group: Group, mode: Float[Tensor, "a n d"], kicks: int) -> list[Finished]:
         """Try both sides of a direction in which the second variation is negative."""
         cost = 2 * (group.grid.intervals - 1)
-        affords = self.ledger.affords(group.numbers, cost)
+        affords = self.record.affords(group.numbers, cost)
         group, finished = self._affording(group, cost, Status.SADDLE)
         if not len(group):
             return finished
@@ -162,7 +162,7 @@ class Refinement:
         size = KICK * grid.span / mode.square().sum(-1).sqrt().amax(-1).clamp(min=1e-300)
         for sign in (1.0, -1.0):
             offsets = equal_speed(grid, group.place.offsets + sign * size[:, None, None] * mode)
-            tried = group.evaluate(offsets, self.ledger)
+            tried = group.evaluate(offsets, self.record)
             best = tried.where(tried.finite & (tried.level < best.level - SHORTER), best)
         shorter = (best.level < group.place.level).cpu()
         if not bool(shorter.all()):
@@ -205,7 +205,7 @@ def _samples(intervals: int) -> int:
     return max(min(intervals, SAMPLES), intervals // SHARE)
 
 
-def _look_between(group: Group, ledger: Ledger) -> _Between:
+def _look_between(group: Group, record: SolveRecord) -> _Between:
     """Evaluate the score at midpoints between the knots."""
     intervals, strength = group.grid.intervals, group.strength
     grid = group.grid.double()
@@ -215,7 +215,7 @@ def _look_between(group: Group, ledger: Ledger) -> _Between:
     offsets = grid.refine(group.place.offsets)
     fine = replace(group, grid=grid, place=replace(group.place, offsets=offsets))
     found = _scores_at(fine, looked)
-    ledger.spend(group.numbers, count)
+    record.spend(group.numbers, count)
     known = looked.clone()
     known[1::2] = True
     score = torch.zeros_like(offsets)

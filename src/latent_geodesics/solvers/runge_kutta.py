@@ -22,7 +22,6 @@ from torch import Tensor
 from latent_geodesics.fields import guarded
 from latent_geodesics.records import InitialProblem, Solution, Status
 from latent_geodesics.solvers.batched import Batched
-from latent_geodesics.solvers.course import Course, Knots
 from latent_geodesics.solvers.initial import (
     InitialSolver,
     Look,
@@ -34,6 +33,7 @@ from latent_geodesics.solvers.initial import (
     score_error,
     steer,
 )
+from latent_geodesics.solvers.trajectory import Knots, Trajectory
 from latent_geodesics.vectors import norm
 
 __all__ = ["AdaptiveRungeKutta", "RungeKutta4"]
@@ -160,8 +160,8 @@ class _Integration:
         self._steps, self._normal_term = steps, normal_term
         self._all_field = guarded(problem.field)
         velocity, moves = launch(problem)
-        self._course = Course(problem, moves)
-        pairs = self._course.open_pairs()
+        self._trajectory = Trajectory(problem, moves)
+        pairs = self._trajectory.open_pairs()
         x, v = problem.x0[pairs], velocity[pairs]
         start = torch.zeros(len(pairs), dtype=torch.float64, device=x.device)
         self._front = _Front(
@@ -186,13 +186,13 @@ class _Integration:
         """The paths as far as they get."""
         while len(self._front.pairs):
             self.advance()
-        return self._course.solution()
+        return self._trajectory.solution()
 
     def advance(self) -> None:
         """Try one step of every open pair."""
         if self._budget is not None:
             cost = self._tableau.cost * probes(self._problem.geometry)
-            self._drop(self._course.evaluations[self._front.pairs] + cost > self._budget, Status.STOPPED_SHORT)
+            self._drop(self._trajectory.evaluations[self._front.pairs] + cost > self._budget, Status.STOPPED_SHORT)
             if not len(self._front.pairs):
                 return
         front = self._front
@@ -233,7 +233,7 @@ class _Integration:
         front.tolerance = resolved_tolerance(
             self._problem, self._tolerance, size=front.size, score=score, resolution=resolution
         )
-        self._course.resolve(front.pairs, front.tolerance, resolution)
+        self._trajectory.resolve(front.pairs, front.tolerance, resolution)
         turning = (norm(acceleration) / front.size).double()
         front.h = front.tolerance**0.2 / turning.clamp(min=1.0)
         self._drop(~torch.isfinite(acceleration).all(-1), Status.NON_FINITE_SCORE)
@@ -251,7 +251,7 @@ class _Integration:
     ) -> None:
         """Take the steps that meet the tolerance; choose the next width, and end the pairs that are done or stuck."""
         front = self._front
-        self._course.step(front.pairs)
+        self._trajectory.step(front.pairs)
         taken = finite & (error <= 1)
         rest = 1 - front.u - front.h
         u = torch.where(rest > SMALLEST_STEP / 2, front.u + front.h, 1.0)
@@ -279,7 +279,7 @@ class _Integration:
             (stuck & finite, Status.STEP_TOO_SMALL),
             (stuck & ~finite, Status.NON_FINITE_SCORE),
         ):
-            self._course.close(front.pairs[ended], status)
+            self._trajectory.close(front.pairs[ended], status)
         self._restrict(going)
 
     def _slope(
@@ -288,7 +288,7 @@ class _Integration:
         """The acceleration of the geodesic equation, and what the field says."""
         geometry = self._problem.geometry
         seen = look(geometry, self._manifold, self._field, x, v, u.to(x), error=self._error)
-        self._course.call(self._front.pairs, probes(geometry))
+        self._trajectory.call(self._front.pairs, probes(geometry))
         acceleration = bend(
             self._manifold,
             geometry,
@@ -313,13 +313,13 @@ class _Integration:
         knots = Knots(
             u=u[:, None], x=x[:, None], v=v[:, None], acceleration=acceleration[:, None], score=score[:, None]
         )
-        self._course.pass_knots(self._front.pairs[rows], knots)
+        self._trajectory.pass_knots(self._front.pairs[rows], knots)
 
     def _drop(self, ended: Bool[Tensor, " a"], status: Status) -> None:
         """End some pairs where they are."""
         going = (~ended).nonzero().flatten()
         if len(going) < len(self._front.pairs):
-            self._course.close(self._front.pairs[ended], status)
+            self._trajectory.close(self._front.pairs[ended], status)
             self._restrict(going)
 
     def _restrict(self, rows: Int[Tensor, " m"]) -> None:

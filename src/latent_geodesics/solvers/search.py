@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_geodesics.solvers.group import Group, equal_speed
-from latent_geodesics.solvers.ledger import Ledger
 from latent_geodesics.solvers.newton import newton
+from latent_geodesics.solvers.solve_record import SolveRecord
 from latent_geodesics.vectors import normal_to
 
 __all__ = ["shortest_of_several"]
@@ -30,22 +30,22 @@ LEVELS = 6
 LEAST_GAIN, CLEAR_GAIN = 1e-3, 2e-2  # of a length, where the residual is sane, and where it is not
 
 
-def shortest_of_several(group: Group, strengths: Float[Tensor, " a"], ledger: Ledger, *, starts: int) -> Group:
+def shortest_of_several(group: Group, strengths: Float[Tensor, " a"], record: SolveRecord, *, starts: int) -> Group:
     """The shortest path found for each pair, near enough for Newton steps to settle.
 
     Args:
         group: pairs at their shortest paths, with the geometry's full strength.
         strengths: of each problem, on the CPU.
-        ledger: the books over all pairs of the problem.
+        record: what all pairs of the problem have cost, and how they ended.
         starts: from how many paths each pair begins, the continuation being the first.
     """
-    best = _continued(group, strengths, ledger)
+    best = _continued(group, strengths, record)
     # What is longer than the path that it started from has been led astray.
     longer = (best.place.level > group.place.level).cpu()
-    best = _try(best, group, longer.nonzero().flatten(), partial(_direct, ledger=ledger))
+    best = _try(best, group, longer.nonzero().flatten(), partial(_direct, record=record))
     for start in range(1, starts):
-        affords = ledger.affords(group.numbers, group.grid.intervals - 1).nonzero().flatten()
-        best = _try(best, group, affords, partial(_bulging, ledger=ledger, number=start))
+        affords = record.affords(group.numbers, group.grid.intervals - 1).nonzero().flatten()
+        best = _try(best, group, affords, partial(_bulging, record=record, number=start))
     return best
 
 
@@ -60,23 +60,23 @@ def _try(best: Group, start: Group, rows: Int[Tensor, " b"], search: Callable[[G
     return best.put(rows, found.where(shorter, known))
 
 
-def _continued(group: Group, strengths: Float[Tensor, " a"], ledger: Ledger) -> Group:
+def _continued(group: Group, strengths: Float[Tensor, " a"], record: SolveRecord) -> Group:
     """Through rising strengths to the full one."""
     full, found = group.strength, group
     halvings = (strengths / WEAK).log2().ceil().clamp(0, LEVELS)
     for level in range(int(halvings.max()), -1, -1):
         rows = (halvings >= level).nonzero().flatten()
         part = found.restrict(rows).at(full[rows.to(full.device)] * 0.5**level)
-        part, _ = newton(part, ledger, tolerance=LOOSE, iterations=LOOSE_ITERATIONS if level else ITERATIONS)
+        part, _ = newton(part, record, tolerance=LOOSE, iterations=LOOSE_ITERATIONS if level else ITERATIONS)
         found = found.put(rows, part)
     return found.at(full)
 
 
-def _direct(group: Group, ledger: Ledger) -> Group:
-    return newton(group, ledger, tolerance=LOOSE, iterations=ITERATIONS)[0]
+def _direct(group: Group, record: SolveRecord) -> Group:
+    return newton(group, record, tolerance=LOOSE, iterations=ITERATIONS)[0]
 
 
-def _bulging(group: Group, ledger: Ledger, number: int) -> Group:
+def _bulging(group: Group, record: SolveRecord, number: int) -> Group:
     """From a path that leaves the shortest one along a direction in which the score pulls, or against it."""
     grid, seen = group.grid, group.place.seen
     pull = normal_to(seen.velocity, seen.pull)
@@ -90,4 +90,4 @@ def _bulging(group: Group, ledger: Ledger, number: int) -> Group:
     offsets = grid.knots(offsets) - grid.knots(torch.zeros_like(offsets))
     if grid.geometry.constant_speed:
         offsets = equal_speed(grid, offsets)
-    return _direct(group.moved(group.evaluate(offsets, ledger)), ledger)
+    return _direct(group.moved(group.evaluate(offsets, record)), record)

@@ -24,7 +24,7 @@ from latent_geodesics.solvers.antipodal import shortest_start
 from latent_geodesics.solvers.base import BoundarySolver
 from latent_geodesics.solvers.batched import Batched
 from latent_geodesics.solvers.collocation import Collocation, Linearisation
-from latent_geodesics.solvers.ledger import Ledger
+from latent_geodesics.solvers.solve_record import SolveRecord
 from latent_geodesics.vectors import norm
 
 __all__ = ["StringMethod"]
@@ -66,19 +66,19 @@ class StringMethod(BoundarySolver):
         alike = BoundaryProblem(
             field=problem.field, manifold=problem.manifold, x0=problem.x0, x1=problem.x1, geometry=Conformal(alpha=1.0)
         )
-        ledger = Ledger(alike, budget=self.max_evaluations, tolerance=self.tolerance)
-        base = shortest_start(alike, ledger)
+        record = SolveRecord(alike, budget=self.max_evaluations, tolerance=self.tolerance)
+        base = shortest_start(alike, record)
         grid = Collocation(base=base, manifold=problem.manifold, intervals=self.intervals)
         offsets = grid.start()
-        pairs = ledger.open_pairs()
-        pairs = pairs[ledger.affords(pairs, self.intervals + 1)]
+        pairs = record.open_pairs()
+        pairs = pairs[record.affords(pairs, self.intervals + 1)]
         if len(pairs):
             there = pairs.to(offsets.device)
-            relaxation = _Relaxation(self, grid.restrict(there), guarded(problem.field), ledger, pairs)
+            relaxation = _Relaxation(self, grid.restrict(there), guarded(problem.field), record, pairs)
             while len(relaxation.work.rows):
                 relaxation.iterate()
             offsets[there] = relaxation.offsets
-        return ledger.solution(grid.path(offsets))
+        return record.solution(grid.path(offsets))
 
 
 @dataclass
@@ -98,15 +98,15 @@ class _Relaxation:
     """The iteration of all pairs that are open."""
 
     def __init__(
-        self, solver: StringMethod, grid: Collocation, field: ScoreField, ledger: Ledger, pairs: Int[Tensor, " a"]
+        self, solver: StringMethod, grid: Collocation, field: ScoreField, record: SolveRecord, pairs: Int[Tensor, " a"]
     ) -> None:
-        self._solver, self._ledger, self._pairs, self._all_field = solver, ledger, pairs, field
+        self._solver, self._record, self._pairs, self._all_field = solver, record, pairs, field
         self._all_grid = self._grid = grid
         self._field = field.restrict(pairs)
-        ledger.resolution = self._resolution = grid.end_resolution(self._field)
+        record.resolution = self._resolution = grid.end_resolution(self._field)
         self.offsets = grid.start()
         ends = grid.end_scores(self._field)
-        ledger.spend(pairs, 2)
+        record.spend(pairs, 2)
         self.work = _Work(
             rows=torch.arange(len(pairs)),
             end_scores=ends,
@@ -122,7 +122,7 @@ class _Relaxation:
         work, cost = self.work, self._grid.intervals - 1
         score = self._grid.scores(self._field, work.offsets)
         numbers = self._pairs[work.rows]
-        self._ledger.spend(numbers, cost)
+        self._record.spend(numbers, cost)
         finite = torch.isfinite(score).flatten(1).all(1) & torch.isfinite(work.end_scores).flatten(1).all(1)
         plain, ends = (part.nan_to_num(0.0, 0.0, 0.0) for part in (score, work.end_scores))
         seen = self._grid.linearise(work.offsets, plain, ends)
@@ -132,24 +132,24 @@ class _Relaxation:
         work.least_offsets = torch.where(better[:, None, None], work.offsets, work.least_offsets)
         rate = self._advance(seen, plain, ends)
         said = self._read(seen, finite=finite, residual=residual, pull=pull, rate=rate)
-        self._ledger.note(
+        self._record.note(
             numbers, **{name: said[name] for name in ("residual", "length", "step", "alpha", "tolerance")}
         )
         relative = said["residual"] / said["pull"].clamp(min=torch.finfo(torch.float64).tiny)
         settled, good = relative <= self._solver.tolerance, said["finite"] > 0
         resolved = ~settled & (relative <= said["tolerance"])
-        spent = ~self._ledger.affords(numbers, cost)
+        spent = ~self._record.affords(numbers, cost)
         for ended, status in (
             (spent, Status.BUDGET_EXHAUSTED),
             (resolved, Status.RESOLVED),
             (settled, Status.CONVERGED),
             (~good, Status.NON_FINITE_SCORE),
         ):
-            self._ledger.close(numbers[ended], status)
+            self._record.close(numbers[ended], status)
         self._restrict(good & ~settled & ~resolved & ~spent)
 
     def _read(self, seen: Linearisation, **said: Tensor) -> dict[str, Tensor]:
-        """What the iteration decides by and books, brought to the CPU by one copy, in float64."""
+        """What the iteration decides by and keeps, brought to the CPU by one copy, in float64."""
         floor = torch.zeros_like(said["residual"])
         if self._resolution is not None:
             floor = self._resolution.floor(seen.size.mean(-1), seen.strength.mean(-1))

@@ -1,7 +1,7 @@
-"""The books of a batch solve: what each pair has cost, where it stands and how it ended.
+"""What a batch solve keeps: what each pair has cost, where it stands and how it ended.
 
 They are kept on the CPU, whatever device the points live on: row numbers of pairs are CPU tensors, and a solver brings
-what it books from the device in one read an iteration.
+what it keeps from the device in one read an iteration.
 """
 
 import math
@@ -14,10 +14,10 @@ from latent_geodesics.fields import Resolution
 from latent_geodesics.path import Path
 from latent_geodesics.records import BoundaryProblem, Solution, Status, Trace
 
-__all__ = ["Ledger"]
+__all__ = ["SolveRecord"]
 
 
-class Ledger:
+class SolveRecord:
     """Counts evaluations and iterations per pair, keeps the trace, and closes pairs with a status.
 
     Pairs that need no solving are closed from the start: equal ends, and all of them for alpha = 0.
@@ -71,7 +71,7 @@ class Ledger:
         error: Float[Tensor, " a"],
         tolerance: Float[Tensor, " a"],
     ) -> None:
-        """Book what a look between the knots found: the relative residual, and the estimated error of the length.
+        """Keep what a look between the knots found: the relative residual, and the estimated error of the length.
 
         Args:
             pairs: that were looked at.
@@ -85,7 +85,7 @@ class Ledger:
         self._row()
 
     def spend(self, pairs: Int[Tensor, " a"], cost: int) -> None:
-        """Book `cost` evaluations for each of the pairs."""
+        """Count `cost` evaluations for each of the pairs."""
         self.evaluations[pairs] += cost
 
     def note(
@@ -98,7 +98,7 @@ class Ledger:
         alpha: Float[Tensor, " a"],
         tolerance: Float[Tensor, " a"],
     ) -> None:
-        """Book an iteration of the pairs and add a row to the trace; `tolerance` is the one in force."""
+        """Count an iteration of the pairs and add a row to the trace; `tolerance` is the one in force."""
         self.iterations[pairs] += 1
         for column, values in (
             (self.residual, residual),
