@@ -80,7 +80,7 @@ def _bulging(group: Group, record: SolveRecord, number: int) -> Group:
     """From a path that leaves the shortest one along a direction in which the score pulls, or against it."""
     grid, seen = group.grid, group.place.seen
     pull = normal_to(seen.velocity, seen.pull)
-    values, vectors = torch.linalg.eigh((pull @ pull.mT).double())
+    values, vectors = torch.linalg.eigh((pull @ pull.mT).cpu().double())
     order = (number - 1) // 2 % pull.shape[1]
     direction = (vectors[:, None, :, -1 - order].to(pull) @ pull)[:, 0]
     direction = direction / direction.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(pull.dtype).tiny)
