@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from scipy.integrate import RK45
 
 import latent_geodesics as lg
 from latent_geodesics.core.records import Status
-from latent_geodesics.core.solvers import dormand_prince
 
 U = torch.linspace(0, 1, 11, dtype=torch.float64)
 
@@ -21,16 +19,6 @@ def problem(field=None):
     x0 = torch.tensor([[3.0, 0.0], [0.0, 2.5]], dtype=torch.float64)
     v0 = torch.tensor([[0.5, 4.0], [-3.0, 0.1]], dtype=torch.float64)
     return lg.InitialProblem(field=field or ring(), manifold=lg.Euclidean(), x0=x0, v0=v0, alpha=0.2)
-
-
-def test_the_table_is_that_of_dormand_and_prince():
-    stages = dormand_prince.STAGE_WEIGHTS
-    assert dormand_prince.STAGE_POSITIONS[:6] == pytest.approx(RK45.C.tolist(), abs=1e-15)
-    for row, weights in zip(RK45.A, stages, strict=False):
-        assert list(weights) == pytest.approx(row[: len(weights)].tolist(), abs=1e-15)
-    assert list(stages[6]) == pytest.approx(RK45.B.tolist(), abs=1e-15)
-    # The sign is a convention: only the size of the error counts.
-    assert [-weight for weight in dormand_prince.ERROR_WEIGHTS] == pytest.approx((-RK45.E).tolist(), abs=1e-15)
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7, 1e-9])

@@ -8,8 +8,8 @@ from random_mixtures import by_minimisation, exact_length, random_mixtures, stre
 
 import latent_geodesics as lg
 from latent_geodesics.core.records import Status
-from latent_geodesics.core.solvers.equal_speed import equal_speed
-from latent_geodesics.core.solvers.small_system import SmallSystem
+from latent_geodesics.core.solvers.group import equal_speed
+from latent_geodesics.core.solvers.second_variation import SmallSystem
 
 SOLVED = (Status.CONVERGED, Status.RESOLVED)
 

@@ -22,17 +22,22 @@ def solved_and_measured(field, x0, x1, truth):
     solution = lg.solvers.PicardAnderson().solve(problem)
     solved = torch.tensor([status.value in Status.solved() for status in solution.status])
     length = exact_length(solution.path, field)
+    # The other side's polygons may be the longer ones: only what is over counts.
     longer = length > exact_length(lg.StraightLine(x0=x0, x1=x1), field) * (1 + 1e-9)
     return solution, solved, solved & (length > 1.01 * truth), solved & longer
 
 
-@pytest.mark.parametrize(("d", "pairs", "allowed"), [(2, 150, 0.01), (4, 40, 0.02), (32, 16, 0.02)])
+@pytest.mark.parametrize(
+    ("d", "pairs", "allowed"), [(2, 150, 0.01), (4, 36, 0.02), (8, 24, 0.02), (32, 16, 0.02), (128, 16, 0.02)]
+)
 def test_random_mixtures(d, pairs, allowed, capsys):
     field, x0, x1, strengths = random_mixtures(pairs, d=d)
     truth = by_fast_marching(field, x0, x1, points=350) if d == 2 else by_minimisation(field, x0, x1, starts=5)
     solution, solved, over, longer = solved_and_measured(field, x0, x1, truth)
     for (low, high), share in RANGES.items():
         some = (strengths >= low) & (strengths < high)
+        if not bool(some.any()):
+            continue
         spent = solution.stats["evaluations"][some].double()
         row = {"d": d, "strengths": [low, high], "pairs": int(some.sum()), "converged": int(solved[some].sum())}
         row |= {"over_1_percent": int(over[some].sum()), "longer_than_the_line": int(longer[some].sum())}

@@ -96,27 +96,41 @@ class StraightLine(Path):
         """From `x1` to `x0`."""
         return StraightLine(x0=self.x1, x1=self.x0)
 
+    def double(self) -> "StraightLine":
+        """The same lines in float64."""
+        return StraightLine(x0=self.x0.double(), x1=self.x1.double())
+
 
 class GreatCircle(Path):
     """The shorter great-circle arc, `g(u) = cos(u a) x0 + sin(u a) e R`, with `a` the angle and `e` the direction.
 
-    Equal ends give a constant path; antipodal ones, which infinitely many arcs join, an arbitrary arc, always the same.
+    Equal ends give a constant path; antipodal ones, which infinitely many arcs join, an arbitrary arc, always the same,
+    unless a direction chooses among them.
 
     Args:
         x0: start points.
         x1: end points, of the same norm.
         sphere: the sphere that they lie on.
+        direction: the direction, tangent at the start, in which the arc between antipodal ends leaves; of any length
+            but zero, ignored between other ends.
     """
 
-    def __init__(self, *, x0: Float[Tensor, "p d"], x1: Float[Tensor, "p d"], sphere: Sphere) -> None:
+    def __init__(
+        self,
+        *,
+        x0: Float[Tensor, "p d"],
+        x1: Float[Tensor, "p d"],
+        sphere: Sphere,
+        direction: Float[Tensor, "p d"] | None = None,
+    ) -> None:
         self.x0, self.x1 = _check_ends(x0, x1)
         self.sphere = sphere
         self.angle: Float[Tensor, " p"] = sphere.angle(x0, x1)
         axis = torch.nn.functional.one_hot(x0.abs().argmin(-1), x0.shape[-1]).to(x0)
-        anywhere = sphere.tangent(x0, axis)
+        anywhere = sphere.tangent(x0, axis if direction is None else direction)
         anywhere = anywhere * (x0.norm(dim=-1) * self.angle / anywhere.norm(dim=-1)).unsqueeze(-1)
-        antipodal = sphere.antipodal(x0, x1).unsqueeze(-1)
-        self._velocity = torch.where(antipodal, anywhere, sphere.log(x0, x1))
+        self._antipodal = sphere.antipodal(x0, x1).unsqueeze(-1)
+        self._velocity = torch.where(self._antipodal, anywhere, sphere.log(x0, x1))
 
     @property
     def pairs(self) -> int:
@@ -144,17 +158,46 @@ class GreatCircle(Path):
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "GreatCircle":
         """The arcs of the pairs `pairs` alone."""
-        return GreatCircle(x0=self.x0[pairs], x1=self.x1[pairs], sphere=self.sphere.restrict(pairs))
+        return GreatCircle(
+            x0=self.x0[pairs],
+            x1=self.x1[pairs],
+            sphere=self.sphere.restrict(pairs),
+            direction=self._direction[pairs],
+        )
 
     def reversed(self) -> "GreatCircle":
         """From `x1` to `x0`."""
-        return GreatCircle(x0=self.x1, x1=self.x0, sphere=self.sphere)
+        return GreatCircle(x0=self.x1, x1=self.x0, sphere=self.sphere, direction=self._direction)
+
+    def double(self) -> "GreatCircle":
+        """The same arcs in float64."""
+        fine = GreatCircle(x0=self.x0.double(), x1=self.x1.double(), sphere=self.sphere)
+        # What is antipodal to the rounding of float32 has an arc of its own in float64, which is not this one.
+        fine.angle = torch.where(self._antipodal[:, 0], self.angle.double(), fine.angle)
+        fine._velocity = torch.where(self._antipodal, self._velocity.double(), fine._velocity)
+        return fine
+
+    @property
+    def _direction(self) -> Float[Tensor, "p d"]:
+        return torch.where(self._antipodal, self._velocity, 1.0)
 
 
-def shortest_path(manifold: Manifold, x0: Float[Tensor, "p d"], x1: Float[Tensor, "p d"]) -> StraightLine | GreatCircle:
-    """The path from `x0` to `x1` of least Euclidean length within `manifold`: what every solver starts from."""
+def shortest_path(
+    manifold: Manifold,
+    x0: Float[Tensor, "p d"],
+    x1: Float[Tensor, "p d"],
+    direction: Float[Tensor, "p d"] | None = None,
+) -> StraightLine | GreatCircle:
+    """The path from `x0` to `x1` of least Euclidean length within `manifold`: what every solver starts from.
+
+    Args:
+        manifold: the space.
+        x0: start points.
+        x1: end points.
+        direction: in which it leaves, where ends on a sphere are antipodal; see `GreatCircle`.
+    """
     if isinstance(manifold, Sphere):
-        return GreatCircle(x0=x0, x1=x1, sphere=manifold)
+        return GreatCircle(x0=x0, x1=x1, sphere=manifold, direction=direction)
     if isinstance(manifold, Euclidean):
         return StraightLine(x0=x0, x1=x1)
     raise TypeError(f"paths exist in Euclidean space and on spheres; received {manifold!r}.")

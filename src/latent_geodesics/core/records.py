@@ -65,9 +65,9 @@ _SENTENCES = {
     Status.NON_FINITE_SCORE: "The score was NaN or infinite on the way; the last finite path is given: "
     "check the field there, or lower alpha to keep the path where the score is defined.",
     Status.COINCIDENT_ENDS: "The two end points are the same; the path is constant; nothing to do.",
-    Status.ANTIPODAL_ENDS: "The end points are antipodal to rounding, so that nothing but the density could choose "
-    "among the great circles that join them; none was tried and an arbitrary one is given: "
-    "move one end a little, to the side on which the path should pass.",
+    Status.ANTIPODAL_ENDS: "The end points are antipodal to rounding, and the density does not tell the great circles "
+    "that join them apart: those looked at are equally long, and one of them is given; "
+    "to choose another, move one end a little, to the side on which the path should pass.",
     Status.INTEGRATED: "The path was followed to its end; nothing to do.",
     Status.STOPPED_SHORT: "The evaluations ran out before the end of the path, which stays where it got to: "
     "raise max_evaluations or the tolerance, or ask for a shorter path.",

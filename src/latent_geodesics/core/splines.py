@@ -12,8 +12,10 @@ References:
 
 from functools import cache
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.interpolate import CubicSpline, make_interp_spline
 from torch import Tensor
 
 __all__ = ["Spline", "gauss_kronrod", "gauss_legendre", "natural_second_derivative"]
@@ -36,60 +38,31 @@ class Spline:
         if nodes[0] != 0 or nodes[-1] != 1:
             raise ValueError(f"nodes must begin at 0 and end at 1; received {float(nodes[0])} to {float(nodes[-1])}.")
         self.nodes = nodes
-        self._degree = min(5, len(nodes) - 1)
-        skipped = self._degree // 2 + 1
-        inner = nodes[skipped:-skipped] if self._degree == 5 else nodes[:0]
-        ends = torch.ones(self._degree + 1, dtype=torch.float64)
-        self._knots = torch.cat([0 * ends, inner, ends])
-        self._coefficients = torch.linalg.inv(self._b_splines(nodes, 0))
+        degree = min(5, len(nodes) - 1)
+        self._spline = make_interp_spline(nodes.numpy(), np.eye(len(nodes)), k=degree)
 
     def matrix(self, u: Float[Tensor, " m"], derivative: int = 0) -> Float[Tensor, "m n"]:
         """The rows that give the spline's derivative of that order at each `u`; float64, on the CPU."""
         u = u.detach().to("cpu", torch.float64)
-        rows: Tensor = self._b_splines(u, derivative) @ self._coefficients
+        rows = torch.from_numpy(self._spline(u.numpy(), derivative))
         if derivative == 0:
             hit = u[:, None] == self.nodes
             rows = torch.where(hit.any(1, keepdim=True), hit.to(rows), rows)
         return rows
 
-    def _b_splines(self, u: Float[Tensor, " m"], derivative: int) -> Float[Tensor, "m n"]:
-        """All B-splines, or their derivatives, at `u`, by the recursion of Cox and de Boor."""
-        t, k = self._knots, self._degree
-        last = len(t) - k - 2
-        span = (torch.searchsorted(t, u, right=True) - 1).clamp(k, last)
-        basis = torch.nn.functional.one_hot(span, len(t) - 1).to(torch.float64)
-        for degree in range(1, k + 1):
-            n = len(t) - 1 - degree
-            left, right = t[degree : degree + n] - t[:n], t[degree + 1 :][:n] - t[1 : n + 1]
-            left, right = torch.where(left > 0, 1 / left, 0.0), torch.where(right > 0, 1 / right, 0.0)
-            if degree > k - derivative:
-                basis = degree * (basis[:, :n] * left - basis[:, 1 : n + 1] * right)
-            else:
-                rise, fall = (u[:, None] - t[:n]) * left, (t[degree + 1 :][:n] - u[:, None]) * right
-                basis = rise * basis[:, :n] + fall * basis[:, 1 : n + 1]
-        return basis
-
 
 @cache
 def natural_second_derivative(count: int) -> Float[Tensor, "n n"]:
     """The matrix from `count` values, evenly spaced, to the second derivative there of their natural cubic spline."""
-    h = 1 / (count - 1)
-    ones = torch.ones(count, dtype=torch.float64)
-    neighbours = torch.diag(ones[1:], 1) + torch.diag(ones[1:], -1)
-    moments, differences = 4 * torch.diag(ones) + neighbours, (neighbours - 2 * torch.diag(ones)) * 6 / h**2
-    for end in (0, -1):
-        moments[end], differences[end] = torch.eye(count, dtype=torch.float64)[end], 0 * ones
-    matrix: Tensor = torch.linalg.solve(moments, differences)
-    return matrix
+    nodes = np.linspace(0, 1, count)
+    return torch.from_numpy(CubicSpline(nodes, np.eye(count), bc_type="natural")(nodes, 2))
 
 
 @cache
 def gauss_legendre(order: int) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
     """Nodes and weights on [0, 1] of the Gauss-Legendre rule with `order` points; float64, on the CPU."""
-    i = torch.arange(1, order, dtype=torch.float64)
-    beta = i / (4 * i**2 - 1).sqrt()
-    nodes, vectors = torch.linalg.eigh(torch.diag(beta, 1) + torch.diag(beta, -1))
-    return (nodes + 1) / 2, vectors[0] ** 2
+    nodes, weights = np.polynomial.legendre.leggauss(order)
+    return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
 
 
 @cache

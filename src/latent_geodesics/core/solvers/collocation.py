@@ -11,9 +11,8 @@ knots follows from it by the same matrices, at no further evaluation.
 """
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +22,7 @@ from latent_geodesics.core.fields import Resolution, ScoreField
 from latent_geodesics.core.geometries import Conformal, Geometry, Sight
 from latent_geodesics.core.manifold import Manifold, Sphere
 from latent_geodesics.core.path import GreatCircle, KnotPath, StraightLine
+from latent_geodesics.core.solvers.batched import Batched
 from latent_geodesics.core.splines import Spline, gauss_legendre
 from latent_geodesics.core.vectors import norm, normal_to
 
@@ -30,7 +30,7 @@ __all__ = ["Collocation", "Linearisation"]
 
 
 @dataclass(frozen=True)
-class Linearisation:
+class Linearisation(Batched):
     """A path seen through the score at its interior knots; every strength of a geometry shares it.
 
     Attributes:
@@ -63,19 +63,6 @@ class Linearisation:
     log_density: Float[Tensor, "a k"]
     speed: Float[Tensor, "a k"]
     rate: Float[Tensor, "a k"]
-
-    def restrict(self, pairs: Int[Tensor, " m"]) -> "Linearisation":
-        """That of the pairs `pairs` alone."""
-        return replace(self, **{name: part[pairs] for name, part in self._parts()})
-
-    def where(self, mask: Bool[Tensor, " a"], other: "Linearisation") -> "Linearisation":
-        """This one for the pairs of the mask, the other for the rest."""
-
-        def pick(mine: Tensor, its: Tensor) -> Tensor:
-            return torch.where(mask.reshape(-1, *[1] * (mine.ndim - 1)), mine, its)
-
-        parts: dict[str, Any] = {name: pick(part, getattr(other, name)) for name, part in self._parts()}
-        return replace(self, **parts)
 
     def weight(self, strength: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a n"]:
         """The weight of the force at each knot."""
@@ -116,9 +103,6 @@ class Linearisation:
         intervals = self.speed.shape[-1] - 1
         lost = 1.0 if intervals <= 16 else 6 * (intervals / 16) ** 2
         return 100 * lost * torch.finfo(self.speed.dtype).eps / self.speed.mean(-1)
-
-    def _parts(self) -> list[tuple[str, Any]]:
-        return [(entry.name, getattr(self, entry.name)) for entry in fields(self) if entry.name != "geometry"]
 
 
 def _along(
@@ -191,6 +175,7 @@ class Collocation:
         """The same grid for the pairs `pairs` alone."""
         part = object.__new__(Collocation)
         part.__dict__.update(self.__dict__)
+        pairs = pairs.to(self.span.device)
         part.base, part.manifold = self.base.restrict(pairs), self.manifold.restrict(pairs)
         for name in ("_points", "_velocity", "_acceleration", "_operator", "span", "turned"):
             setattr(part, name, getattr(self, name)[pairs])
@@ -259,15 +244,6 @@ class Collocation:
             speed=norm(v),
             rate=rate,
         )
-
-    def length(self, seen: Linearisation, strength: float) -> Float[Tensor, " a"]:
-        """The length in the geometry, such as `int p~^-alpha |g'| du`, from the scores at the knots."""
-        speed, rate, log_density = (
-            (part @ self._sample.T).double() for part in (seen.speed, seen.rate, seen.log_density)
-        )
-        cost = self.geometry.line_element(strength, speed=speed, rate=rate, log_density=log_density)
-        length: Tensor = cost.to(self._weights) @ self._weights
-        return length
 
     def log_length(self, seen: Linearisation, strength: Float[Tensor, " a"]) -> Float[Tensor, " a"]:
         """The logarithm of the length, for a strength a pair; float64, since lengths differ by hundreds of nats."""
@@ -369,25 +345,6 @@ class Collocation:
         joined = torch.empty_like(offsets)
         joined[:, ::2], joined[:, 1::2] = found, known
         return joined
-
-    def scores_at(
-        self, field: ScoreField, offsets: Float[Tensor, "a n d"], chosen: Bool[Tensor, " n"]
-    ) -> Float[Tensor, "a m d"]:
-        """The score at some of the interior knots."""
-        there = chosen.to(offsets.device)
-        knots = self.knots(offsets)[:, there]
-        return field.score(knots, self._inner_nodes[there].expand(knots.shape[:-1]))
-
-    def interpolated(
-        self, score: Float[Tensor, "a n d"], end_scores: Float[Tensor, "a 2 d"], known: Bool[Tensor, " n"]
-    ) -> Float[Tensor, "a n d"]:
-        """The score at all interior knots, from the ends and those where it is known."""
-        if bool(known.all()):
-            return score
-        nodes = self.nodes[torch.nn.functional.pad(known, (1, 1), value=True)]
-        rows = Spline(nodes).matrix(self.nodes[1:-1]).to(score)
-        there = known.to(score.device)
-        return rows @ torch.cat([end_scores[:, :1], score[:, there], end_scores[:, 1:]], 1)
 
     def _curve(self, offsets: Float[Tensor, "a n d"]) -> tuple[Tensor, Tensor, Tensor]:
         offsets = torch.nn.functional.pad(offsets, (0, 0, 1, 1))

@@ -9,7 +9,7 @@ References:
     published with it.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,11 +19,12 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.fields import Resolution
 from latent_geodesics.core.geometries import Conformal
 from latent_geodesics.core.geometry import norm, normal_to, score_along
-from latent_geodesics.core.path import shortest_path
 from latent_geodesics.core.records import BoundaryProblem, Solution, Status
+from latent_geodesics.core.solvers.antipodal import shortest_start
 from latent_geodesics.core.solvers.base import BoundarySolver
+from latent_geodesics.core.solvers.batched import Batched
 from latent_geodesics.core.solvers.control_points import ControlPointPath
-from latent_geodesics.core.solvers.ledger import Ledger
+from latent_geodesics.core.solvers.solve_record import SolveRecord
 
 __all__ = ["ControlPointDescent"]
 
@@ -94,17 +95,17 @@ class ControlPointDescent(BoundarySolver):
                 f"the published descent knows the geometry Conformal alone, received {problem.geometry!r}; solve with "
                 "PicardAnderson."
             )
-        ledger = Ledger(problem, budget=self.max_evaluations, tolerance=self.tolerance)
-        descent = _Descent(self, problem, ledger)
+        record = SolveRecord(problem, budget=self.max_evaluations, tolerance=self.tolerance)
+        descent = _Descent(self, problem, record)
         for iteration in range(self.iterations):
-            pairs = ledger.open_pairs()
+            pairs = record.open_pairs()
             if not len(pairs):
                 break
             levels = descent.level[pairs]
             for level in sorted(set(levels.tolist())):
                 descent.iterate(pairs[levels == level], level, iteration)
-        descent.end(ledger.open_pairs())
-        return ledger.solution(descent.path)
+        descent.end(record.open_pairs())
+        return record.solution(descent.path)
 
     def rate(self, iteration: int, points: int) -> float:
         """The step length at an iteration, counted from zero, for a level with that many control points."""
@@ -118,23 +119,23 @@ class _Descent:
     Numbers and levels of pairs are on the CPU; an iteration reads from the device once.
     """
 
-    def __init__(self, solver: ControlPointDescent, problem: BoundaryProblem, ledger: Ledger) -> None:
-        self._solver, self._problem, self._ledger = solver, problem, ledger
+    def __init__(self, solver: ControlPointDescent, problem: BoundaryProblem, record: SolveRecord) -> None:
+        self._solver, self._problem, self._record = solver, problem, record
         self._intervals = 2**solver.levels
-        base = shortest_path(problem.manifold, problem.x0, problem.x1)
+        base = shortest_start(problem, record)
         points = base.point(torch.linspace(0, 1, self._intervals + 1, dtype=torch.float64))
         # Two knots: the natural cubic spline through them is straight.
         self.path = ControlPointPath(points=points, manifold=problem.manifold, bends=torch.zeros_like(points))
         self._last_finite = self.path.points.clone(), self.path.bends.clone()
-        self.level = torch.ones_like(ledger.evaluations)
-        self._relative = torch.full_like(ledger.residual, torch.inf)
+        self.level = torch.ones_like(record.evaluations)
+        self._relative = torch.full_like(record.residual, torch.inf)
         self._field = problem.field
         self._measure()
 
     def iterate(self, pairs: Int[Tensor, " a"], level: int, iteration: int) -> None:
         """One iteration of pairs that are all at the same level."""
         count = 2**level - 1
-        affordable = self._ledger.affords(pairs, count)
+        affordable = self._record.affords(pairs, count)
         self.end(pairs[~affordable])
         pairs = pairs[affordable]
         if not len(pairs):
@@ -154,35 +155,35 @@ class _Descent:
         due = skipped | (iteration + 1 >= self._solver.level_iterations * level)
         self.level[pairs[due]] += 1
         # Below what the scores resolve a step would follow their rounding.
-        resolved = (level == self._solver.levels) & (self._relative[pairs] <= self._ledger.tolerance[pairs])
+        resolved = (level == self._solver.levels) & (self._relative[pairs] <= self._record.tolerance[pairs])
         over = self.level[pairs] > self._solver.levels
-        self.end(pairs[over | (resolved & (self._ledger.resolution is not None))])
+        self.end(pairs[over | (resolved & (self._record.resolution is not None))])
 
     def end(self, pairs: Int[Tensor, " a"]) -> None:
         """Close pairs with a status that says whether they got there."""
         relative = self._relative[pairs]
         arrived = self.level[pairs] >= self._solver.levels
         converged = arrived & (relative <= self._solver.tolerance)
-        resolved = arrived & ~converged & (relative <= self._ledger.tolerance[pairs])
-        self._ledger.close(pairs[converged], Status.CONVERGED)
-        self._ledger.close(pairs[resolved], Status.RESOLVED)
-        self._ledger.close(pairs[~converged & ~resolved], Status.BUDGET_EXHAUSTED)
+        resolved = arrived & ~converged & (relative <= self._record.tolerance[pairs])
+        self._record.close(pairs[converged], Status.CONVERGED)
+        self._record.close(pairs[resolved], Status.RESOLVED)
+        self._record.close(pairs[~converged & ~resolved], Status.BUDGET_EXHAUSTED)
 
     def _measure(self) -> None:
         """Ask the field in force how well it resolves its scores, at the ends of the paths."""
         x = torch.stack([self._problem.x0, self._problem.x1], 1)
-        self._ledger.resolution = self._field.resolution(x, torch.tensor([0.0, 1.0]).to(x).expand(x.shape[:-1]))
+        self._record.resolution = self._field.resolution(x, torch.tensor([0.0, 1.0]).to(x).expand(x.shape[:-1]))
 
     def _give_up(self, pairs: Int[Tensor, " a"]) -> None:
         """Put back the last path on which the score was finite."""
         there = pairs.to(self.path.points.device)
         self.path.points[there], self.path.bends[there] = (part[there] for part in self._last_finite)
-        self._ledger.close(pairs, Status.NON_FINITE_SCORE)
+        self._record.close(pairs, Status.NON_FINITE_SCORE)
 
-    def _look(self, pairs: Int[Tensor, " a"], level: int) -> tuple["_Sight", dict[str, Tensor]]:
+    def _look(self, pairs: Int[Tensor, " a"], level: int) -> tuple["_Gradient", dict[str, Tensor]]:
         """The two terms of the gradient at the control points of a level, and what the iteration decides by."""
         seen = self._sight(pairs, level)
-        said = seen.read(self._problem.alpha, self._ledger.resolution)
+        said = seen.read(self._problem.alpha, self._record.resolution)
         finer = self._field.finer() if bool((said["finite"] == 0).any()) else None
         if finer is None:
             return seen, said
@@ -191,15 +192,15 @@ class _Descent:
         self._measure()
         return self._look(pairs, level)
 
-    def _sight(self, pairs: Int[Tensor, " a"], level: int) -> "_Sight":
+    def _sight(self, pairs: Int[Tensor, " a"], level: int) -> "_Gradient":
         path = self.path.restrict(pairs)
         u = torch.linspace(0, 1, 2**level + 1, dtype=torch.float64)[1:-1]
         x, v = path.point(u), path.velocity(u)
         score = score_along(self._field.restrict(pairs), x, u)
-        self._ledger.spend(pairs, len(u))
+        self._record.spend(pairs, len(u))
         pull = path.manifold.tangent(x, score)
         bend = path.manifold.tangent(x, path.acceleration(u)) / v.square().sum(-1, keepdim=True)
-        return _Sight(
+        return _Gradient(
             u=u,
             x=x,
             v=v,
@@ -209,7 +210,7 @@ class _Descent:
             bend=normal_to(v, bend) / self._problem.alpha,
         )
 
-    def _move(self, pairs: Int[Tensor, " a"], seen: "_Sight", skipped: Bool[Tensor, " a"], rate: float) -> None:
+    def _move(self, pairs: Int[Tensor, " a"], seen: "_Gradient", skipped: Bool[Tensor, " a"], rate: float) -> None:
         """Step down the gradient and fit the path anew."""
         if bool(skipped.all()):
             return
@@ -230,7 +231,7 @@ class _Descent:
 
     def _note(self, pairs: Int[Tensor, " a"], said: dict[str, Tensor], rate: Float[Tensor, " a"]) -> None:
         self._relative[pairs] = (said["residual"] / said["pull"]).to(self._relative)
-        self._ledger.note(
+        self._record.note(
             pairs,
             residual=said["residual"],
             length=said["length"],
@@ -241,8 +242,10 @@ class _Descent:
 
 
 @dataclass(frozen=True)
-class _Sight:
+class _Gradient(Batched):
     """The control points of a level with the two terms of the gradient there; `strength` is the mean of `|P_x s|`."""
+
+    shared = ("u",)
 
     u: Float[Tensor, " n"]
     x: Float[Tensor, "a n d"]
@@ -251,12 +254,6 @@ class _Sight:
     strength: Float[Tensor, " a"]
     pull: Float[Tensor, "a n d"]
     bend: Float[Tensor, "a n d"]
-
-    def restrict(self, pairs: Int[Tensor, " m"]) -> "_Sight":
-        """Those of some pairs, by their places on the CPU."""
-        there = pairs.to(self.x.device)
-        parts = {entry.name: getattr(self, entry.name)[there] for entry in fields(self) if entry.name != "u"}
-        return _Sight(u=self.u, **parts)
 
     def read(self, alpha: float, resolution: Resolution | None) -> dict[str, Tensor]:
         """A few numbers of each pair, brought to the CPU by one copy."""

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from latent_geodesics.core.solvers.anderson import whiten
+
 __all__ = ["LocalModel"]
 
 NEGLIGIBLE = 1e-10
@@ -51,13 +53,16 @@ class LocalModel:
         moved = moves.double().square().sum((1, 2, 3))
         slope = (moves.double() * rises).sum((1, 2, 3)) / torch.where(moved > 0, moved, 1.0)
         slope = slope.to(points)
+        # The moves may be of very different lengths, or zero.
+        rows = moves.double()
+        roots = whiten(rows @ rows.mT, max(NEGLIGIBLE, 10 * torch.finfo(moves.dtype).eps))
         return cls(
             points=points[-1],
             scores=scores[-1],
             slope=slope,
             moves=moves,
             rises=rises - slope[:, None, None, None] * moves,
-            inverse=_pseudo_inverse(moves),
+            inverse=(roots @ roots.mT).to(moves),
         )
 
     def frozen(self, windows: Bool[Tensor, " a"]) -> "LocalModel":
@@ -80,17 +85,3 @@ class LocalModel:
             shares = self.inverse @ (self.moves @ offset[..., None])
             expected = expected + (self.rises.mT @ shares)[..., 0]
         return expected
-
-
-def _pseudo_inverse(moves: Float[Tensor, "a q m d"]) -> Float[Tensor, "a q m m"]:
-    """The pseudo-inverse of the Gram matrix of the rows, which may be of very different lengths, or zero."""
-    rows = moves.double()
-    gram = rows @ rows.mT
-    diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
-    values, vectors = torch.linalg.eigh(gram * scale[..., None] * scale[..., None, :])
-    cutoff = max(NEGLIGIBLE, 10 * torch.finfo(moves.dtype).eps)
-    kept = (values > cutoff * values[..., -1:]) & (values > 0)
-    inverse = torch.where(kept, 1 / torch.where(kept, values, 1.0), 0.0)
-    whole: Tensor = scale[..., None] * (vectors * inverse[..., None, :]) @ vectors.mT * scale[..., None, :]
-    return whole.to(moves)

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from latent_geodesics.core.fields import guarded
 from latent_geodesics.core.records import InitialProblem, Solution, Status
-from latent_geodesics.core.solvers.course import Course, Knots
 from latent_geodesics.core.solvers.initial import InitialSolver, launch, resolved_tolerance
 from latent_geodesics.core.solvers.local_secants import LocalModel
 from latent_geodesics.core.solvers.radau import radau_rule
+from latent_geodesics.core.solvers.trajectory import Knots, Trajectory
 from latent_geodesics.core.solvers.windows import Relaxed, WindowEquation, Windows
 
 __all__ = ["ParallelCollocation"]
@@ -113,8 +113,8 @@ class _Integration:
         self._solver, self._problem, self._rule = solver, problem, radau_rule(solver.nodes)
         self._all_field = guarded(problem.field)
         velocity, moves = launch(problem)
-        self._course = Course(problem, moves)
-        pairs = self._course.open_pairs()
+        self._trajectory = Trajectory(problem, moves)
+        pairs = self._trajectory.open_pairs()
         self._go_on(Windows.whole(pairs, problem.x0[pairs], velocity[pairs], nodes=solver.nodes, memory=solver.memory))
         self._windows = self._equation.shortest(self._windows)
 
@@ -125,20 +125,20 @@ class _Integration:
 
     def solution(self) -> Solution:
         """The paths as far as they got."""
-        return self._course.solution()
+        return self._trajectory.solution()
 
     def iterate(self) -> None:
         """One call of the score at all nodes of all windows, and what follows from it."""
-        spent = self._course.evaluations[self._windows.pairs] + self._solver.nodes
+        spent = self._trajectory.evaluations[self._windows.pairs] + self._solver.nodes
         self._end(spent > self._solver.max_evaluations, Status.STOPPED_SHORT)
         if not self.open:
             return
         windows = self._windows
         score = self._field.score(windows.points, self._equation.positions(windows).to(windows.points))
-        self._course.call(windows.pairs, self._solver.nodes)
+        self._trajectory.call(windows.pairs, self._solver.nodes)
         if self._tolerance is None:
             self._tolerance = self._resolved(windows, score)
-        self._course.step(windows.pairs)
+        self._trajectory.step(windows.pairs)
         finite = torch.isfinite(score).flatten(1).all(1)
         windows = replace(windows, iterations=windows.iterations + 1)
         points, scores = windows.remember(score.nan_to_num(0.0, 0.0, 0.0))
@@ -154,7 +154,7 @@ class _Integration:
             residual=residual,
             past_points=points[1:].movedim(0, 1),
             past_scores=scores[1:].movedim(0, 1),
-        ).where(finite & relaxed.settled, points=relaxed.points, velocities=relaxed.velocities)
+        ).changed(finite & relaxed.settled, points=relaxed.points, velocities=relaxed.velocities)
         self._pass(windows, verdict.taken, relaxed, model(relaxed.points))
         self._windows = self._narrowed(self._advanced(windows, verdict, model), verdict)
         stuck = (verdict.lost | verdict.coarse) & (self._windows.width < SMALLEST_WINDOW)
@@ -170,8 +170,8 @@ class _Integration:
         found = resolved_tolerance(
             self._problem, self._solver.tolerance, size=windows.size, score=score, resolution=resolution
         )
-        self._course.resolve(windows.pairs, found, resolution)
-        every = torch.full_like(self._course.evaluations, self._solver.tolerance, dtype=found.dtype)
+        self._trajectory.resolve(windows.pairs, found, resolution)
+        every = torch.full_like(self._trajectory.evaluations, self._solver.tolerance, dtype=found.dtype)
         every[windows.pairs] = found
         return every
 
@@ -203,7 +203,7 @@ class _Integration:
         changed = verdict.lost | verdict.coarse
         narrow = self._equation.resampled(windows, share)
         restarted = self._equation.shortest(narrow)
-        windows = windows.where(
+        windows = windows.changed(
             changed,
             width=narrow.width,
             points=narrow.points,
@@ -211,7 +211,7 @@ class _Integration:
             residual=torch.full_like(windows.residual, torch.inf),
             iterations=torch.zeros_like(windows.iterations),
         )
-        return windows.where(verdict.lost, points=restarted.points, velocities=restarted.velocities)
+        return windows.changed(verdict.lost, points=restarted.points, velocities=restarted.velocities)
 
     def _advanced(self, windows: Windows, verdict: _Verdict, model: LocalModel) -> Windows:
         """With the windows that are solved moved on behind their ends."""
@@ -224,7 +224,7 @@ class _Integration:
         wanted = windows.width * torch.minimum(verdict.room, spare).clamp(0.5, 3.0)
         # The rest of the way in windows of equal width.
         width = (1 - end) / ((1 - end) / wanted).ceil().clamp(min=1)
-        windows = windows.where(
+        windows = windows.changed(
             verdict.taken,
             start=end,
             width=width,
@@ -235,12 +235,12 @@ class _Integration:
             iterations=torch.zeros_like(windows.iterations),
         )
         guess = self._equation.shortest(windows)
-        windows = windows.where(verdict.taken, points=guess.points, velocities=guess.velocities)
+        windows = windows.changed(verdict.taken, points=guess.points, velocities=guess.velocities)
         # A better guess: the path that follows if the score goes on changing as it did.
         expected = scores[:, -1:] + self._equation.ahead(windows) * slope[:, None]
         relaxed = self._relax(windows, LocalModel.through(windows.points[None], expected[None]))
         known = verdict.taken & relaxed.settled
-        return windows.where(known, points=relaxed.points, velocities=relaxed.velocities)
+        return windows.changed(known, points=relaxed.points, velocities=relaxed.velocities)
 
     def _pass(
         self,
@@ -269,8 +269,8 @@ class _Integration:
             acceleration=relaxed.acceleration[rows],
             score=scores[rows],
         )
-        self._course.pass_knots(windows.pairs[first], begin)
-        self._course.pass_knots(windows.pairs[rows], nodes)
+        self._trajectory.pass_knots(windows.pairs[first], begin)
+        self._trajectory.pass_knots(windows.pairs[rows], nodes)
 
     def _end_of(self, windows: Windows) -> Float[Tensor, " a"]:
         end = windows.start + windows.width
@@ -292,7 +292,7 @@ class _Integration:
         if len(going) == len(windows.pairs):
             return
         for rows, how in ((ended, status), (also, instead), (arrived, Status.INTEGRATED)):
-            self._course.close(windows.pairs[rows], how)
+            self._trajectory.close(windows.pairs[rows], how)
         self._go_on(windows.restrict(going))
 
     def _go_on(self, windows: Windows) -> None:

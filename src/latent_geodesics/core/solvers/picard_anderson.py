@@ -27,18 +27,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.fields import ScoreField, well_resolved
-from latent_geodesics.core.path import shortest_path
+from latent_geodesics.core.path import KnotPath
 from latent_geodesics.core.records import BoundaryProblem, Solution, Status
+from latent_geodesics.core.solvers.antipodal import shortest_start
 from latent_geodesics.core.solvers.base import BoundarySolver
 from latent_geodesics.core.solvers.collocation import Collocation
-from latent_geodesics.core.solvers.group import Finished, Group
-from latent_geodesics.core.solvers.ledger import Ledger
-from latent_geodesics.core.solvers.newton import MEMORY, look
+from latent_geodesics.core.solvers.fixed_point import MOST_FAILURES, FixedPoint, Rules
+from latent_geodesics.core.solvers.group import Finished, Group, by_status
+from latent_geodesics.core.solvers.newton import newton
 from latent_geodesics.core.solvers.refinement import AT_KNOTS, Refinement
-from latent_geodesics.core.solvers.rules import MOST_FAILURES, Rules
-from latent_geodesics.core.solvers.search import Search
-from latent_geodesics.core.solvers.second_variation import Past
-from latent_geodesics.core.solvers.stages import Pairs, Paths, Reached, ended
+from latent_geodesics.core.solvers.search import shortest_of_several
+from latent_geodesics.core.solvers.solve_record import SolveRecord
 
 __all__ = ["PicardAnderson"]
 
@@ -46,13 +45,12 @@ TOLERANCE = 1e-2
 STRONG, VERY_STRONG = 3.0, 15.0
 PER_STRENGTH = 600.0
 FINEST = 256
-LOOSE = 0.3
-GROWTH = 2.0
+MEMORY = 8  # iterates that Newton steps are made of
 COARSEST = 4
 FRESH_FALL, FALL = 0.3, 0.1
 ITERATIONS = (None, None, 5)  # of the finest grid, the one before it, and the one before that
+BEFORE_NEWTON, NEWTON = 5, 10  # iterations of the fixed point on the finest grid, and then of Newton's method
 COARSE_SHARE = 0.5
-HALVINGS = 4
 
 
 class PicardAnderson(BoundarySolver):
@@ -121,229 +119,206 @@ class PicardAnderson(BoundarySolver):
 
     def solve(self, problem: BoundaryProblem) -> Solution:
         """Solve all pairs together; see `BoundarySolver.solve`."""
-        base = shortest_path(problem.manifold, problem.x0, problem.x1)
+        record = SolveRecord(problem, budget=self.max_evaluations, tolerance=self._tolerance)
+        base = shortest_start(problem, record)
         grid = Collocation(base=base, manifold=problem.manifold, intervals=self.intervals, geometry=problem.geometry)
-        ledger = Ledger(problem, budget=self.max_evaluations, tolerance=self._tolerance)
-        paths = Paths(grid)
-        pairs, field = ledger.open_pairs(), problem.field
-        pairs = pairs[ledger.affords(pairs, self.intervals + 1)]
+        finished: list[Finished] = []
+        pairs, field = record.open_pairs(), problem.field
+        pairs = pairs[record.affords(pairs, self.intervals + 1)]
         while len(pairs):
             # Coarse scores do not even serve for the first grids: with bfloat16's it took a third more evaluations.
             field = well_resolved(field, *grid.ends())
-            there, finer = pairs.to(problem.x0.device), field.finer()
-            for found in self._solve_pairs(problem, ledger, grid.restrict(there), field.restrict(pairs), pairs):
-                paths.put(found)
+            finer = field.finer()
+            for found in self._solve_pairs(record, grid.restrict(pairs), field.restrict(pairs), pairs):
+                finished.append(found)
                 for row, status in zip(found.numbers, found.status, strict=True):
-                    ledger.close(row[None], status)
+                    record.close(row[None], status)
             # Where a lower precision overflowed, a higher one starts afresh.
-            pairs = ledger.ended(Status.NON_FINITE_SCORE, among=pairs)
-            pairs = pairs[ledger.affords(pairs, self.intervals + 1)]
+            pairs = record.ended(Status.NON_FINITE_SCORE, among=pairs)
+            pairs = pairs[record.affords(pairs, self.intervals + 1)]
             if finer is None:
                 break
             field = finer
-        return ledger.solution(paths.path())
-
-    @property
-    def _searches(self) -> bool:
-        """Whether problems that are too strong for the fixed point are solved otherwise."""
-        return self.refine and self.memory > 0
+        return record.solution(_path(grid, finished))
 
     @property
     def _tolerance(self) -> float:
         return TOLERANCE if self.tolerance is None else self.tolerance
 
     def _solve_pairs(
-        self,
-        problem: BoundaryProblem,
-        ledger: Ledger,
-        grid: Collocation,
-        field: ScoreField,
-        pairs: Int[Tensor, " a"],
+        self, record: SolveRecord, grid: Collocation, field: ScoreField, numbers: Int[Tensor, " a"]
     ) -> list[Finished]:
         """Where the pairs that need solving get to with a field of one precision."""
-        stages = self._stages(grid)
-        ledger.resolution = grid.end_resolution(field)
+        coarse, left = self._coarsest(grid)
+        record.resolution = grid.end_resolution(field)
         end_scores = grid.end_scores(field)
-        ledger.spend(pairs, 2)
-        strength = torch.full_like(grid.span, problem.alpha)
-        scores = stages[0].scores(field, stages[0].start())
-        begun = Pairs(
-            numbers=pairs,
-            field=field,
-            end_scores=end_scores,
-            offsets=stages[0].start(),
-            alpha=torch.full_like(grid.span, torch.nan if self.continuation else problem.alpha),
-            scores=scores,
-        )
-        ledger.spend(pairs, stages[0].intervals - 1)
-        start = look(stages[0], begun.offsets, scores, end_scores, strength)
-        strengths = (start.seen.scale(strength) * grid.span).cpu().double()
-        ledger.strength[pairs] = strengths.to(ledger.strength)
+        record.spend(numbers, 2)
+        begun = Group.begin(coarse, field, numbers, end_scores=end_scores, record=record, resolution=record.resolution)
+        strengths = (begun.place.seen.scale(begun.strength) * grid.span).cpu().double()
+        record.strength[numbers] = strengths.to(record.strength)
         if self.max_evaluations is None:
-            ledger.allow(pairs, PER_STRENGTH * strengths.clamp(min=1))
-        searches = self._searches and grid.geometry.constant_speed
+            record.allow(numbers, PER_STRENGTH * strengths.clamp(min=1))
+        searches = self._newtons(grid)
         strong = (strengths > STRONG) & searches
         finished: list[Finished] = []
-        rows = (~strong).nonzero().flatten()
-        if len(rows):
-            there = rows.to(grid.span.device)
-            easy = begun.restrict(rows)
-            reached = self._climb(problem, ledger, [stage.restrict(there) for stage in stages], easy)
-            finished, unsolved = self._after(ledger, grid.restrict(there), easy, reached)
-            strong[rows[unsolved]] = True
-        rows = strong.nonzero().flatten()
-        if len(rows):
-            some = grid.restrict(rows.to(grid.span.device)).double()
-            few, many = begun.restrict(rows), strengths[rows]
-            for mask, part in ((many <= VERY_STRONG, some), (many > VERY_STRONG, some.double())):
-                index = mask.nonzero().flatten()
-                if len(index):
-                    there = index.to(grid.span.device)
-                    finished += self._search(ledger, part.restrict(there), few.restrict(index), many[index])
+        if not bool(strong.all()):
+            for group, status in self._climb(record, begun.pick(~strong), left):
+                failed = torch.tensor([how in (Status.STALLED, Status.BUDGET_EXHAUSTED) for how in status])
+                unsolved = failed & searches & record.affords(group.numbers, 4 * self.intervals)
+                finished += self._finish(record, group, status, ~unsolved)
+                strong |= torch.isin(numbers, group.numbers[unsolved])
+        very = strengths > VERY_STRONG
+        for mask, twice in ((strong & ~very, False), (strong & very, True)):
+            rows = mask.nonzero().flatten()
+            if len(rows):
+                wide = grid.restrict(rows).double()
+                wide = wide.double() if twice else wide
+                group = Group.begin(
+                    wide,
+                    field.restrict(rows),
+                    numbers[rows],
+                    end_scores=end_scores[rows.to(end_scores.device)],
+                    record=record,
+                    resolution=record.resolution,
+                    memory=MEMORY,
+                )
+                finished += self._search(record, group, strengths[rows])
         return finished
 
-    def _after(
-        self, ledger: Ledger, grid: Collocation, pairs: Pairs, reached: Reached
-    ) -> tuple[list[Finished], Int[Tensor, " b"]]:
-        """Refine what the fixed point has solved; what it has not, by places on the CPU, is left to a search."""
-        solved = torch.tensor([status in (Status.CONVERGED, Status.RESOLVED) for status in reached.outcome])
-        failed = torch.tensor([status in (Status.STALLED, Status.BUDGET_EXHAUSTED) for status in reached.outcome])
-        searches = self._searches and grid.geometry.constant_speed
-        again = failed & ledger.affords(pairs.numbers, 4 * grid.intervals) & searches
-        finished = []
-        for status in set(reached.outcome):
-            mask = torch.tensor([found is status for found in reached.outcome])
-            rows = (mask & ~again & ~(solved & self.refine)).nonzero().flatten()
-            if len(rows):
-                finished.append(ended(grid, pairs, reached, rows, status))
-        needy = reached.finer | self._unresolved(grid, pairs, reached)
-        for finer in (False, True):
-            rows = (solved & self.refine & (needy == finer)).nonzero().flatten()
-            if len(rows):
-                group = self._group(grid, pairs, reached, rows, finer=finer)
-                finished += self._refinement(ledger).finish(group)
-        return finished, again.nonzero().flatten()
+    def _coarsest(self, grid: Collocation) -> tuple[Collocation, int]:
+        """The grid to begin with, and how many follow it."""
+        left = 0
+        while self.coarse_start and left + 1 < len(ITERATIONS) and grid.intervals % 2 == 0:
+            if grid.intervals < 2 * COARSEST:
+                break
+            grid, left = grid.coarsen(), left + 1
+        return grid, left
 
-    def _unresolved(self, grid: Collocation, pairs: Pairs, reached: Reached) -> Bool[Tensor, " a"]:
-        """Which pairs are asked for more than their scores resolve, where there are finer ones."""
-        resolution = grid.end_resolution(pairs.field)
-        if self.tolerance is None or resolution is None or pairs.field.finer() is None:
-            return torch.zeros_like(reached.finer)
-        strength = torch.full_like(grid.span, grid.geometry.strength)
-        seen = look(grid, reached.offsets, reached.scores, pairs.end_scores, strength).seen
-        return (resolution.floor(seen.size.mean(-1), seen.strength.mean(-1)) > AT_KNOTS * self.tolerance).cpu()
-
-    def _group(
-        self, grid: Collocation, pairs: Pairs, reached: Reached, rows: Int[Tensor, " b"], *, finer: bool
-    ) -> Group:
-        """Pairs that the fixed point has solved, as the stages after it take them."""
-        some, part = pairs.restrict(rows), reached.restrict(rows)
-        field = some.field.finer() if finer else some.field
-        assert field is not None
-        grid = grid.restrict(rows.to(grid.span.device))
-        strength = torch.full_like(grid.span, grid.geometry.strength)
-        return Group(
-            numbers=some.numbers,
-            grid=grid,
-            field=field,
-            end_scores=some.end_scores,
-            strength=strength,
-            place=look(grid, part.offsets, part.scores, some.end_scores, strength),
-            past=part.past,
-            resolution=grid.end_resolution(field),
-        )
-
-    def _search(
-        self, ledger: Ledger, grid: Collocation, pairs: Pairs, strengths: Float[Tensor, " a"]
-    ) -> list[Finished]:
-        """Solve strong problems, and those that the fixed point did not."""
-        begun = grid.start()
-        strength = torch.full_like(grid.span, grid.geometry.strength)
-        scores = grid.scores(pairs.field, begun)
-        ledger.spend(pairs.numbers, grid.intervals - 1)
-        place = look(grid, begun, scores, pairs.end_scores, strength)
-        group = Group(
-            numbers=pairs.numbers,
-            grid=grid,
-            field=pairs.field,
-            end_scores=pairs.end_scores,
-            strength=strength,
-            place=place,
-            past=Past.none(place.here, MEMORY),
-            resolution=ledger.resolution,
-        )
-        found = Search(ledger=ledger, starts=self.starts).run(group, strengths)
-        finer = pairs.field.finer() if self.tolerance is not None else None
-        if finer is not None:
-            here = found.place.here
-            scores = grid.scores(finer, here.offsets)
-            ledger.spend(pairs.numbers, grid.intervals - 1)
-            place = look(grid, here.offsets, scores, pairs.end_scores, strength)
-            found = replace(found, field=finer, place=place, resolution=grid.end_resolution(finer))
-        return self._refinement(ledger).settle(found)
-
-    def _refinement(self, ledger: Ledger) -> Refinement:
-        return Refinement(ledger=ledger, tolerance=self._tolerance, finest=max(FINEST, 4 * self.intervals))
-
-    def _climb(self, problem: BoundaryProblem, ledger: Ledger, stages: Sequence[Collocation], pairs: Pairs) -> Reached:
-        """From the first of some grids to the last, which is the finest."""
-        stage, *finer = stages
-        rules = self._rules(problem.alpha, left=len(finer), fresh=pairs.past is None)
-        if pairs.field.finer() is not None:
-            rules = replace(rules, failures=1)
-        iteration = pairs.iterate(stage, ledger, rules, ledger.resolution)
-        outcome = [iteration.outcome[row] for row in range(len(pairs.numbers))]
-        trail = iteration.trail
-        risen = replace(pairs, offsets=iteration.offsets, alpha=iteration.alpha, past=trail, scores=None)
-        if not finer:
-            return self._polish(stage, risen, ledger, rules, Reached.of(iteration.offsets, trail, outcome))
-        if rules.iterations is None:
-            return self._climb(problem, ledger, finer, risen)
+    def _climb(
+        self, record: SolveRecord, begun: Group, left: int, *, fresh: bool = True
+    ) -> list[tuple[Group, list[Status]]]:
+        """From one grid to the last, so many further on; where the pairs got to, and how each ended."""
+        rules = self._rules(begun, left=left, fresh=fresh)
+        unknown = torch.full_like(begun.strength, torch.nan)
+        entered = replace(begun, strength=unknown) if fresh and self.continuation else begun
+        group, status = FixedPoint(entered, record, rules).run()
+        if not left:
+            group, status = self._newton(record, group, status, rules)
+            return self._polish(record, group, status, rules)
         # A grid on which a path does not settle soon is too coarse for the density: that path would mislead.
-        settled = torch.tensor([status in (Status.CONVERGED, Status.RESOLVED) for status in outcome])
-        parts = []
-        for rows, some in ((settled, risen), (~settled, replace(pairs, scores=None))):
-            index = rows.nonzero().flatten()
-            if len(index):
-                there = index.to(pairs.offsets.device)
-                some_stages = [grid.restrict(there) for grid in finer]
-                parts.append((index, self._climb(problem, ledger, some_stages, some.restrict(index))))
-        return Reached.join(parts)
+        keeps = _solved(status) if rules.iterations else torch.ones(len(status), dtype=torch.bool)
+        intervals = group.grid.intervals
+        affords = record.affords(group.numbers, intervals) & (keeps | record.affords(group.numbers, 2 * intervals - 1))
+        ended = group.pick(~affords)
+        parts = [(ended, [Status.BUDGET_EXHAUSTED] * len(ended))] if len(ended) else []
+        if bool((affords & keeps).any()):
+            parts += self._climb(record, group.pick(affords & keeps).refined(record), left - 1, fresh=False)
+        if bool((affords & ~keeps).any()):
+            old = group.pick(affords & ~keeps)
+            again = Group.begin(
+                old.grid.double(),
+                old.field,
+                old.numbers,
+                end_scores=old.end_scores,
+                record=record,
+                resolution=old.resolution,
+            )
+            parts += self._climb(record, again, left - 1)
+        return parts
 
-    def _polish(self, grid: Collocation, pairs: Pairs, ledger: Ledger, rules: Rules, reached: Reached) -> Reached:
+    def _newtons(self, grid: Collocation) -> bool:
+        """Whether Newton steps and a search serve where the fixed point does not."""
+        return self.refine and self.memory > 0 and grid.geometry.constant_speed
+
+    def _newton(
+        self, record: SolveRecord, group: Group, status: list[Status], rules: Rules
+    ) -> tuple[Group, list[Status]]:
+        """Take Newton steps with the pairs that the fixed point has not solved soon."""
+        late = torch.tensor([how is Status.STALLED for how in status]).nonzero().flatten()
+        if not len(late) or not self._newtons(group.grid):
+            return group, status
+        group = group.at(group.full)
+        part, outcome = newton(group.restrict(late), record, tolerance=rules.tolerance, iterations=NEWTON)
+        found = dict(zip(late.tolist(), outcome, strict=True))
+        return group.put(late, part), [found.get(row, how) for row, how in enumerate(status)]
+
+    def _polish(
+        self, record: SolveRecord, group: Group, status: list[Status], rules: Rules
+    ) -> list[tuple[Group, list[Status]]]:
         """Finish in a higher precision the pairs that met what theirs resolves, where more is asked for."""
-        index = reached.rows(Status.RESOLVED)
-        finer = pairs.field.finer() if self.tolerance is not None and len(index) else None
-        if finer is None:
-            return reached
-        some = replace(pairs, field=finer).restrict(index)
-        part, rules = grid.restrict(index.to(reached.offsets.device)), replace(rules, failures=MOST_FAILURES)
-        iteration = some.iterate(part, ledger, rules, part.end_resolution(some.field))
-        outcome = [iteration.outcome[row] for row in range(len(index))]
-        polished = replace(Reached.of(iteration.offsets, iteration.trail, outcome), finer=torch.ones(len(index)) > 0)
-        others = torch.tensor([status is not Status.RESOLVED for status in reached.outcome]).nonzero().flatten()
-        return Reached.join([(index, polished), (others, reached.restrict(others))])
+        resolved = torch.tensor([how is Status.RESOLVED for how in status])
+        finer = group.field.finer() if self.tolerance is not None and bool(resolved.any()) else None
+        resolved &= record.affords(group.numbers, group.grid.intervals - 1)
+        if finer is None or not bool(resolved.any()):
+            return [(group, status)]
+        some = group.pick(resolved)
+        some = some.with_finer_scores(finer.restrict(resolved.nonzero().flatten()), record)
+        parts = [FixedPoint(some, record, replace(rules, failures=MOST_FAILURES)).run()]
+        if not bool(resolved.all()):
+            others = [how for how, taken in zip(status, resolved.tolist(), strict=True) if not taken]
+            parts.append((group.pick(~resolved), others))
+        return parts
 
-    def _stages(self, grid: Collocation) -> list[Collocation]:
-        """The grids, from the coarsest to the finest."""
-        stages = [grid]
-        while self.coarse_start and stages[0].intervals % 2 == 0 and stages[0].intervals >= 2 * COARSEST:
-            stages.insert(0, stages[0].coarsen())
-        return stages[-len(ITERATIONS) :]
+    def _finish(
+        self, record: SolveRecord, group: Group, status: list[Status], among: Bool[Tensor, " a"]
+    ) -> list[Finished]:
+        """End pairs, of those that are solved after a look between their knots."""
+        refinement = self._refinement(record)
+        # How long the start is was seen on a coarser grid.
+        group = replace(group.at(group.full), start=torch.full_like(group.start, torch.nan))
+        looked = _solved(status) & among & self.refine
+        finished = [refinement.ended(part, how) for how, part in by_status(group, status, among & ~looked)]
+        finer = group.field.finer() if self.tolerance is not None else None
+        coarse = torch.zeros_like(looked)
+        if finer is not None:
+            coarse = looked & (group.floor() > AT_KNOTS * self._tolerance).cpu()
+            some = group.pick(coarse)
+            some = replace(some, field=finer.restrict(coarse.nonzero().flatten()))
+            if len(some):
+                finished += refinement.finish(replace(some, resolution=some.grid.end_resolution(some.field)))
+        some = group.pick(looked & ~coarse)
+        return finished + (refinement.finish(some) if len(some) else [])
 
-    def _rules(self, target: float, *, left: int, fresh: bool) -> Rules:
+    def _search(self, record: SolveRecord, group: Group, strengths: Float[Tensor, " a"]) -> list[Finished]:
+        """Solve strong problems, and those that the fixed point did not."""
+        found = shortest_of_several(group, strengths, record, starts=self.starts)
+        finer = found.field.finer() if self.tolerance is not None else None
+        if finer is not None:
+            found = found.with_finer_scores(finer, record)
+        return self._refinement(record).settle(found)
+
+    def _refinement(self, record: SolveRecord) -> Refinement:
+        return Refinement(record=record, tolerance=self._tolerance, finest=max(FINEST, 4 * self.intervals))
+
+    def _rules(self, group: Group, *, left: int, fresh: bool) -> Rules:
         """The rules of a stage that so many others follow; `fresh` where no other was before."""
         fall = FRESH_FALL if fresh else FALL
         return Rules(
-            target=target,
+            target=group.grid.geometry.strength,
             tolerance=self._tolerance * (AT_KNOTS if self.refine else 1.0),
-            loose=LOOSE,
-            growth=GROWTH,
             budget_share=COARSE_SHARE**left,
             memory=self.memory,
             trust=self.trust,
             patience=self.patience,
-            halvings=HALVINGS,
             fall=fall if left else 0.0,
-            iterations=ITERATIONS[left],
+            iterations=BEFORE_NEWTON if not left and self._newtons(group.grid) else ITERATIONS[left],
+            failures=MOST_FAILURES if group.field.finer() is None else 1,
         )
+
+
+def _solved(status: Sequence[Status]) -> Bool[Tensor, " a"]:
+    return torch.tensor([how in (Status.CONVERGED, Status.RESOLVED) for how in status])
+
+
+def _path(grid: Collocation, finished: Sequence[Finished]) -> KnotPath:
+    """All paths, on the finest grid that any of them needs: a spline on a coarser one is one on it as well.
+
+    Pairs that are not among those that ended keep their shortest paths.
+    """
+    finest = max([grid.intervals, *(part.offsets.shape[1] + 1 for part in finished)])
+    while grid.intervals < finest:
+        grid = grid.double()
+    offsets = grid.start()
+    for part in finished:
+        offsets[part.numbers.to(offsets.device)] = grid.refine(part.offsets)
+    return grid.path(offsets)

@@ -11,8 +11,11 @@ References:
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.polynomial import legendre
+from scipy.special import roots_jacobi
 from torch import Tensor
 
 __all__ = ["RadauRule", "radau_rule"]
@@ -41,48 +44,29 @@ class RadauRule:
     def resample(self, share: Float[Tensor, " a"]) -> Float[Tensor, "a q q"]:
         """From values at the nodes to those of their polynomial at the nodes of a window that is `share` as wide."""
         at = share.double()[:, None] * self.nodes.to(share.device)
-        return _legendre(at, len(self.nodes)) @ self.coefficients.to(share.device)
+        # The Legendre polynomials where the windows are, by their recurrence.
+        t = 2 * at - 1
+        columns = [torch.ones_like(t), t]
+        for k in range(1, len(self.nodes) - 1):
+            columns.append(((2 * k + 1) * t * columns[k] - k * columns[k - 1]) / (k + 1))
+        return torch.stack(columns, -1) @ self.coefficients.to(share.device)
 
 
 @cache
 def radau_rule(q: int) -> RadauRule:
     """The rule with `q` points, at least 3."""
-    # All points but the last are the zeros of the Jacobi polynomial P^(1,0), eigenvalues of its recurrence.
-    k = torch.arange(q - 1, dtype=torch.float64)
-    off = (k * (k + 1)).sqrt()[1:] / (2 * k + 1)[1:]
-    diagonal = -1 / ((2 * k + 1) * (2 * k + 3))
-    zeros = torch.linalg.eigvalsh(torch.diag(diagonal) + torch.diag(off, 1) + torch.diag(off, -1))
-    nodes = torch.cat([(1 + zeros) / 2, torch.ones(1, dtype=torch.float64)])
-    coefficients = torch.linalg.inv(_legendre(nodes, q))
-    more = _legendre(nodes, q + 1)
-    degree = torch.arange(1, q, dtype=torch.float64)
-    # int_0^c P_k(2 t - 1) dt = (P_(k+1) - P_(k-1)) / (2 (2 k + 1)), zero at c = 0.
-    integrals = torch.cat([nodes[:, None], (more[:, 2:] - more[:, :-2]) / (2 * (2 * degree + 1))], 1)
-    sign = (-1.0) ** torch.arange(q, dtype=torch.float64)
-    slopes = torch.arange(q, dtype=torch.float64) * (torch.arange(q, dtype=torch.float64) + 1)
-    return RadauRule(
-        nodes=nodes,
-        integral=integrals @ coefficients,
-        coefficients=coefficients,
-        start=sign @ coefficients,
-        end_slope=slopes @ coefficients,
-        derivative=_legendre_slopes(nodes, q) @ coefficients,
-    )
-
-
-def _legendre(u: Float[Tensor, "*b"], count: int) -> Float[Tensor, "*b count"]:
-    """The first `count` Legendre polynomials of `2 u - 1`."""
-    t = 2 * u - 1
-    columns = [torch.ones_like(t), t]
-    for k in range(1, count - 1):
-        columns.append(((2 * k + 1) * t * columns[k] - k * columns[k - 1]) / (k + 1))
-    return torch.stack(columns[:count], -1)
-
-
-def _legendre_slopes(u: Float[Tensor, "*b"], count: int) -> Float[Tensor, "*b count"]:
-    """Their derivatives with respect to `u`: `P_k' = (2 k - 1) P_(k-1) + P_(k-2)'`, twice as steep in `u`."""
-    values = _legendre(u, count)
-    columns = [torch.zeros_like(u), 2 * torch.ones_like(u)]
-    for k in range(2, count):
-        columns.append(2 * (2 * k - 1) * values[..., k - 1] + columns[k - 2])
-    return torch.stack(columns[:count], -1)
+    # All points but the last are the zeros of the Jacobi polynomial P^(1,0).
+    t = np.append(roots_jacobi(q - 1, 1, 0)[0], 1.0)
+    coefficients = np.linalg.inv(legendre.legvander(t, q - 1))
+    # In u = (t + 1) / 2 integrals are half as large and slopes twice.
+    integrals = legendre.legint(coefficients, lbnd=-1, axis=0) / 2
+    slopes = 2 * legendre.legder(coefficients, axis=0)
+    found = {
+        "nodes": (t + 1) / 2,
+        "integral": legendre.legvander(t, q) @ integrals,
+        "coefficients": coefficients,
+        "start": legendre.legvander(-1.0, q - 1).ravel() @ coefficients,
+        "end_slope": legendre.legvander(1.0, q - 2).ravel() @ slopes,
+        "derivative": legendre.legvander(t, q - 2) @ slopes,
+    }
+    return RadauRule(**{name: torch.from_numpy(np.ascontiguousarray(part)) for name, part in found.items()})

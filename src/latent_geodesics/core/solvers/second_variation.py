@@ -14,90 +14,26 @@ References:
     Geometry (1992), chapter 9 (the second variation).
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
+from scipy.linalg import eig_banded
 from torch import Tensor
 
-from latent_geodesics.core.solvers.collocation import Collocation, Linearisation
-from latent_geodesics.core.solvers.small_system import SmallSystem
+from latent_geodesics.core.solvers.collocation import Collocation
+from latent_geodesics.core.solvers.group import Group, History, Place
 from latent_geodesics.core.vectors import norm, normal_to, unit
 
-__all__ = ["Past", "Sighting", "Variation", "second_variation"]
+__all__ = ["SmallSystem", "Variation", "second_variation"]
 
+LARGEST_EXPONENT = 30.0
 MOST_UNKNOWNS, DIRECTIONS = 384, (2, 10)
 LEAST_CURVATURE = 0.3
 FAINT = 1e-2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sighting:
-    """An iterate and the score at its knots.
-
-    Attributes:
-        offsets: of the interior knots.
-        score: the score there, in 1/[x].
-    """
-
-    offsets: Float[Tensor, "a n d"]
-    score: Float[Tensor, "a n d"]
-
-    def restrict(self, rows: Int[Tensor, " b"]) -> "Sighting":
-        """That of some pairs."""
-        return Sighting(offsets=self.offsets[rows], score=self.score[rows])
-
-    def where(self, mask: Bool[Tensor, " a"], other: "Sighting") -> "Sighting":
-        """This one for the pairs of the mask, the other for the rest."""
-        mask = mask[:, None, None]
-        return Sighting(
-            offsets=torch.where(mask, self.offsets, other.offsets), score=torch.where(mask, self.score, other.score)
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Past:
-    """Earlier iterates, the newest last; an iterate that stands in for none is the newest itself and says nothing.
-
-    Attributes:
-        offsets: of the interior knots.
-        score: the score there, in 1/[x].
-    """
-
-    offsets: Float[Tensor, "m a n d"]
-    score: Float[Tensor, "m a n d"]
-
-    @staticmethod
-    def none(here: Sighting, size: int) -> "Past":
-        """No iterates yet."""
-        return Past(
-            offsets=here.offsets.expand(size, *here.offsets.shape).clone(),
-            score=here.score.expand(size, *here.score.shape).clone(),
-        )
-
-    def where(self, mask: Bool[Tensor, " a"], other: "Past") -> "Past":
-        """Those of this one for the pairs of the mask, the other's for the rest."""
-        mask = mask[None, :, None, None]
-        return Past(
-            offsets=torch.where(mask, self.offsets, other.offsets), score=torch.where(mask, self.score, other.score)
-        )
-
-    def restrict(self, rows: Int[Tensor, " b"]) -> "Past":
-        """Those of some pairs."""
-        return Past(offsets=self.offsets[:, rows], score=self.score[:, rows])
-
-    def refine(self, grid: Collocation, coarse: Sighting, here: Sighting) -> "Past":
-        """The same on a finer grid; of the score what changed is interpolated, since that vanishes at the ends.
-
-        Args:
-            grid: the finer grid.
-            coarse: the newest iterate on the coarser one.
-            here: the same on the finer one.
-        """
-        return Past(
-            offsets=here.offsets + grid.refine(self.offsets - coarse.offsets),
-            score=here.score + grid.refine(self.score - coarse.score),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,34 +52,19 @@ class Variation:
     mode: Float[Tensor, "a n d"]
 
 
-def second_variation(
-    grid: Collocation,
-    seen: Linearisation,
-    here: Sighting,
-    past: Past,
-    strength: Float[Tensor, " a"],
-    end_scores: Float[Tensor, "a 2 d"],
-) -> Variation:
-    """The second variation at an iterate, and the step that it gives.
-
-    Args:
-        grid: the grid of the iterate.
-        seen: the iterate as the score shows it.
-        here: its knots.
-        past: earlier iterates on this grid.
-        strength: that of the geometry for each pair.
-        end_scores: the score at both ends.
-    """
+def second_variation(group: Group) -> Variation:
+    """The second variation where pairs are, from their iterates, and the step that it gives."""
+    grid, seen, strength, place = group.grid, group.place.seen, group.strength, group.place
     across = grid.geometry.constant_speed
-    velocity, weight = seen.velocity, seen.weight(strength)[..., None]
-    defect = seen.bend + weight * seen.force
+    velocity, weight, defect = seen.velocity, seen.weight(strength)[..., None], seen.defect(strength)
     squared = velocity.square().sum(-1, keepdim=True)
     curve = normal_to(velocity, seen.bend) if across else seen.bend
     if across:
         defect = normal_to(velocity, defect)
-    basis = _basis(defect, here, past)
-    along = grid.first[1:-1] @ torch.cat([end_scores[:, :1], here.score, end_scores[:, 1:]], 1)
-    hessian, rest = _hessians(grid, seen, here, past, basis, along)
+    basis = _basis(defect, place, group.past)
+    ends = group.end_scores
+    along = grid.first[1:-1] @ torch.cat([ends[:, :1], place.score, ends[:, 1:]], 1)
+    hessian, rest = _hessians(grid, place, group.past, basis, along)
     hold = weight[..., 0] * seen.hold
     content = -hold[..., None, None] * hessian
     if across:
@@ -173,13 +94,13 @@ def _outer(a: Float[Tensor, "*b k"], b: Float[Tensor, "*b k"]) -> Float[Tensor, 
     return a[..., :, None] * b[..., None, :]
 
 
-def _basis(defect: Float[Tensor, "a n d"], here: Sighting, past: Past) -> Float[Tensor, "a d k"]:
+def _basis(defect: Float[Tensor, "a n d"], place: Place, past: History) -> Float[Tensor, "a d k"]:
     """The directions in which a pair moves and is pulled most, over all of its knots."""
     pairs, knots, size = defect.shape
     count = min(max(MOST_UNKNOWNS // knots, DIRECTIONS[0]), DIRECTIONS[1])
     if size <= count:
         return torch.eye(size).to(defect).expand(pairs, size, size)
-    rows = [defect, *(past.offsets - here.offsets)]
+    rows = [defect, *(past.offsets - place.offsets)]
     tiny = torch.finfo(defect.dtype).tiny
     every = torch.cat([part / part.abs().amax((1, 2), keepdim=True).clamp(min=tiny) for part in rows], 1)
     values, vectors = torch.linalg.eigh((every @ every.mT).cpu().double())
@@ -192,17 +113,16 @@ def _basis(defect: Float[Tensor, "a n d"], here: Sighting, past: Past) -> Float[
 
 def _hessians(
     grid: Collocation,
-    seen: Linearisation,
-    here: Sighting,
-    past: Past,
+    place: Place,
+    past: History,
     basis: Float[Tensor, "a d k"],
     along: Float[Tensor, "a n d"],
 ) -> tuple[Float[Tensor, "a n k k"], Float[Tensor, "a n"]]:
     """The derivative of the pull at each knot: on the directions of the basis, and minus it, a number, elsewhere."""
-    size = norm(seen.velocity)[..., None]
+    seen, size = place.seen, norm(place.seen.velocity)[..., None]
     tangent = grid.manifold.tangent
-    knots = grid.knots(here.offsets)
-    dx = past.offsets - here.offsets
+    knots = grid.knots(place.offsets)
+    dx = past.offsets - place.offsets
     pulls = [tangent(grid.knots(*then), score) for *then, score in zip(past.offsets, past.score, strict=True)]
     ds = torch.stack(pulls) - seen.pull
     least = 1e-9 if dx.dtype == torch.float64 else 1e-5
@@ -229,7 +149,7 @@ def _system(
     content: Float[Tensor, "a n q q"],
     direction: Float[Tensor, "a n q"],
     defect: Float[Tensor, "a n q"],
-) -> SmallSystem:
+) -> "SmallSystem":
     """What is left of the equation on a few directions, brought to the CPU by one copy, in float64."""
     parts = (stretch, content, direction, defect, grid.turned)
     columns = [part.flatten(1) if part.ndim > 1 else part[:, None] for part in parts]
@@ -243,3 +163,95 @@ def _system(
         first=grid.slopes, second=grid.bends, stretch=stretch, content=content, direction=direction, defect=defect,
         turned=turned,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallSystem:
+    """The equation of a step across a path on a few directions of space, in float64 on the CPU.
+
+    Twice the same operator `-(w d')' / w + C` is made: by splines, exact to a high order, for the step; and by
+    differences between neighbours, which are symmetric once scaled by the root of the weight, for its least eigenvalue.
+    Displacements along the path are ruled out by making them stiff.
+
+    Attributes:
+        first: from values at all knots to slopes there.
+        second: from values at all knots to second derivatives there.
+        stretch: the logarithm of the weight `w` at all knots.
+        content: `C` at the interior knots.
+        direction: that of the path, of unit size or less; zero where displacements along it count as others do.
+        defect: what the step has to remove.
+        turned: what the curvature of the manifold takes from the operator.
+    """
+
+    first: Float[Tensor, "k k"]
+    second: Float[Tensor, "k k"]
+    stretch: Float[Tensor, "a k"]
+    content: Float[Tensor, "a n q q"]
+    direction: Float[Tensor, "a n q"]
+    defect: Float[Tensor, "a n q"]
+    turned: Float[Tensor, " a"]
+
+    def least(self) -> tuple[Float[Tensor, " a"], Float[Tensor, "a n q"]]:
+        """The least eigenvalue and its displacement, of unit size."""
+        inner, square = self.stretch[:, 1:-1], (len(self.first) - 1) ** 2
+        after, before = (
+            ((other - inner) / 2).clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp()
+            for other in (self.stretch[:, 2:], self.stretch[:, :-2])
+        )
+        across, own = self._across_and_own()
+        size = own.shape[-1]
+        own = own + (square * (after + before) - self.turned[:, None])[..., None, None] * across
+        beside = -square * across[:, 1:] @ across[:, :-1]
+        level = ((inner.amin(-1, keepdim=True) - inner) / 2).clamp(min=-LARGEST_EXPONENT).exp()
+        values, modes = [], []
+        for row in range(len(own)):
+            value, vector = eig_banded(
+                _banded(own[row].numpy(), beside[row].numpy()), lower=True, select="i", select_range=(0, 0)
+            )
+            values.append(float(value[0]))
+            modes.append(torch.from_numpy(vector[:, 0]).reshape(-1, size))
+        mode = torch.stack(modes) * level[..., None]
+        return torch.tensor(values, dtype=torch.float64), mode / mode.square().sum((1, 2), keepdim=True).sqrt()
+
+    def solve(self, shift: Float[Tensor, " a"]) -> Float[Tensor, "a n q"]:
+        """The displacement that removes the defect, with a shift added to the operator; zero where there is none."""
+        drift = (self.stretch @ self.first.T)[:, 1:-1, None]
+        whole = self._blocks(-(self.second[1:-1, 1:-1] + drift * self.first[1:-1, 1:-1]))
+        whole = whole + shift[:, None, None] * torch.eye(whole.shape[-1]).to(whole)
+        found = torch.zeros_like(self.defect)
+        # One after another, by numpy: torch's batched one fails in MKL where several threads share many matrices.
+        for row, (matrix, defect) in enumerate(zip(whole.numpy(), self.defect.flatten(1).numpy(), strict=True)):
+            try:
+                found[row] = torch.from_numpy(np.linalg.solve(matrix, defect)).reshape(found.shape[1:])
+            except np.linalg.LinAlgError:
+                continue
+        return found
+
+    def _across_and_own(self) -> tuple[Float[Tensor, "a n q q"], Float[Tensor, "a n q q"]]:
+        """What projects across the path at each knot, and `C` there, with what is along the path made stiff."""
+        along = self.direction[..., :, None] * self.direction[..., None, :]
+        across = torch.eye(along.shape[-1]).to(along) - along
+        stiff = (math.pi * along.shape[1]) ** 2 * along
+        return across, across @ ((self.content + self.content.mT) / 2) @ across + stiff
+
+    def _blocks(self, operator: Float[Tensor, "a n n"]) -> Float[Tensor, "a m m"]:
+        """The matrix over all knots and directions."""
+        pairs, count, size = self.direction.shape
+        across, own = self._across_and_own()
+        operator = operator - self.turned[:, None, None] * torch.eye(count).to(own)
+        whole = torch.einsum("aij,aikm,ajml->aikjl", operator, across, across)
+        index = torch.arange(count)
+        whole[:, index, :, index, :] += own.movedim(1, 0)
+        return whole.reshape(pairs, count * size, count * size)
+
+
+def _banded(own: "np.ndarray[Any, Any]", beside: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """A symmetric matrix of blocks on its diagonal and below it, as scipy keeps its lower bands."""
+    count, size = own.shape[:2]
+    bands = np.zeros((2 * size, count * size))
+    for i in range(size):
+        for j in range(size):
+            if i >= j:
+                bands[i - j, j::size] = own[:, i, j]
+            bands[size + i - j, j : (count - 1) * size : size] = beside[:, i, j]
+    return bands

@@ -10,7 +10,7 @@ References:
     barrier-crossing events (2007).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from latent_geodesics.core.fields import ScoreField, guarded
 from latent_geodesics.core.geometries import Conformal
-from latent_geodesics.core.path import shortest_path
 from latent_geodesics.core.records import BoundaryProblem, Solution, Status
+from latent_geodesics.core.solvers.antipodal import shortest_start
 from latent_geodesics.core.solvers.base import BoundarySolver
+from latent_geodesics.core.solvers.batched import Batched
 from latent_geodesics.core.solvers.collocation import Collocation, Linearisation
-from latent_geodesics.core.solvers.ledger import Ledger
+from latent_geodesics.core.solvers.solve_record import SolveRecord
 from latent_geodesics.core.vectors import norm
 
 __all__ = ["StringMethod"]
@@ -65,23 +66,23 @@ class StringMethod(BoundarySolver):
         alike = BoundaryProblem(
             field=problem.field, manifold=problem.manifold, x0=problem.x0, x1=problem.x1, geometry=Conformal(alpha=1.0)
         )
-        ledger = Ledger(alike, budget=self.max_evaluations, tolerance=self.tolerance)
-        base = shortest_path(problem.manifold, problem.x0, problem.x1)
+        record = SolveRecord(alike, budget=self.max_evaluations, tolerance=self.tolerance)
+        base = shortest_start(alike, record)
         grid = Collocation(base=base, manifold=problem.manifold, intervals=self.intervals)
         offsets = grid.start()
-        pairs = ledger.open_pairs()
-        pairs = pairs[ledger.affords(pairs, self.intervals + 1)]
+        pairs = record.open_pairs()
+        pairs = pairs[record.affords(pairs, self.intervals + 1)]
         if len(pairs):
             there = pairs.to(offsets.device)
-            relaxation = _Relaxation(self, grid.restrict(there), guarded(problem.field), ledger, pairs)
+            relaxation = _Relaxation(self, grid.restrict(there), guarded(problem.field), record, pairs)
             while len(relaxation.work.rows):
                 relaxation.iterate()
             offsets[there] = relaxation.offsets
-        return ledger.solution(grid.path(offsets))
+        return record.solution(grid.path(offsets))
 
 
 @dataclass
-class _Work:
+class _Work(Batched):
     """The pairs in work; all but `rows`, which says which they are, on their device."""
 
     rows: Int[Tensor, " a"]
@@ -92,25 +93,20 @@ class _Work:
     least: Float[Tensor, " a"]
     least_offsets: Float[Tensor, "a n d"]
 
-    def restrict(self, index: Int[Tensor, " m"]) -> "_Work":
-        there = index.to(self.least.device)
-        parts = {entry.name: getattr(self, entry.name)[there] for entry in fields(self) if entry.name != "rows"}
-        return _Work(rows=self.rows[index], **parts)
-
 
 class _Relaxation:
     """The iteration of all pairs that are open."""
 
     def __init__(
-        self, solver: StringMethod, grid: Collocation, field: ScoreField, ledger: Ledger, pairs: Int[Tensor, " a"]
+        self, solver: StringMethod, grid: Collocation, field: ScoreField, record: SolveRecord, pairs: Int[Tensor, " a"]
     ) -> None:
-        self._solver, self._ledger, self._pairs, self._all_field = solver, ledger, pairs, field
+        self._solver, self._record, self._pairs, self._all_field = solver, record, pairs, field
         self._all_grid = self._grid = grid
         self._field = field.restrict(pairs)
-        ledger.resolution = self._resolution = grid.end_resolution(self._field)
+        record.resolution = self._resolution = grid.end_resolution(self._field)
         self.offsets = grid.start()
         ends = grid.end_scores(self._field)
-        ledger.spend(pairs, 2)
+        record.spend(pairs, 2)
         self.work = _Work(
             rows=torch.arange(len(pairs)),
             end_scores=ends,
@@ -126,7 +122,7 @@ class _Relaxation:
         work, cost = self.work, self._grid.intervals - 1
         score = self._grid.scores(self._field, work.offsets)
         numbers = self._pairs[work.rows]
-        self._ledger.spend(numbers, cost)
+        self._record.spend(numbers, cost)
         finite = torch.isfinite(score).flatten(1).all(1) & torch.isfinite(work.end_scores).flatten(1).all(1)
         plain, ends = (part.nan_to_num(0.0, 0.0, 0.0) for part in (score, work.end_scores))
         seen = self._grid.linearise(work.offsets, plain, ends)
@@ -136,24 +132,24 @@ class _Relaxation:
         work.least_offsets = torch.where(better[:, None, None], work.offsets, work.least_offsets)
         rate = self._advance(seen, plain, ends)
         said = self._read(seen, finite=finite, residual=residual, pull=pull, rate=rate)
-        self._ledger.note(
+        self._record.note(
             numbers, **{name: said[name] for name in ("residual", "length", "step", "alpha", "tolerance")}
         )
         relative = said["residual"] / said["pull"].clamp(min=torch.finfo(torch.float64).tiny)
         settled, good = relative <= self._solver.tolerance, said["finite"] > 0
         resolved = ~settled & (relative <= said["tolerance"])
-        spent = ~self._ledger.affords(numbers, cost)
+        spent = ~self._record.affords(numbers, cost)
         for ended, status in (
             (spent, Status.BUDGET_EXHAUSTED),
             (resolved, Status.RESOLVED),
             (settled, Status.CONVERGED),
             (~good, Status.NON_FINITE_SCORE),
         ):
-            self._ledger.close(numbers[ended], status)
+            self._record.close(numbers[ended], status)
         self._restrict(good & ~settled & ~resolved & ~spent)
 
     def _read(self, seen: Linearisation, **said: Tensor) -> dict[str, Tensor]:
-        """What the iteration decides by and books, brought to the CPU by one copy, in float64."""
+        """What the iteration decides by and keeps, brought to the CPU by one copy, in float64."""
         floor = torch.zeros_like(said["residual"])
         if self._resolution is not None:
             floor = self._resolution.floor(seen.size.mean(-1), seen.strength.mean(-1))
@@ -161,7 +157,7 @@ class _Relaxation:
             "finite": said["finite"],
             "residual": said["residual"],
             "pull": said["pull"],
-            "length": self._grid.length(seen, 1.0),
+            "length": self._grid.log_length(seen, torch.ones_like(floor)).exp(),
             "step": said["rate"],
             "alpha": torch.ones_like(floor),
             "tolerance": floor.clamp(min=self._solver.tolerance),

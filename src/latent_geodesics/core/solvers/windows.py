@@ -1,7 +1,7 @@
 r"""Windows of paths whose points are solved for together: their state, and the geodesic equation on their nodes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latent_geodesics.core.geometries import Geometry
 from latent_geodesics.core.manifold import Manifold
+from latent_geodesics.core.solvers.batched import Batched
 from latent_geodesics.core.solvers.initial import bend, steer
 from latent_geodesics.core.solvers.radau import RadauRule
 from latent_geodesics.core.vectors import norm
@@ -19,7 +20,7 @@ SWEEPS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Windows:
+class Windows(Batched):
     """The window that each open pair works on, a row a pair; a solver replaces it whole.
 
     Attributes:
@@ -76,11 +77,7 @@ class Windows:
             iterations=torch.zeros_like(pairs),
         )
 
-    def restrict(self, rows: Int[Tensor, " m"]) -> "Windows":
-        """The windows of some rows alone."""
-        return Windows(**{entry.name: getattr(self, entry.name)[rows] for entry in fields(self)})
-
-    def where(self, rows: Bool[Tensor, " a"], **changes: Tensor) -> "Windows":
+    def changed(self, rows: Bool[Tensor, " a"], **changes: Tensor) -> "Windows":
         """With other values of some attributes in the rows of the mask."""
 
         def pick(name: str, new: Tensor) -> Tensor:

@@ -23,9 +23,9 @@ from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.core.path import KnotPath, shortest_path
 from latent_geodesics.core.records import BoundaryProblem, Status
 from latent_geodesics.core.solvers.collocation import Collocation
-from latent_geodesics.core.solvers.fixed_point import FixedPoint
-from latent_geodesics.core.solvers.ledger import Ledger
-from latent_geodesics.core.solvers.rules import Rules
+from latent_geodesics.core.solvers.fixed_point import FixedPoint, Rules
+from latent_geodesics.core.solvers.group import Group
+from latent_geodesics.core.solvers.solve_record import SolveRecord
 
 __all__ = ["Optimised", "Optimiser"]
 
@@ -87,17 +87,17 @@ class Optimiser:
             alpha: Power of the density.
         """
         problem = BoundaryProblem(field=field, manifold=sphere, x0=points[:, 0], x1=points[:, -1], alpha=alpha)
-        ledger = Ledger(problem, budget=self.max_evaluations, tolerance=self.tolerance)
+        record = SolveRecord(problem, budget=self.max_evaluations, tolerance=self.tolerance)
         base = shortest_path(sphere, problem.x0, problem.x1)
         grid = Collocation(base=base, manifold=sphere, intervals=points.shape[1] - 1)
         offsets = grid.start()
-        videos = ledger.open_pairs()
-        videos = videos[ledger.affords(videos, grid.intervals + 1)]
+        videos = record.open_pairs()
+        videos = videos[record.affords(videos, grid.intervals + 1)]
         if len(videos):
             begun = KnotPath.through(knots=points, manifold=sphere).offsets[:, 1:-1]
             there = videos.to(offsets.device)
-            offsets[there] = self._descend(problem, ledger, grid.restrict(there), videos, begun[there])
-        solution = ledger.solution(grid.path(offsets))
+            offsets[there] = self._descend(problem, record, grid.restrict(there), videos, begun[there])
+        solution = record.solution(grid.path(offsets))
         return Optimised(
             points=solution.path.point(grid.nodes), statuses=solution.status, evaluations=solution.stats["evaluations"]
         )
@@ -105,33 +105,31 @@ class Optimiser:
     def _descend(
         self,
         problem: BoundaryProblem,
-        ledger: Ledger,
+        record: SolveRecord,
         grid: Collocation,
         videos: Int[Tensor, " a"],
         offsets: Float[Tensor, "a n d"],
     ) -> Float[Tensor, "a n d"]:
         field = problem.field.restrict(videos)
         end_scores = grid.end_scores(field)
-        ledger.spend(videos, 2)
+        record.spend(videos, 2)
         for rate in self._rates(grid.intervals):
-            if bool(ledger.affords(videos, 2 * grid.intervals).all()):
+            if bool(record.affords(videos, 2 * grid.intervals).all()):
                 offsets = self._flow(grid, field, offsets, end_scores, alpha=problem.alpha, rate=rate)
-                ledger.spend(videos, grid.intervals - 1)
-        iteration = FixedPoint(
-            grid=grid,
-            field=field,
-            ledger=ledger,
-            pairs=videos,
-            offsets=offsets,
+                record.spend(videos, grid.intervals - 1)
+        group = Group.begin(
+            grid,
+            field,
+            videos,
             end_scores=end_scores,
-            alpha=torch.full_like(grid.span, problem.alpha),
-            rules=self._rules(problem.alpha),
+            record=record,
             resolution=grid.end_resolution(field),
+            offsets=offsets,
         )
-        iteration.run()
-        for row, status in iteration.outcome.items():
-            ledger.close(videos[row : row + 1], status)
-        return iteration.offsets
+        group, outcome = FixedPoint(group, record, self._rules(problem.alpha)).run()
+        for video, status in zip(videos, outcome, strict=True):
+            record.close(video[None], status)
+        return group.place.offsets
 
     def _rates(self, intervals: int) -> list[float]:
         """One over the length of each step, from the time in which the fastest wave decays to the longest step."""
@@ -159,11 +157,7 @@ class Optimiser:
         return Rules(
             target=alpha,
             tolerance=self.tolerance,
-            loose=0.3,
-            growth=2.0,
-            budget_share=1.0,
             memory=self.memory,
             trust=self.trust,
             patience=self.patience,
-            halvings=4,
         )

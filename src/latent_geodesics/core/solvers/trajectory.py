@@ -1,4 +1,4 @@
-r"""The books of an integration: the knots that each pair has passed, what they cost, and how the pair ended."""
+r"""What an integration keeps: the knots that each pair has passed, what they cost, and how the pair ended."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from latent_geodesics.core.hermite import HermitePath
 from latent_geodesics.core.records import InitialProblem, Solution, Status, Trace
 from latent_geodesics.core.vectors import norm, normal_to
 
-__all__ = ["Course", "Knots"]
+__all__ = ["Trajectory", "Knots"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Knots:
     score: Float[Tensor, "a n d"]
 
 
-class Course:
+class Trajectory:
     """Keeps the knots of all pairs, each pair at positions of its own, and makes the solution of them.
 
     Args:
@@ -65,12 +65,12 @@ class Course:
         self._resolution = resolution
 
     def call(self, pairs: Int[Tensor, " a"], points: int) -> None:
-        """Book one call of the score, at `points` points of each of the pairs."""
+        """Count one call of the score, at `points` points of each of the pairs."""
         self.evaluations[pairs] += points
         self.sequential[pairs] += 1
 
     def step(self, pairs: Int[Tensor, " a"]) -> None:
-        """Book an iteration of the pairs."""
+        """Count an iteration of the pairs."""
         self.iterations[pairs] += 1
 
     def pass_knots(self, pairs: Int[Tensor, " a"], knots: Knots) -> None:

@@ -1,27 +1,76 @@
 r"""Steps of an accelerated fixed point, from the memory of its last iterates.
 
 A fixed point `x <- x + r(x)` with `r` the preconditioned residual is accelerated per pair in two ways, both of which
-step along `r` and along the differences `dX`, `dR` of earlier iterates and residuals to the newest ones. The memory
-gives their inner products, from which `mixture` chooses the weights: so a solver reads a few numbers a pair from the
-device, once an iteration, and no large tensor.
+step along `r` and along the differences `dX`, `dR` of iterates and residuals to the newest ones. What is large stays
+where the iterates are; the weights follow from inner products, small matrices on the CPU, so that an iteration reads a
+few numbers a pair from the device.
+
+Anderson mixing (type II): take the combination that makes the linearised residual least, `c = argmin |r - dR c|`, and
+step by `-dX c + b (r - dR c)`. It is fast, and as willing to find a saddle of the length as a minimum. The damping `b`
+is one until a pair stops improving: where the density bends the path more than the preconditioner knows, a whole step
+along what the memory cannot explain overshoots.
+
+Saddle-free step: the same differences give the second variation of the length on their span,
+`H = dX^T W dF`, with `F` the defect before preconditioning and `W = p^-alpha` the weight of the gradient. Along a
+direction of negative curvature the step is reversed, so that it descends. It replaces the Anderson step where such a
+direction stands out from the error of the differences.
+
+References:
+    Anderson, Iterative procedures for nonlinear integral equations (1965); Walker and Ni, Anderson acceleration for
+    fixed-point iterations (2011); Dauphin et al., Identifying and attacking the saddle point problem in
+    high-dimensional non-convex optimization (2014), arXiv 1406.2572.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent_geodesics.core.geometries import Geometry
-from latent_geodesics.core.solvers.mixture import Mixture, Products
+from latent_geodesics.core.solvers.batched import Batched
 from latent_geodesics.core.vectors import normal_to
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "Mixture", "Products", "mixture", "whiten"]
+
+NEGATIVE_CURVATURE = -0.05
+LEAST_CURVATURE = 0.3
+DOUBT = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Products:
+    """Inner products of the differences `dX`, `dR`, `dF` of the last iterates, for each pair.
+
+    Attributes:
+        rises: `dR . dR`.
+        target: `dR . r`, `r` the newest preconditioned residual.
+        metric: `dX . dX` in the norm of the weighted derivative.
+        curvature: `dX . W dF`.
+        slope: `dX . W f`, `f` the newest defect.
+        shadow: `dX . r` in the norm of the weighted derivative.
+    """
+
+    rises: Float[Tensor, "a m m"]
+    target: Float[Tensor, "a m 1"]
+    metric: Float[Tensor, "a m m"]
+    curvature: Float[Tensor, "a m m"]
+    slope: Float[Tensor, "a m 1"]
+    shadow: Float[Tensor, "a m 1"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture(Batched):
+    """The step `share r + moves dX + rises dR` of each pair; float64, on the CPU."""
+
+    share: Float[Tensor, " a"]
+    moves: Float[Tensor, "a m"]
+    rises: Float[Tensor, "a m"]
 
 
 @dataclass(frozen=True)
-class Memory:
+class Memory(Batched):
     """The last iterates of each pair, newest last, with what the score said of them.
 
     Attributes:
@@ -33,6 +82,8 @@ class Memory:
         score: the score at each.
         counts: which of them a pair has; the others stand in for none and say nothing.
     """
+
+    axis: ClassVar[int] = 1
 
     knots: Float[Tensor, "m a n d"]
     bend: Float[Tensor, "m a n d"]
@@ -68,21 +119,6 @@ class Memory:
         counts = torch.cat([self.counts[-size:] if size else self.counts[:0], valid[None]])
         return Memory(**{name: append(getattr(self, name), part) for name, part in parts.items()}, counts=counts)
 
-    def restrict(self, pairs: Int[Tensor, " m"]) -> "Memory":
-        """The memory of the pairs `pairs` alone."""
-        return self._map(lambda past: past[:, pairs])
-
-    def stretch(self, size: int) -> "Memory":
-        """The same memory with room for `size` iterates, the oldest of which count for nothing."""
-        return self._map(lambda past: torch.cat([past.new_zeros(size - len(past), *past.shape[1:]), past]))
-
-    @staticmethod
-    def join(parts: Sequence["Memory"]) -> "Memory":
-        """The memories of some pairs after those of others; all have room for equally many iterates."""
-        return Memory(
-            **{entry.name: torch.cat([getattr(part, entry.name) for part in parts], 1) for entry in fields(Memory)}
-        )
-
     def defects(self, geometry: Geometry, strength: Float[Tensor, " a"]) -> Float[Tensor, "m a n d"]:
         """The defect of the geodesic equation at every iterate, for the given strength of the geometry."""
         return self.bend + geometry.weight(strength[:, None], self.gauge)[..., None] * self.force
@@ -102,7 +138,7 @@ class Memory:
         residuals: Float[Tensor, "m a n d"],
         defects: Float[Tensor, "m a n d"],
         weight: Float[Tensor, "a k"],
-    ) -> "Products":
+    ) -> Products:
         """The inner products that both kinds of step are chosen by; they stay on the device of the iterates.
 
         Args:
@@ -123,7 +159,7 @@ class Memory:
             shadow=_inner(steps, cells * own),
         )
 
-    def step(self, residuals: Float[Tensor, "m a n d"], mixture: "Mixture") -> Float[Tensor, "a n d"]:
+    def step(self, residuals: Float[Tensor, "m a n d"], mixture: Mixture) -> Float[Tensor, "a n d"]:
         """The step from the newest iterate that a mixture describes; one upload where the iterates are on a device."""
         newest = residuals[-1]
         weights = torch.cat([mixture.share[:, None], mixture.moves, mixture.rises], 1).to(newest)
@@ -139,9 +175,6 @@ class Memory:
         """From each iterate but the newest to the newest; zero for what stands in for none."""
         return (part[-1] - part[:-1]) * self.counts[:-1, :, None, None]
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "Memory":
-        return Memory(**{entry.name: change(getattr(self, entry.name)) for entry in fields(self)})
-
 
 def _inner(a: Float[Tensor, "m a n d"], b: Float[Tensor, "k a n d"]) -> Float[Tensor, "a m k"]:
     """Inner products of all pairs of entries, summed in float64."""
@@ -152,3 +185,51 @@ def _inner(a: Float[Tensor, "m a n d"], b: Float[Tensor, "k a n d"]) -> Float[Te
 def _between_knots(knots: Float[Tensor, "m a n d"]) -> Float[Tensor, "m a k d"]:
     """From each knot to the next, both ends, which stay, included."""
     return torch.nn.functional.pad(knots, (0, 0, 1, 1)).diff(dim=2)
+
+
+def mixture(products: Products, *, damping: Float[Tensor, " a"], rounding: float, saddles: bool) -> Mixture:
+    """The weights of the next step.
+
+    Args:
+        products: of the last iterates; float64, on the CPU.
+        damping: the share of what the memory cannot explain that is stepped along, in (0, 1].
+        rounding: the relative rounding of the iterates.
+        saddles: whether to leave saddles along their negative curvature.
+    """
+    found = _anderson(products, damping, rounding)
+    if not saddles or not products.slope.shape[1]:
+        return found
+    away, curved = _saddle_free(products)
+    return away.where(curved, found)
+
+
+def _anderson(products: Products, damping: Float[Tensor, " a"], rounding: float) -> Mixture:
+    whitening = whiten(products.rises, 10 * rounding)
+    c = (whitening @ (whitening.mT @ products.target))[..., 0]
+    return Mixture(share=damping, moves=-c, rises=-damping[:, None] * c)
+
+
+def _saddle_free(products: Products) -> tuple[Mixture, Bool[Tensor, " a"]]:
+    """The step that descends along negative curvature too, and whether there is any on the span of the memory."""
+    basis = whiten(products.metric, 1e-6)
+    curvature = basis.mT @ products.curvature @ basis
+    # The second variation is symmetric; what is not is the error of the differences.
+    error = (curvature - curvature.mT).square().sum((1, 2)).sqrt() / 2
+    curvature, rotation = torch.linalg.eigh((curvature + curvature.mT) / 2)
+    basis = basis @ rotation
+    slope, shadow = basis.mT @ products.slope, basis.mT @ products.shadow
+    along = slope / curvature.abs().clamp(min=LEAST_CURVATURE)[..., None] - shadow
+    moves = (basis @ along)[..., 0]
+    step = Mixture(share=torch.ones_like(moves[:, 0]), moves=moves, rises=torch.zeros_like(moves))
+    return step, curvature[:, 0] < NEGATIVE_CURVATURE - DOUBT * error
+
+
+def whiten(gram: Float[Tensor, "*a m m"], cutoff: float) -> Float[Tensor, "*a m m"]:
+    """The `T` whose `T^T gram T` is one, but for zeros in place of eigenvalues that are negligible."""
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
+    values, vectors = torch.linalg.eigh(gram * scale[..., None] * scale[..., None, :])
+    kept = (values > cutoff * values[..., -1:]) & (values > 0)
+    inverse_root = torch.where(kept, values, 1.0).rsqrt() * kept
+    whitening: Tensor = scale[..., None] * vectors * inverse_root[..., None, :]
+    return whitening

@@ -1,7 +1,7 @@
-"""The books of a batch solve: what each pair has cost, where it stands and how it ended.
+"""What a batch solve keeps: what each pair has cost, where it stands and how it ended.
 
 They are kept on the CPU, whatever device the points live on: row numbers of pairs are CPU tensors, and a solver brings
-what it books from the device in one read an iteration.
+what it keeps from the device in one read an iteration.
 """
 
 import math
@@ -15,13 +15,13 @@ from latent_geodesics.core.path import Path
 from latent_geodesics.core.progress import tell
 from latent_geodesics.core.records import BoundaryProblem, Solution, Status, Trace
 
-__all__ = ["Ledger"]
+__all__ = ["SolveRecord"]
 
 
-class Ledger:
+class SolveRecord:
     """Counts evaluations and iterations per pair, keeps the trace, and closes pairs with a status.
 
-    Pairs that need no solving are closed from the start: equal ends, antipodal ends, and all of them for alpha = 0.
+    Pairs that need no solving are closed from the start: equal ends, and all of them for alpha = 0.
 
     Args:
         problem: the boundary problem.
@@ -72,7 +72,7 @@ class Ledger:
         error: Float[Tensor, " a"],
         tolerance: Float[Tensor, " a"],
     ) -> None:
-        """Book what a look between the knots found: the relative residual, and the estimated error of the length.
+        """Keep what a look between the knots found: the relative residual, and the estimated error of the length.
 
         Args:
             pairs: that were looked at.
@@ -86,7 +86,7 @@ class Ledger:
         self._row()
 
     def spend(self, pairs: Int[Tensor, " a"], cost: int) -> None:
-        """Book `cost` evaluations for each of the pairs."""
+        """Count `cost` evaluations for each of the pairs."""
         self.evaluations[pairs] += cost
 
     def note(
@@ -99,7 +99,7 @@ class Ledger:
         alpha: Float[Tensor, " a"],
         tolerance: Float[Tensor, " a"],
     ) -> None:
-        """Book an iteration of the pairs and add a row to the trace; `tolerance` is the one in force."""
+        """Count an iteration of the pairs and add a row to the trace; `tolerance` is the one in force."""
         self.iterations[pairs] += 1
         for column, values in (
             (self.residual, residual),
@@ -145,12 +145,12 @@ class Ledger:
 
     def _close_trivial(self, problem: BoundaryProblem) -> None:
         coincident = (problem.x0 == problem.x1).all(-1).cpu()
-        antipodal = problem.manifold.antipodal(problem.x0, problem.x1).cpu()
         if problem.alpha == 0:
             self.residual.zero_()
             self.close(torch.arange(len(self._status)), Status.CONVERGED)
+            antipodal = problem.manifold.antipodal(problem.x0, problem.x1).cpu()
+            self.close(antipodal.nonzero().flatten(), Status.ANTIPODAL_ENDS)
         self.residual[coincident] = 0
-        self.close(antipodal.nonzero().flatten(), Status.ANTIPODAL_ENDS)
         self.close(coincident.nonzero().flatten(), Status.COINCIDENT_ENDS)
 
     def _row(self) -> None:
