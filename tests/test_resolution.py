@@ -220,9 +220,10 @@ def test_what_was_measured_of_a_network_is_remembered(tiny_model_folder, tmp_pat
     assert field.resolution(x, u) == first
 
 
-def test_images_are_inverted_in_float32_where_bfloat16_is_too_coarse(tiny_model_folder):
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_images_are_inverted_in_float32_whatever_the_precision(tiny_model_folder, precision):
     exact, coarse = (
-        load_model(tiny_model_folder, device="cpu", steps=5, dtype=name) for name in ("float32", "bfloat16")
+        load_model(tiny_model_folder, device="cpu", steps=5, dtype=name) for name in ("float32", precision)
     )
     options = {"condition": exact.condition(["a red cube"]), "tau": 0.6}
     torch.testing.assert_close(coarse.encode(pictures(2), **options), exact.encode(pictures(2), **options))

@@ -1,7 +1,7 @@
 """A denoising network in the precision that was chosen, and in float32 for what that precision does not resolve.
 
 The second is loaded when it is first needed: to measure, once, how far the first is off; to finish a path for which
-more is asked than the first resolves; to take over where it overflows; and to invert images where it is too coarse.
+more is asked than the first resolves; to take over where it overflows; and to invert images.
 """
 
 import logging
