@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from latent_geodesics.data.scenes import Scene
 from latent_geodesics.run.canvas import literal
 
-__all__ = ["PRINT", "Track", "draw_map"]
+__all__ = ["PRINT", "PlaneTrack", "draw_map"]
 
 SAND = LinearSegmentedColormap.from_list("sand", ["#FFFFFF", "#F3EBD3", "#DFCB94", "#BFA256"])
 ARROW_COLOR = "#8A8476"
@@ -27,7 +27,7 @@ PRINT = {"savefig.dpi": 200}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Track:
+class PlaneTrack:
     """A path in the plane, sampled.
 
     Attributes:
@@ -44,7 +44,7 @@ class Track:
     log_density: np.ndarray
     every: int = 64
 
-    def up_to_end(self) -> "Track":
+    def up_to_end(self) -> "PlaneTrack":
         """The part up to the second end."""
         inside = self.u <= 1 + 1e-9
         return replace(self, u=self.u[inside], points=self.points[inside], log_density=self.log_density[inside])
@@ -54,7 +54,7 @@ class Track:
         return {name: torch.from_numpy(it) if isinstance(it, np.ndarray) else it for name, it in vars(self).items()}
 
     @classmethod
-    def of(cls, kept: Mapping[str, Any]) -> "Track":
+    def of(cls, kept: Mapping[str, Any]) -> "PlaneTrack":
         """The track that was kept."""
         values: dict[str, Any] = {name: it.numpy() if isinstance(it, torch.Tensor) else it for name, it in kept.items()}
         return cls(**values)
@@ -70,7 +70,7 @@ class _Chart:
     peak: float
 
 
-def draw_map(axes: Axes, scene: Scene, tracks: Sequence[Track], *, title: str) -> float:
+def draw_map(axes: Axes, scene: Scene, tracks: Sequence[PlaneTrack], *, title: str) -> float:
     """Draws the density, its score and its two ends, without the paths, which only keep clear of the letters.
 
     Returns:
@@ -94,7 +94,7 @@ def draw_map(axes: Axes, scene: Scene, tracks: Sequence[Track], *, title: str) -
     return chart.peak
 
 
-def _framed(scene: Scene, tracks: Sequence[Track]) -> tuple[float, float, float, float]:
+def _framed(scene: Scene, tracks: Sequence[PlaneTrack]) -> tuple[float, float, float, float]:
     """What is drawn: the scene's window, or a box around the paths, widened to one proportion for all scenes."""
     if scene.window is None:
         points = np.concatenate([track.points for track in tracks])
@@ -159,7 +159,7 @@ def _draw_arrows(axes: Axes, scene: Scene, window: tuple[float, float, float, fl
     )
 
 
-def _draw_ends(axes: Axes, scene: Scene, tracks: Sequence[Track], *, reach: float) -> None:
+def _draw_ends(axes: Axes, scene: Scene, tracks: Sequence[PlaneTrack], *, reach: float) -> None:
     points = np.concatenate([track.points for track in tracks])
     for letter, end in (("A", scene.a.numpy()), ("B", scene.b.numpy())):
         axes.plot(*end, marker="o", markersize=8, color=INK, markeredgecolor="white", markeredgewidth=1.3, zorder=10)

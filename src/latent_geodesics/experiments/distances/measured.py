@@ -20,18 +20,18 @@ from latent_geodesics.experiments.distances.embedding import Embedding, classica
 from latent_geodesics.experiments.distances.gallery import Gallery
 from latent_geodesics.experiments.distances.levels import Levels, fit_levels, loop_sums
 from latent_geodesics.experiments.distances.paths import Leg
-from latent_geodesics.experiments.distances.plan import FINER, GEODESIC, GREAT_CIRCLE, Ends, Plan
+from latent_geodesics.experiments.distances.plan import FINER, GEODESIC, GREAT_CIRCLE, Ends, PathPlan
 from latent_geodesics.experiments.distances.ranking import Ranked, kin_triplets, rank_families, rank_grades
 from latent_geodesics.experiments.distances.rivals import RIVALS
 
-__all__ = ["DISTANCES", "DUPLICATE", "Measured"]
+__all__ = ["DISTANCES", "DUPLICATE", "MeasuredDistances"]
 
 DISTANCES = ("geodesic", *RIVALS)
 DUPLICATE = "duplicate"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredDistances:
     """The measurements of a run.
 
     Attributes:
@@ -47,7 +47,7 @@ class Measured:
     """
 
     gallery: Gallery
-    plan: Plan
+    plan: PathPlan
     legs: Mapping[str, Mapping[Ends, Leg]]
     rivals: Mapping[str, Float[np.ndarray, " k"]]
     reference: Sequence[int]

@@ -10,7 +10,7 @@ import numpy as np
 from latent_geodesics.data.grouping import in_batches
 from latent_geodesics.experiments.distances.gallery import Gallery
 
-__all__ = ["FINER", "GEODESIC", "GREAT_CIRCLE", "Ends", "Plan", "WantedPath", "lay_out"]
+__all__ = ["FINER", "GEODESIC", "GREAT_CIRCLE", "Ends", "PathPlan", "WantedPath", "lay_out"]
 
 Ends = tuple[int, int]
 """The numbers of the pictures that a path leads from and to."""
@@ -29,7 +29,7 @@ class WantedPath:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PathPlan:
     """The paths of a run.
 
     Attributes:
@@ -59,7 +59,7 @@ class Plan:
         ]
 
 
-def lay_out(gallery: Gallery, *, spokes: int, checks: int) -> Plan:
+def lay_out(gallery: Gallery, *, spokes: int, checks: int) -> PathPlan:
     """The paths between the pictures of a gallery.
 
     Args:
@@ -71,7 +71,7 @@ def lay_out(gallery: Gallery, *, spokes: int, checks: int) -> Plan:
     wanted = dict.fromkeys(pairs)
     for members in gallery.families.values():
         wanted |= dict.fromkeys(combinations(sorted({gallery.picture[number] for number in members}), 2))
-    return Plan(
+    return PathPlan(
         geodesics=tuple(wanted),
         checks=tuple(_spread(pairs, checks)),
         great_circles=tuple(_ties(list(wanted), gallery.shown, len(gallery.pictures), spokes)),

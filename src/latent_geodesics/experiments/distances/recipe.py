@@ -19,7 +19,7 @@ from latent_geodesics.data.collection import CollectedImage, images_of_pairs, re
 from latent_geodesics.data.pairs import ImagePair, read_manifest
 from latent_geodesics.experiments.distances.exactness import check_line_integrals
 from latent_geodesics.experiments.distances.gallery import read_gallery, stacked
-from latent_geodesics.experiments.distances.measured import Measured
+from latent_geodesics.experiments.distances.measured import MeasuredDistances
 from latent_geodesics.experiments.distances.paths import PathFinder, legs_of
 from latent_geodesics.experiments.distances.plan import WantedPath, lay_out
 from latent_geodesics.experiments.distances.report import add_sections, broken_paths, summary_of, tables_of
@@ -129,7 +129,7 @@ class Distances:
             return _interrupted(run)
         network = shared_network(self.network)
         rivals = rival_distances(gallery.images, plan.geodesics, x=x, radius=radius, model=model, network=network)
-        measured = Measured(
+        measured = MeasuredDistances(
             gallery=gallery, plan=plan, legs=legs_of(wanted, paths.kept("legs")), rivals=rivals,
             reference=gallery.reference(self.reference), alpha=finder.alpha, known_pairs=self.known_pairs,
             draws=self.draws, seed=run.seed,

@@ -12,7 +12,7 @@ from latent_geodesics.data.images import as_uint8
 from latent_geodesics.experiments.distances import figures
 from latent_geodesics.experiments.distances.embedding import Embedding
 from latent_geodesics.experiments.distances.figures import NAMES, nearest
-from latent_geodesics.experiments.distances.measured import DUPLICATE, Measured
+from latent_geodesics.experiments.distances.measured import DUPLICATE, MeasuredDistances
 from latent_geodesics.experiments.distances.plan import GEODESIC
 from latent_geodesics.run.pages import Page
 from latent_geodesics.run.runner import Run
@@ -32,7 +32,7 @@ RANKS_NOTE = (
 INTEGRALS_NOTE = "The same quadrature on densities whose logarithm is known, along wavy paths, in nats."
 
 
-def add_sections(run: Run, page: Page, found: Measured, checks: pd.DataFrame, *, neighbours: int) -> None:
+def add_sections(run: Run, page: Page, found: MeasuredDistances, checks: pd.DataFrame, *, neighbours: int) -> None:
     """Draws every figure into the run's folder, and writes the page around them.
 
     Args:
@@ -83,7 +83,7 @@ def add_sections(run: Run, page: Page, found: Measured, checks: pd.DataFrame, *,
     page.section("How the paths ended", table=_statuses(found.results))
 
 
-def _ranks_table(ranks: pd.DataFrame, found: Measured) -> pd.DataFrame:
+def _ranks_table(ranks: pd.DataFrame, found: MeasuredDistances) -> pd.DataFrame:
     cells = []
     for name, rows in ranks[ranks["measure"].isin(MEASURES)].groupby("distance", sort=False):
         intervals = {
@@ -136,7 +136,7 @@ def _said_of_embedding(embedding: Embedding) -> str:
     )
 
 
-def _said_of_levels(found: Measured) -> str:
+def _said_of_levels(found: MeasuredDistances) -> str:
     closure = ""
     if len(found.loops):
         root_mean_square = np.sqrt(np.square(found.loops).mean())
@@ -149,7 +149,7 @@ def _said_of_levels(found: Measured) -> str:
     )
 
 
-def _said_of_trust(found: Measured) -> str:
+def _said_of_trust(found: MeasuredDistances) -> str:
     said, solved = [], found.solved
     if len(found.asymmetry):
         said.append(
@@ -168,7 +168,7 @@ def _said_of_trust(found: Measured) -> str:
     return " ".join(said)
 
 
-def summary_of(found: Measured, checks: pd.DataFrame) -> dict[str, float]:
+def summary_of(found: MeasuredDistances, checks: pd.DataFrame) -> dict[str, float]:
     """The numbers that stand for the run; those of which there are none are left out."""
     results, solved = found.results, found.solved
     ratio, error = solved["geodesic"] / solved["spherical"], solved["distance_error"] / solved["geodesic"]
@@ -200,7 +200,7 @@ def summary_of(found: Measured, checks: pd.DataFrame) -> dict[str, float]:
     return {name: float(value) for name, value in summary.items() if np.isfinite(value)}
 
 
-def tables_of(found: Measured, *, neighbours: int) -> dict[str, Any]:
+def tables_of(found: MeasuredDistances, *, neighbours: int) -> dict[str, Any]:
     """Name -> table, as the run writes them."""
     gallery, matrix = found.gallery, found.matrix()
     names, pictures = [item.id for item in gallery.collection], gallery.picture[: gallery.collected]
@@ -229,7 +229,7 @@ def tables_of(found: Measured, *, neighbours: int) -> dict[str, Any]:
     }
 
 
-def broken_paths(found: Measured, folder: Path) -> str | None:
+def broken_paths(found: MeasuredDistances, folder: Path) -> str | None:
     """A sentence about the geodesics whose score was not finite, if there are any."""
     named = {picture: found.gallery.items[found.gallery.picture.index(picture)].id for picture in found.gallery.picture}
     broken = [

@@ -16,7 +16,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from latent_geodesics.data.scenes import Scene
 from latent_geodesics.experiments.evolution.subjects import WatchedSolver
 from latent_geodesics.run.canvas import canvas, label, literal, method_color, wrapped
-from latent_geodesics.run.plane_figures import PRINT, Track, draw_map
+from latent_geodesics.run.plane_figures import PRINT, PlaneTrack, draw_map
 
 __all__ = ["draw_evolution"]
 
@@ -80,7 +80,7 @@ def _draw_courses(figure: Figure | SubFigure, watched: Sequence[WatchedSolver], 
 def _draw_paths(axes: Axes, solver: WatchedSolver, scene: Scene, colors: np.ndarray) -> None:
     """The path at each stage, over the density."""
     tracks = [
-        Track(method=solver.method, u=stage.u, points=stage.points, log_density=stage.log_density)
+        PlaneTrack(method=solver.method, u=stage.u, points=stage.points, log_density=stage.log_density)
         for stage in solver.stages
     ]
     draw_map(axes, scene, tracks, title=solver.title)

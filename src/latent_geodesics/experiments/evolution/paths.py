@@ -20,7 +20,7 @@ from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.core.solvers import BoundarySolver, ControlPointPath
 from latent_geodesics.metrics import PathCurves, path_curves
 
-__all__ = ["Course", "Iterate", "Stage", "measure", "select", "watch"]
+__all__ = ["WatchedCourse", "Iterate", "PathStage", "measure", "select", "watch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Iterate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class WatchedCourse:
     """Everything that a solver tried for one pair, in order; the last is what it gave."""
 
     solution: Solution
@@ -40,7 +40,7 @@ class Course:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class PathStage:
     """An iterate, measured; the two ends do not count for the least and the mean.
 
     Attributes:
@@ -66,7 +66,7 @@ class Stage:
     closure: float = float("nan")
 
 
-def watch(solver: BoundarySolver, problem: BoundaryProblem) -> Course:
+def watch(solver: BoundarySolver, problem: BoundaryProblem) -> WatchedCourse:
     """Solves a problem of one pair and keeps every path on the way.
 
     Raises:
@@ -83,7 +83,7 @@ def watch(solver: BoundarySolver, problem: BoundaryProblem) -> Course:
         for query in field.whole_paths()
     ]
     last = Iterate(evaluations=int(solution.stats["evaluations"][0]), path=solution.path)
-    return Course(solution=solution, iterates=(*iterates, last))
+    return WatchedCourse(solution=solution, iterates=(*iterates, last))
 
 
 def _rebuilt(u: Float[Tensor, "1 n"], x: Float[Tensor, "1 n d"], problem: BoundaryProblem, *, like: Path) -> Path:
@@ -115,7 +115,7 @@ def measure(
     *,
     positions: int,
     reference: PathCurves | None = None,
-) -> Stage:
+) -> PathStage:
     """Measures an iterate at evenly spaced positions, by the same definition for every solver.
 
     Costs one evaluation of the score at each position, which is not the solver's. Without a `reference` between the
@@ -123,7 +123,7 @@ def measure(
     """
     curves = path_curves(iterate.path, field, manifold, alpha, positions=positions, reference=reference)
     log_density = _numbers(curves.log_density[0])
-    return Stage(
+    return PathStage(
         evaluations=iterate.evaluations,
         u=_numbers(curves.u),
         points=_numbers(iterate.path.point(curves.u)[0]),

@@ -22,7 +22,7 @@ from latent_geodesics.experiments.evolution.figures import draw_evolution
 from latent_geodesics.experiments.evolution.subjects import (
     COLUMNS,
     MEASURES,
-    Subject,
+    WatchedProblem,
     log_courses,
     solver_titles,
     watch_solver,
@@ -114,7 +114,7 @@ class Evolution:
 
     def work(self, run: Run, item: Scene | ImagePair) -> Rows:
         """Every solver watched on a scene or a pair of images, and drawn."""
-        subject, rows = Subject.of(item, partial(self._encoder, seed=run.seed)), run.rows()
+        subject, rows = WatchedProblem.of(item, partial(self._encoder, seed=run.seed)), run.rows()
         watched = [
             watch_solver(subject, name, solver, title=self.titles[name], stages=self.stages)
             for name, solver in self.solvers.items()

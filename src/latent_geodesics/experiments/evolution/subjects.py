@@ -16,13 +16,13 @@ from latent_geodesics.core.solvers import BoundarySolver
 from latent_geodesics.data import ImagePair, read_batch
 from latent_geodesics.data.images import as_uint8
 from latent_geodesics.data.scenes import Scene
-from latent_geodesics.experiments.evolution.paths import Stage, measure, select, watch
+from latent_geodesics.experiments.evolution.paths import PathStage, measure, select, watch
 from latent_geodesics.methods import EncodedPairs, PairEncoder
 from latent_geodesics.metrics import reference_curves
 from latent_geodesics.run.names import SOLVER_TITLES, file_stem
 from latent_geodesics.run.tracking import RunLogger
 
-__all__ = ["COLUMNS", "MEASURES", "Subject", "WatchedSolver", "log_courses", "solver_titles", "watch_solver"]
+__all__ = ["COLUMNS", "MEASURES", "WatchedProblem", "WatchedSolver", "log_courses", "solver_titles", "watch_solver"]
 
 PLANE_POSITIONS, IMAGE_POSITIONS = 513, 65
 OF_ONE_DENSITY = ("length", "log_density_min", "log_density_mean")
@@ -39,7 +39,7 @@ COLUMNS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class WatchedProblem:
     """A problem to watch the solvers at: one of a scene, or of a pair of images."""
 
     name: str
@@ -50,7 +50,7 @@ class Subject:
     pairs: EncodedPairs | None = None
 
     @classmethod
-    def of(cls, item: Scene | ImagePair, encoder: Callable[[], PairEncoder]) -> "Subject":
+    def of(cls, item: Scene | ImagePair, encoder: Callable[[], PairEncoder]) -> "WatchedProblem":
         """The problem of a scene or of a pair; `encoder` makes what encodes the pair."""
         if isinstance(item, Scene):
             title = f"{item.title}, α = {item.alpha:g}"
@@ -83,7 +83,7 @@ class WatchedSolver:
     title: str
     solution: Solution
     seconds: float
-    stages: Sequence[Stage]
+    stages: Sequence[PathStage]
     frames: Sequence[np.ndarray] = ()
 
     @property
@@ -91,7 +91,7 @@ class WatchedSolver:
         """The frames in [0, 1]."""
         return torch.from_numpy(np.stack(self.frames)).permute(0, 3, 1, 2) / 255
 
-    def row(self, subject: Subject) -> dict[str, Any]:
+    def row(self, subject: WatchedProblem) -> dict[str, Any]:
         """The line of `results.csv`."""
         first, last = self.stages[0], self.stages[-1]
         measured = {"closure": last.closure}
@@ -107,14 +107,16 @@ class WatchedSolver:
             "alpha": subject.problem.alpha,
         } | subject.known(measured)
 
-    def stage_rows(self, subject: Subject) -> list[dict[str, Any]]:
+    def stage_rows(self, subject: WatchedProblem) -> list[dict[str, Any]]:
         """The lines of `stages.csv`: every iterate that is drawn."""
         common = {"pair": subject.name, "method": self.method}
         columns = ("evaluations", "residual", *OF_ONE_DENSITY)
         return [common | subject.known({name: getattr(one, name) for name in columns}) for one in self.stages]
 
 
-def watch_solver(subject: Subject, method: str, solver: BoundarySolver, *, title: str, stages: int) -> WatchedSolver:
+def watch_solver(
+    subject: WatchedProblem, method: str, solver: BoundarySolver, *, title: str, stages: int
+) -> WatchedSolver:
     """Solves a problem, measures the course at some of its iterates, and decodes the middle of each."""
     problem, measured, frames = subject.problem, [], []
     started = time.perf_counter()

@@ -13,7 +13,7 @@ from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke
 
 from latent_geodesics.data.scenes import Scene
 from latent_geodesics.run.canvas import canvas, label, literal, method_color
-from latent_geodesics.run.plane_figures import PRINT, Track, draw_map
+from latent_geodesics.run.plane_figures import PRINT, PlaneTrack, draw_map
 
 __all__ = ["draw_gallery", "draw_scene"]
 
@@ -42,7 +42,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def draw_scene(file: Path, scene: Scene, tracks: Sequence[Track]) -> None:
+def draw_scene(file: Path, scene: Scene, tracks: Sequence[PlaneTrack]) -> None:
     """Draws one scene: the map with its paths, and the density along each of them."""
     with mpl.rc_context(PRINT), canvas(file, size=(11.6, 4.9)) as figure:
         where, along = figure.subplots(1, 2, width_ratios=(1.12, 1))
@@ -52,7 +52,7 @@ def draw_scene(file: Path, scene: Scene, tracks: Sequence[Track]) -> None:
         _legend(figure, where)
 
 
-def draw_gallery(file: Path, scenes: Sequence[tuple[Scene, Sequence[Track]]], *, columns: int = 3) -> None:
+def draw_gallery(file: Path, scenes: Sequence[tuple[Scene, Sequence[PlaneTrack]]], *, columns: int = 3) -> None:
     """Draws all scenes on one sheet, a map above the density along its paths."""
     columns = min(columns, len(scenes))
     rows = math.ceil(len(scenes) / columns)
@@ -66,7 +66,7 @@ def draw_gallery(file: Path, scenes: Sequence[tuple[Scene, Sequence[Track]]], *,
         _legend(figure, *drawn)
 
 
-def _draw_both(where: Axes, along: Axes, scene: Scene, tracks: Sequence[Track]) -> None:
+def _draw_both(where: Axes, along: Axes, scene: Scene, tracks: Sequence[PlaneTrack]) -> None:
     peak = draw_map(where, scene, tracks, title=f"{scene.title}, α = {scene.alpha:g}")
     methods = [track.method for track in tracks]
     for track in tracks:
@@ -82,14 +82,14 @@ def _draw_both(where: Axes, along: Axes, scene: Scene, tracks: Sequence[Track]) 
     along.set_xticks([0, 0.25, 0.5, 0.75, 1], ["A", "¼", "½", "¾", "B"])
 
 
-def _look(track: Track, methods: Sequence[str]) -> dict[str, Any]:
+def _look(track: PlaneTrack, methods: Sequence[str]) -> dict[str, Any]:
     look = {"color": method_color(track.method, methods), "linewidth": 1.8, "zorder": 5} | LOOKS.get(track.method, {})
     if "marker" in look:
         look["markevery"] = track.every
     return look | {"label": NAMES.get(track.method, literal(track.method.replace("_", " "))), "solid_capstyle": "round"}
 
 
-def _draw_track(axes: Axes, track: Track, x: np.ndarray, y: np.ndarray, look: dict[str, Any]) -> None:
+def _draw_track(axes: Axes, track: PlaneTrack, x: np.ndarray, y: np.ndarray, look: dict[str, Any]) -> None:
     """A line; of a path that is carried on, dots up to the second end, where it runs along another, a line beyond."""
     beyond = track.u > 1
     if not beyond.any():

@@ -16,7 +16,7 @@ from latent_geodesics.core.records import BoundaryProblem, InitialProblem, Statu
 from latent_geodesics.core.solvers import BoundarySolver, RungeKutta4
 from latent_geodesics.data.scenes import Scene
 from latent_geodesics.methods.statuses import CLOSED_FORM
-from latent_geodesics.run.plane_figures import Track
+from latent_geodesics.run.plane_figures import PlaneTrack
 
 __all__ = ["CARRIED", "EXACT", "STRAIGHT", "PlanePath", "find_paths", "path_rows"]
 
@@ -46,14 +46,14 @@ class PlanePath:
     evaluations: int = 0
     seconds: float = 0.0
 
-    def track(self, scene: Scene) -> Track:
+    def track(self, scene: Scene) -> PlaneTrack:
         """The path at positions whose spacing is the same for all paths."""
         to_end = torch.linspace(0, 1, SAMPLES, dtype=torch.float64)
         further = torch.linspace(1, self.end, 1 + round((self.end - 1) * (SAMPLES - 1)), dtype=torch.float64)[1:]
         u = torch.cat([to_end, further]) / self.end
         points = self.points(u)
         log_p = scene.density.log_prob(points[None], u[None])[0].detach()
-        return Track(
+        return PlaneTrack(
             method=self.method,
             u=self.end * u.numpy(),
             points=points.numpy(),
@@ -110,7 +110,7 @@ def _along(path: Path, **known: Any) -> PlanePath:
     return PlanePath(points=lambda u: path.point(u)[0], path=path, **known)
 
 
-def path_rows(scene: Scene, paths: Sequence[PlanePath], tracks: Sequence[Track]) -> list[dict[str, Any]]:
+def path_rows(scene: Scene, paths: Sequence[PlanePath], tracks: Sequence[PlaneTrack]) -> list[dict[str, Any]]:
     """The lines of `results.csv` for one scene; lengths and densities up to the second end only."""
     tracks = [track.up_to_end() for track in tracks]
     lengths = [_length(track, scene.alpha) for track in tracks]
@@ -140,7 +140,7 @@ def path_rows(scene: Scene, paths: Sequence[PlanePath], tracks: Sequence[Track])
     return rows
 
 
-def _length(track: Track, alpha: float) -> float:
+def _length(track: PlaneTrack, alpha: float) -> float:
     """`int (p / p(a))^-alpha |g'| du` by the trapezoidal rule over the samples."""
     steps = np.linalg.norm(np.diff(track.points, axis=0), axis=-1)
     with np.errstate(over="ignore"):

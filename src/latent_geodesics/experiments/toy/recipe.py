@@ -19,7 +19,7 @@ from latent_geodesics.experiments.toy.figures import draw_gallery, draw_scene
 from latent_geodesics.experiments.toy.paths import CARRIED, find_paths, path_rows
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.names import file_stem
-from latent_geodesics.run.plane_figures import Track
+from latent_geodesics.run.plane_figures import PlaneTrack
 from latent_geodesics.run.runner import Run
 
 __all__ = ["Toy"]
@@ -72,7 +72,9 @@ class Toy:
         if not run.leads:
             return {}
         results = tables["results"]
-        tracks = {name: map(Track.of, kept) for of_scene in tables.kept("tracks") for name, kept in of_scene.items()}
+        tracks = {
+            name: map(PlaneTrack.of, kept) for of_scene in tables.kept("tracks") for name, kept in of_scene.items()
+        }
         drawn = [(scene, list(tracks[scene.name])) for scene in self.scenes if scene.name in tracks]
         draw_gallery(run.folder / "figures" / "toy.png", drawn)
         page = run.page(
