@@ -15,6 +15,7 @@ from synthetic_frames import write_discs
 from test_training_task import task as training_task
 
 from latent_geodesics.run.runner import Run
+from latent_geodesics.run.sequences import Films
 from latent_geodesics.run.tracking import SilentRun
 from recipes.clevr.rendering.video_files import save_video
 
@@ -194,7 +195,9 @@ def test_training(tmp_path, device, loop):
             return device if loop == "one device" else None
 
     options = {"devices": 1, "enable_progress_bar": False}
+    films = Films(fps=12, format="none")
+    run = OnDevice(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={}, films=films)
     with counting() as counts:
-        figures = trained.run(OnDevice(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={}))
+        figures = trained.run(run)
     assert figures["psnr"] > 0
     assert counts.uploads

@@ -40,8 +40,8 @@ __all__ = ["Fault", "Guidance", "Inverted", "denoise", "invert"]
 
 UNSETTLED = 1e-3
 """The relative error of a step from which on a person should know."""
-LOST = 2e-2
-"""The relative error of a step from which on what is decoded is no longer the image: a tenth of its range off, say."""
+LOST = 0.1
+"""The relative error of a step from which on what is decoded is no longer the image: a quarter of its range off, say."""
 
 
 @dataclass(frozen=True, kw_only=True)

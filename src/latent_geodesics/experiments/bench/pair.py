@@ -46,7 +46,7 @@ def pair_cost(
     u = torch.linspace(0, 1, frames, dtype=torch.float64)
     method.morph(encoder.encode(batch), u)  # what is slow the first time
     before = model.network_evaluations
-    pairs = encoder.encode(batch).sound
+    pairs = encoder.encode(batch)  # of a network with random weights too, which may have no inverse
     inverted = model.network_evaluations - before
     morph = method.morph(pairs, u)
     stages = dict(pairs.seconds) | {SOLVING: morph.seconds_solving, DECODING: morph.seconds_decoding}

@@ -17,7 +17,7 @@ __all__ = ["image_problem", "one_pair", "random_problem"]
 def image_problem(model: LatentModel, data: PairSelection, *, score: Any, tau: float, alpha: float) -> BoundaryProblem:
     """The problems of all pairs of a data set, in one batch."""
     encoder = PairEncoder(model=model, score=score, tau=tau, alpha=alpha)
-    return encoder.encode(read_batch(data.pairs, size=model.image_size)).sound.problem
+    return encoder.encode(read_batch(data.pairs, size=model.image_size)).problem
 
 
 def random_problem(
