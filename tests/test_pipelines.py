@@ -41,7 +41,7 @@ def test_a_run_leaves_a_whole_folder(show, pictures):
     assert {"autoencoder_psnr", "round_trip_psnr", "interpolation/length", "extrapolation/length"} <= set(summary)
     with Image.open(folder / "figures" / "pipelines.png") as picture:
         assert picture.width > 3000
-    assert len(list((run / "frames" / "there_and_on").glob("*/*.png"))) == 9
+    assert len(list((folder / "frames" / "there_and_on").glob("*/*.png"))) == 9
     assert (folder / "images" / "a--b.png").exists()
     assert (folder / "report.html").read_text().count("data:image/") == 3
     assert not list(folder.rglob("*.partial*"))

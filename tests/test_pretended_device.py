@@ -191,7 +191,7 @@ def test_a_count_names_the_line_of_the_package_and_holds_for_all_threads(x):
     with counting() as counts, ThreadPoolExecutor(1) as pool:
         pool.submit(Sphere, radius=radius).result()
     assert counts.reads == len(counts.where) > 0
-    assert all(line.startswith("read manifold.py:") for line in counts.where)
+    assert all(line.startswith("read core/manifold.py:") for line in counts.where)
 
 
 def test_outside_of_the_context_it_is_not_available(values):

@@ -47,7 +47,7 @@ def mixture(d, alpha, *, sphere=False, pairs=3):
     )
 
 
-def misses(problem, *, shooter, intervals=64, tolerance=1e-6):
+def misses(problem, *, shooter, intervals=64, tolerance=1e-5):
     """How far from the second end each path arrives, as a share of the distance between the ends.
 
     It arrives as near as its first velocity is good, times what the path makes of an error on its way. The grid's share

@@ -41,7 +41,7 @@ __all__ = ["Fault", "Guidance", "Inverted", "denoise", "invert"]
 UNSETTLED = 1e-3
 """The relative error of a step from which on a person should know."""
 LOST = 0.1
-"""The relative error of a step from which on what is decoded is no longer the image: a quarter of its range off, say."""
+"""The relative error of a step from which on what is decoded is no longer the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
