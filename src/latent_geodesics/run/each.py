@@ -24,7 +24,8 @@ from latent_geodesics.run.batch_store import BatchStore
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.markup import csv_text
 from latent_geodesics.run.names import file_stem
-from latent_geodesics.run.strips import save_animation, save_strip
+from latent_geodesics.run.sequences import Films, save_frames, save_sprite
+from latent_geodesics.run.strips import save_strip
 
 if TYPE_CHECKING:
     from latent_geodesics.run.runner import Run
@@ -43,6 +44,7 @@ class Rows:
 
     Attributes:
         folder: The run's folder, into which pictures go.
+        films: How films are written.
         tables: Name of a table -> its rows.
         kept: What else is kept of the batch: numbers, words, tensors, and mappings and lists of them.
         files: The files that the batch left in the folder, relative to it.
@@ -50,6 +52,7 @@ class Rows:
     """
 
     folder: Path
+    films: Films
     tables: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
@@ -63,9 +66,16 @@ class Rows:
         """Writes sequences below one another as one picture, named by the parts of a name; returns its file."""
         return self.file(f"images/{file_stem(*names)}.png", lambda file: save_strip(file, sequences))
 
-    def animation(self, frames: Float[Tensor, "n 3 h w"], *names: str) -> str:
-        """Writes a sequence as an animation, named by the parts of a name; returns its file."""
-        return self.file(f"images/{file_stem(*names)}.webp", lambda file: save_animation(file, frames))
+    def sequence(self, frames: Float[Tensor, "n 3 h w"], item: str, method: str) -> dict[str, Any]:
+        """Keeps a sequence: all frames as `frames/<method>/<item>/0000.png`, a film, a sprite; returns its player."""
+        stem, method_stem = file_stem(item), file_stem(method)
+        place, films = f"frames/{method_stem}/{stem}", f"films/{method_stem}"
+        self.files += [f"{place}/{name}" for name in save_frames(self.folder / place, frames)]
+        self.files += [f"{films}/{name}" for name in self.films.save(self.folder / films, stem, frames)]
+        sprite = f"images/{file_stem(item, method)}.webp"
+        shape = save_sprite(self.folder / sprite, frames)
+        self.files.append(sprite)
+        return {"name": method, "file": sprite, **shape}
 
     def file(self, name: str, write: Callable[[Path], object]) -> str:
         """Writes a file by a function that is told where, and returns its name in the folder."""

@@ -9,7 +9,33 @@ import json
 import re
 import unicodedata
 
-__all__ = ["SOLVER_TITLES", "file_stem", "one_line"]
+__all__ = ["SOLVER_TITLES", "title_of", "file_stem", "one_line"]
+
+METHOD_TITLES = {
+    "adain_slerp": "AdaIN and slerp",
+    "aid": "AID",
+    "aid_inner": "AID, inner",
+    "crossfade": "Cross-fade",
+    "diffmorpher": "DiffMorpher",
+    "freemorph": "FreeMorph",
+    "geodesic_flat": "Geodesic in flat space",
+    "geodesic_graph": "Geodesic of the graph",
+    "geodesic_paper": "Geodesic (the paper's descent)",
+    "geodesic_typical": "Geodesic of the typical set",
+    "impus": "IMPUS",
+    "lerp": "Lerp",
+    "lol": "LOL",
+    "nao": "NAO",
+    "noise_diffusion": "NoiseDiffusion",
+    "slerp": "Slerp",
+    "slerp_retimed": "Slerp, re-timed",
+    "smooth_diffusion": "Smooth Diffusion",
+    "string_method": "String method",
+    "the_two_images": "The two images",
+    "true_frames": "True frames",
+    "wang_golland": "Wang and Golland",
+}
+"""What people read of methods whose names do not say it."""
 
 SOLVER_TITLES = {
     "PicardAnderson": "Picard-Anderson",
@@ -67,3 +93,14 @@ def _shown(letter: str) -> str:
     if letter.isspace():
         return " "
     return UNKNOWN if unicodedata.category(letter)[0] == "C" else letter
+
+
+def title_of(name: str) -> str:
+    """What people read of a method: `geodesic_paper` is "Geodesic (the paper's descent)"."""
+    if name in METHOD_TITLES:
+        return METHOD_TITLES[name]
+    stem, mark, rest = name.partition("_published")
+    if mark and stem in METHOD_TITLES:
+        return f"{METHOD_TITLES[stem]}, as published{rest.replace('_', ' ')}"
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]

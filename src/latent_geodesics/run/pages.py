@@ -15,6 +15,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from latent_geodesics.run.files import inside, write_text
+from latent_geodesics.run.names import title_of
 
 __all__ = ["Page", "Picture", "Section", "number", "render_template", "settings_of", "write_page"]
 
@@ -31,10 +32,15 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of a page: paragraphs, then pictures, then a table whose columns are its headings."""
+    """A part of a page: paragraphs, sequences under one slider, pictures, a table whose columns are its headings.
+
+    Attributes:
+        players: The sequences, as `Rows.sequence` gives them.
+    """
 
     title: str
     text: Sequence[str] = ()
+    players: Sequence[Mapping[str, Any]] = ()
     pictures: Sequence[Picture] = ()
     table: pd.DataFrame | None = None
 
@@ -53,11 +59,16 @@ class Page:
         self.sections: list[Section] = []
 
     def section(
-        self, title: str, *text: str, table: pd.DataFrame | None = None, pictures: Mapping[str, str] | None = None
+        self,
+        title: str,
+        *text: str,
+        table: pd.DataFrame | None = None,
+        pictures: Mapping[str, str] | None = None,
+        players: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Adds paragraphs, then pictures (file in the run's folder -> caption), then a table."""
+        """Adds paragraphs, sequences under one slider, pictures (file in the run's folder -> caption), and a table."""
         shown = [Picture(file=file, caption=caption) for file, caption in (pictures or {}).items()]
-        self.sections.append(Section(title=title, text=text, pictures=shown, table=table))
+        self.sections.append(Section(title=title, text=text, pictures=shown, table=table, players=players))
 
     def write(self, folder: Path) -> None:
         """Writes `report.html` into the run's folder, where the pictures already are."""
@@ -100,6 +111,7 @@ def render_template(name: str, *, folder: Path, **values: Any) -> str:
     )
     environment.filters["embedded"] = lambda file: _embedded(folder, file)
     environment.filters["number"] = number
+    environment.filters["title"] = title_of
     return environment.get_template(name).render(**values)
 
 

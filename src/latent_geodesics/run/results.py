@@ -122,6 +122,17 @@ class PairResult:
         return self.result.failure is not None
 
     @property
+    def status(self) -> str:
+        """How its solver ended, in words."""
+        return self.result.morph.statuses[self.index].replace("_", " ")
+
+    @property
+    def settled(self) -> bool:
+        """Whether its solver ended as it should, if it has one."""
+        solution = self.result.morph.solution
+        return solution is None or solution.status[self.index].ok
+
+    @property
     def row(self) -> dict[str, Any]:
         """The line of `results.csv`."""
         return self.result.row(self.index)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from latent_geodesics.run.each import Content, Item, Rows, Tables
     from latent_geodesics.run.finish import PageLike
     from latent_geodesics.run.pages import Page
+    from latent_geodesics.run.sequences import Films
     from latent_geodesics.run.tracking import RunLogger
 
 __all__ = ["Run", "Task", "execute"]
@@ -55,6 +56,7 @@ class Run:
     logger: "RunLogger"
     trainer_options: Mapping[str, Any]
     config: Mapping[str, Any]
+    films: "Films"
     leads: bool = True
     place: Place = ALONE
     shown: set[str] = field(default_factory=set, repr=False)
@@ -96,7 +98,7 @@ class Run:
         """What the work on a batch gives, empty yet."""
         from latent_geodesics.run.each import Rows
 
-        return Rows(folder=self.folder)
+        return Rows(folder=self.folder, films=self.films)
 
     def page(self, title: str, lead: str, *settings: str, **facts: Any) -> "Page":
         """The run's report, empty yet, with facts and, of the configuration, some settings at its head."""
@@ -234,6 +236,8 @@ def _task(settings: Settings, data: Mapping[str, Any]) -> Task:
 def _perform(settings: Settings, folder: Path, logger: "RunLogger", data: Mapping[str, Any]) -> Mapping[str, float]:
     import pytorch_lightning as pl
 
+    from latent_geodesics.run.sequences import Films
+
     _quiet_lightning()
     _check_accelerator(settings.trainer.get("accelerator", "auto"))
     pl.seed_everything(settings.seed, workers=True, verbose=False)
@@ -243,6 +247,7 @@ def _perform(settings: Settings, folder: Path, logger: "RunLogger", data: Mappin
         logger=logger,
         trainer_options=settings.trainer,
         config=settings.resolved,
+        films=Films(fps=settings.resolved.get("fps", 12), format=settings.resolved.get("format", "mp4")),
         leads=settings.place.leads,
         place=settings.place,
     )

@@ -11,13 +11,12 @@ from latent_geodesics.data.images import to_pil
 from latent_geodesics.run.files import replacing
 from latent_geodesics.run.names import one_line
 
-__all__ = ["save_animation", "save_loop", "save_strip"]
+__all__ = ["save_loop", "save_strip"]
 
 TILE = 96
 LABEL_WIDTH = 132
 LETTERS = 18
 GAP = 2
-SMALLEST_ANIMATION = 192
 FRAME_MS = 90
 END_MS = 700
 # Methods wait until pictures are written: these settings take a third of the defaults' time and hardly more space.
@@ -26,7 +25,10 @@ QUALITY = 90
 
 
 def save_strip(file: Path, rows: Mapping[str, Float[Tensor, "n 3 h w"]]) -> None:
-    """Writes the sequences below one another, each row named on its left, as one image."""
+    """Writes the sequences below one another, each row named on its left, as one image.
+
+    A row of fewer frames than the longest has each under the position u that it belongs to.
+    """
     columns = max(len(frames) for frames in rows.values())
     width = LABEL_WIDTH + columns * (TILE + GAP)
     sheet = Image.new("RGB", (width, len(rows) * (TILE + GAP) - GAP), "white")
@@ -36,15 +38,11 @@ def save_strip(file: Path, rows: Mapping[str, Float[Tensor, "n 3 h w"]]) -> None
         top = line * (TILE + GAP)
         words = one_line(name.replace("_", " "), most=LETTERS)
         pen.text((6, top + TILE // 2), words, fill="#222222", font=font, anchor="lm")
-        for column, frame in enumerate(frames):
-            sheet.paste(_scaled(frame, TILE), (LABEL_WIDTH + column * (TILE + GAP), top))
+        for number, frame in enumerate(frames):
+            column = number * (columns - 1) / max(1, len(frames) - 1)
+            sheet.paste(_scaled(frame, TILE), (LABEL_WIDTH + round(column * (TILE + GAP)), top))
     with replacing(file) as partial:
         sheet.save(partial, compress_level=COMPRESSION)
-
-
-def save_animation(file: Path, frames: Float[Tensor, "n 3 h w"]) -> None:
-    """Writes a sequence as a looping WebP that rests on both ends."""
-    save_loop(file, [_scaled(frame, max(SMALLEST_ANIMATION, frame.shape[-1])) for frame in frames])
 
 
 def save_loop(file: Path, pictures: Sequence[Image.Image], *, frame_ms: int = FRAME_MS) -> None:

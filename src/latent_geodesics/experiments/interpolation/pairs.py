@@ -1,21 +1,30 @@
 """What a run shows of a pair: its strip, an animation a method, the figure of its curves, and their numbers."""
 
+import logging
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.data.images import to_pil
 from latent_geodesics.experiments.interpolation.figures import Curve, draw_pair
-from latent_geodesics.experiments.interpolation.report import PairPage
+from latent_geodesics.experiments.interpolation.report import LEAST_PSNR, PairPage
 from latent_geodesics.models.machine import machine_cores
 from latent_geodesics.run.each import Rows
+from latent_geodesics.run.files import replacing
 from latent_geodesics.run.names import file_stem
-from latent_geodesics.run.results import BatchResult, MethodResult
+from latent_geodesics.run.results import BatchResult, MethodResult, PairResult
 from latent_geodesics.run.tracking import RunLogger
 
 __all__ = ["log_courses", "show_pair"]
+
+log = logging.getLogger(__name__)
 
 TRUTH, ENDS = "true_frames", "the_two_images"
 
@@ -32,25 +41,58 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
         shown = {ENDS: torch.stack([batch.images_a[place], batch.images_b[place]])}
     drawn = [one for one in made if one.result.curves is not None and one.result.morph.posed is None]
     curves = [_curve(one.result, one.index) for one in drawn]  # of one density, that of the run
+    ends = [
+        rows.file(f"images/{file_stem(pair.id, end)}.png", partial(_save, image))
+        for end, image in (("a", batch.images_a[place]), ("b", batch.images_b[place]))
+    ]
     # Side by side: what takes time is compression, which needs no interpreter.
     with ThreadPoolExecutor(machine_cores()) as pool:
         strip = pool.submit(rows.strip, shown, pair.id)
-        animations = {name: pool.submit(rows.animation, frames, pair.id, name) for name, frames in shown.items()}
+        players = [pool.submit(rows.sequence, frames, pair.id, name) for name, frames in shown.items()]
         figure = None
         if curves:
             name = f"figures/{file_stem(pair.id)}.png"
             figure = rows.file(name, lambda file: draw_pair(file, curves, density=result.pairs.density))
-    return PairPage(
+    page = PairPage(
         id=pair.id,
         group=pair.group,
         prompt_a=pair.prompt_a,
         prompt_b=pair.prompt_b,
+        ends=ends,
         strip=strip.result(),
-        animations={name: job.result() for name, job in animations.items()},
+        players=[job.result() for job in players],
+        reconstruction=_reconstruction(made, batch.images_a[place], batch.images_b[place]),
         figure=figure,
         rows=[one.row for one in of_pair],
         courses={curve.method: _course(curve) for curve in curves},
     )
+    if page.unknown:
+        log.warning(
+            "The model does not know the images of pair '%s': it gives them back with %.1f dB, and below %.0f dB "
+            "nothing between them means anything. Take a model that was trained on images of this kind.",
+            pair.id, page.reconstruction, LEAST_PSNR,
+        )  # fmt: skip
+    for one in made:
+        if not one.settled:
+            log.warning("'%s' on pair '%s' ended %s.", one.method, pair.id, one.status)
+    return page
+
+
+def _save(image: Float[Tensor, "3 h w"], file: Path) -> None:
+    with replacing(file) as partial_file:
+        to_pil(image).save(partial_file, format="PNG")
+
+
+def _reconstruction(
+    made: Sequence[PairResult], first: Float[Tensor, "3 h w"], last: Float[Tensor, "3 h w"]
+) -> float | None:
+    """PSNR in dB of the worse end, by a method whose ends come through the model; None where there is none."""
+    through = [one.frames for one in made if one.result.morph.solution is not None]
+    if not through:
+        return None
+    frames = through[0].cpu().float()
+    error = max(float((frames[at] - image.cpu()).square().mean()) for at, image in ((0, first), (-1, last)))
+    return 10 * math.log10(1 / max(error, 1e-10))
 
 
 def log_courses(logger: RunLogger, pages: Sequence[PairPage]) -> None:

@@ -19,13 +19,19 @@ from latent_geodesics.run.results import COLUMNS, HIGHER_IS_BETTER, LOWER_IS_BET
 __all__ = ["InterpolationReport", "PairPage"]
 
 BASELINE = "slerp"
+LEAST_PSNR = 25.0
+"""dB: ends that a model gives back worse are images that it does not know."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairPage:
     """What the report shows of one pair; files are relative to the run's folder.
 
-    `courses` holds, for each method with a path, its curves as the logger is told them: name -> values.
+    Attributes:
+        ends: The two images as the model's size crops them.
+        players: The sequences, as `Rows.sequence` gives them.
+        reconstruction: PSNR of the worse end as the model gives it back, dB; None where nothing says.
+        courses: For each method with a path, its curves as the logger is told them: name -> values.
     """
 
     id: str
@@ -33,10 +39,17 @@ class PairPage:
     prompt_a: str
     prompt_b: str
     strip: str
-    animations: Mapping[str, str]
+    ends: Sequence[str]
+    players: Sequence[Mapping[str, Any]]
+    reconstruction: float | None
     figure: str | None
     rows: Sequence[Mapping[str, Any]]
     courses: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the model does not know such images, so that nothing between them means anything."""
+        return self.reconstruction is not None and self.reconstruction < LEAST_PSNR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +125,7 @@ def _page(report: InterpolationReport, folder: Path, remarks: Sequence[str]) -> 
         stages=_stages(table),
         pairs=len(pages),
         expected=report.expected,
+        least_psnr=LEAST_PSNR,
         remarks=remarks,
         protocols=_protocol_rows(report.records, methods),
         notes=_protocol_notes(report.records),
@@ -166,7 +180,8 @@ def _protocol_notes(records: Sequence[MetricRecord]) -> dict[str, dict[str, str]
 
 def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cell]]:
     frame = pd.DataFrame(page.rows).set_index("method")
-    return {str(method): _row(frame.loc[method], frame, columns) for method in frame.index}
+    ranked: set[str] | None = set() if page.unknown else None
+    return {str(method): _row(frame.loc[method], frame, columns, ranked) for method in frame.index}
 
 
 def _row(
@@ -186,9 +201,10 @@ def _row(
 
 
 def _is_best(value: float, among: "pd.Series[float]", name: str) -> bool:
+    """Whether a number is the best to the digits that are printed."""
     if name in HIGHER_IS_BETTER:
-        return value == among.max()
-    return name in LOWER_IS_BETTER and value == among.min()
+        return number(value) == number(among.max())
+    return name in LOWER_IS_BETTER and number(value) == number(among.min())
 
 
 def _verdicts(summary: Mapping[str, float]) -> list[tuple[str, str, float]]:
@@ -205,5 +221,5 @@ def _verdicts(summary: Mapping[str, float]) -> list[tuple[str, str, float]]:
         for column, words in asked.items():
             share = summary.get(f"{method}/{column}_better_than_slerp")
             if share is not None:
-                found.append((method.replace("_", " "), words, share))
+                found.append((method, words, share))
     return found

@@ -106,8 +106,9 @@ class Truth:
             page.section(
                 "Tracks over the floor", TRACKS_NOTE, pictures={"figures/tracks.png": "Broad: the true course."}
             )
-        for pair in dict.fromkeys(results["pair"]):
-            page.section(pair, pictures={f"images/{file_stem(pair)}.png": ""})
+        for of_batch in tables.kept("players"):
+            for pair, players in of_batch.items():
+                page.section(pair, players=players, pictures={f"images/{file_stem(pair)}.png": ""})
         return run.finish(
             page, tables, summary=_summary(tables.items[0], means, gains), broken=broken_pairs(results, run.folder),
             means=means, gains=gains,
@@ -121,14 +122,14 @@ class Truth:
             results, frames = method_rows(result, method, self.metrics)
             rows.add("results", *results)
             rows.add("frames", *frames)
-        rows.kept["tracks"] = {}
+        rows.kept = {"tracks": {}, "players": {}}
         for place, pair in enumerate(batch.pairs):
             truth, made = true_frames(batch.truth[place], len(result.u)), result.made(place)
             assert truth is not None  # other pairs are left out
             shown = {"true_frames": truth} | {one.method: one.frames for one in made}
             rows.strip(shown, pair.id)
-            for name, sequence in shown.items():
-                rows.animation(sequence, pair.id, name)
+            players = [rows.sequence(sequence, pair.id, name) for name, sequence in shown.items()]
+            rows.kept["players"][pair.id] = players
             rows.kept["tracks"][pair.id] = pair_tracks(self.metrics, pair.id, made, result.u)
         return rows
 
