@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import av
 import pytest
@@ -150,7 +151,7 @@ def test_methods_without_a_path_are_joined_and_what_fails_harms_no_other(go, key
     assert len(frames) == 5
     for frame, key in zip(frames[::2], keys, strict=True):
         with Image.open(frame) as shown, Image.open(key) as given:
-            assert list(shown.getdata()) == list(given.getdata())
+            assert shown.tobytes() == given.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -181,3 +182,22 @@ def test_neighbouring_keys_serve_experiments_that_take_pairs(go, keys, tmp_path)
     assert "sets_clevr" in skipped
     assert "fd_clevr needs at least 16 images" in (tmp_path / "run" / "report.html").read_text()
     assert "'sets_clevr' is skipped" in outcome.stdout + outcome.stderr
+
+
+def test_a_run_in_which_nothing_was_done_does_not_block_the_corrected_one(go, keys, tmp_path):
+    photos = tmp_path / "photos (1), é=x"
+    photos.mkdir()
+    for name, key in zip(("x_a", "x_b"), keys, strict=False):
+        (photos / f"{name}.png").write_bytes(Path(key).read_bytes())
+    cut = photos / "x_b.png"
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:60])  # its head is whole, so that this is found in the midst of the run
+    settings = ("task=interpolation", "data=folder", f"data.root={photos}", "method=slerp", "frames=3", "metrics=[]")
+    outcome = go(*settings)
+    assert outcome.code == 2
+    assert "x_b.png" in outcome.sentence
+    cut.write_bytes(whole)
+    outcome = go(*settings, "tau=0.5")  # a mended file and another setting
+    assert outcome.code == 0, outcome.stderr
+    (row,) = csv.DictReader((tmp_path / "run" / "results.csv").open())
+    assert (row["pair"], row["group"]) == ("x", photos.name)
