@@ -153,7 +153,7 @@ class JoinedPath(Path):
         at = u.detach().to("cpu", torch.float64)
         index = (torch.searchsorted(self.positions, at, right=True) - 1).clamp(0, self.legs.pairs - 1)
         pieces = []
-        for leg in index.unique().tolist():
+        for leg in sorted(set(index.tolist())):
             here = (index == leg).nonzero().flatten()
             pieces.append((here, self._leg(leg, (at[here] - self.positions[leg]) / self._widths[leg], order)))
         found = torch.empty(len(at), pieces[0][1].shape[-1]).to(pieces[0][1])

@@ -132,12 +132,14 @@ def _refusal(error: InstantiationException, cause: BaseException) -> str | None:
 
 
 def _options_of(target: str, called: str) -> set[str]:
-    """The options of a class, and of the one in its module by the name `called`, to which it may hand some on."""
-    module, found = sys.modules.get(target.rpartition(".")[0]), set()
-    for name in (target.rpartition(".")[2], called):
-        made = getattr(module, name, None)
+    """The options of a class, and of the one by the name `called` beside it or its bases, which takes some of them."""
+    module, _, name = target.rpartition(".")
+    made: Any = getattr(sys.modules.get(module), name, None)
+    beside = [sys.modules.get(each.__module__) for each in getattr(made, "__mro__", ())]
+    found = set()
+    for each in [made, *(getattr(one, called, None) for one in beside)]:
         try:
-            found |= {each for each, one in signature(made).parameters.items() if one.kind is not one.VAR_KEYWORD}
+            found |= {name for name, one in signature(each).parameters.items() if one.kind is not one.VAR_KEYWORD}
         except (TypeError, ValueError):  # nothing that is called
             continue
     return found
