@@ -75,6 +75,20 @@ def test_a_sweep_stays_one_where_it_was_asked_for():
     assert value_of("alpha=0.1,0.2", "-m") == ["0.1", "0.2"]
 
 
+@pytest.mark.parametrize("key", ["data.keys", "task.runs", "data.prompts"])
+def test_lists_of_files_and_texts_arrive_as_they_were_typed(key, tmp_path):
+    names = [str(tmp_path / name) for name in ("é (1), x=y.png", "c d.png", "it's [2].png", "2024")]
+    (tmp_path / "é (1), x=y.png").touch()
+    assert value_of(f"{key}=[{','.join(names)}]") == names
+    assert value_of(f"{key}=['a, b','c']") == ["a, b", "c"]
+    assert value_of(f"{key}=[a.png,b.png]") == ["a.png", "b.png"]
+
+
+def test_any_mapping_may_be_given_further_keys():
+    (meant,) = as_meant(["data.some={a: 1}"], conf=CONF)
+    assert meant == "++data.some={a: 1}"
+
+
 @pytest.mark.parametrize("argument", ["task.counts={1: 0.5, 3: 0.5}", "textual_inversion.steps=9", "weights.files.x=y"])
 def test_mappings_with_keys_of_the_users_own_may_grow(argument):
     assert as_meant([argument], conf=CONF) == [f"++{argument}"]

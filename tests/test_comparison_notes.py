@@ -59,6 +59,23 @@ def test_runs_that_are_whole_and_alike_need_no_note(tmp_path):
     assert sorted(table.rank("length").values()) == ["best", "best", "second", "second"]  # one of each alpha
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        ({"root": "/home/a/cats"}, {"root": "/data/dogs"}, True),
+        ({"manifest": "x/pairs/m.csv"}, {"manifest": "y/pairs/m.csv"}, False),  # the same on another machine
+        ({"manifest": "m.csv", "limit": 2}, {"manifest": "m.csv", "limit": None}, False),
+        ({"manifest": "m.csv", "image_a": None}, {"manifest": "m.csv", "image_a": "a.png"}, True),
+    ],
+)
+def test_pairs_of_one_name_in_two_data_sets_are_told_apart(tmp_path, one, other, apart):
+    folders = [write_run(tmp_path / name, data=data) for name, data in (("one", one), ("other", other))]
+    write_comparison(tmp_path / "out", find_runs(folders), baseline="slerp")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert ("different data sets" in page) is apart
+    assert ("not all over the same pairs" in page) is apart
+
+
 def test_an_unfinished_run_is_named_and_not_ranked_with_whole_ones_in_every_format(tmp_path, caplog):
     write_run(tmp_path / "runs" / "full", alpha=0.1)
     write_run(tmp_path / "runs" / "cut", alpha=0.2, pairs=2, finished=False)

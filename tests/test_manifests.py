@@ -55,6 +55,17 @@ def test_cells_are_read_as_they_are_meant(folder, text, prompts):
     assert (pair.prompt_a, pair.prompt_b) == prompts
 
 
+def test_id_group_and_prompts_may_be_missing_and_ids_are_made_of_the_files(folder):
+    text = "image_a,image_b\na.png,b.png\na.png,sub/c.png\nsub\\c.png,a.png\na.png,b.png\n"
+    pairs = read_manifest(write(folder, text))
+    assert [pair.id for pair in pairs] == ["a--b", "a--c", "c--a", "a--b-2"]
+    assert {(pair.group, pair.prompt_a, pair.prompt_b) for pair in pairs} == {("", "", "")}
+    given = read_manifest(write(folder, "id,image_a,image_b\n,a.png,b.png\na--b,a.png,b.png\n"))
+    assert [pair.id for pair in given] == ["a--b-2", "a--b"]
+    with pytest.raises(UserError, match=r"line 2 .*no id"):
+        read_collection(write(folder, "id,image\n,a.png\ny,b.png\n"))
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
@@ -63,7 +74,6 @@ def test_cells_are_read_as_they_are_meant(folder, text, prompts):
         (["p,g,a.png,b.png,red,blue,"], r"Line 2 .* 7 cell\(s\)"),
         (['p,g,a.png,b.png,"red,blue', "q,g,a.png,b.png,red,blue"], "from line .*double quote"),
         (['p,g,a.png,b.png,"red" cube,blue'], "from line 2"),
-        ([",g,a.png,b.png,red,blue"], "line 2 .*no id"),
         (["p,g,a.png,b.png,red,blue", " p ,g,a.png,b.png,red,blue"], "'p' twice, in lines 2 and 3"),
         (["p,g,,b.png,red,blue"], "image_a of 'p' in line 2 .*empty"),
         (["p,g,a.png,B.PNG,red,blue"], r"image_b of 'p' in line 2 .*B\.PNG.*did you mean 'b\.png'"),
@@ -81,8 +91,9 @@ def test_a_line_that_cannot_be_right_is_refused_by_its_number(folder, lines, wor
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ("id,group,image_a,image_b,promt_a,prompt_b", "lacks .*prompt_a.*did you mean prompt_a by 'promt_a'"),
-        ("ID,group,image_a,image_b,prompt_a,prompt_b", "lacks .*id.*did you mean id by 'ID'"),
+        ("id,group,imge_a,image_b,prompt_a,prompt_b", "lacks .*image_a.*did you mean image_a by 'imge_a'"),
+        ("id,group,image_a,image_b,promt_a,prompt_b", "'promt_a'.*did you mean 'prompt_a'"),
+        ("ID,group,image_a,image_b,prompt_a,prompt_b", "'ID'.*did you mean 'id'"),
         (f"{COLUMNS},id", "'id' twice"),
         (f"{COLUMNS},frame", "'frame'.*did you mean 'frames'"),
         (f"{COLUMNS},sha256-a", "'sha256-a'.*did you mean 'sha256_a'"),

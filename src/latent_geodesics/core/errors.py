@@ -8,18 +8,27 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["UserError", "is_out_of_memory", "near_file", "near_name"]
+__all__ = ["LIKE", "MISTYPED", "UserError", "is_out_of_memory", "near_file", "near_name", "nearest"]
+
+LIKE, MISTYPED = 0.6, 0.8
+"""How like two names are, from 0 to 1, where one is suggested for the other, and where it must have been meant."""
 
 
 class UserError(ValueError):
     """What the user asked for cannot be done as asked; the message says why and what to do instead."""
 
 
-def near_name(name: str, known: Iterable[str]) -> str:
-    """` Did you mean '...'?` with the known name that is most like another one, or nothing where none is like it."""
+def nearest(name: str, known: Iterable[str], *, least: float = LIKE) -> str | None:
+    """The known name that is most like another one, whatever the case of their letters; None where none is like it."""
     by_folded = {each.casefold(): each for each in known}
-    near = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.55)
-    return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=least)
+    return by_folded[near[0]] if near else None
+
+
+def near_name(name: str, known: Iterable[str]) -> str:
+    """` Did you mean '...'?` with the nearest known name, or nothing."""
+    near = nearest(name, known)
+    return f" Did you mean '{near}'?" if near else ""
 
 
 def near_file(path: Path) -> str:
@@ -31,8 +40,8 @@ def near_file(path: Path) -> str:
             beside = [other.name for other in part.parent.iterdir()]
         except OSError:
             return ""
-        near = difflib.get_close_matches(part.name, beside, n=1, cutoff=0.7)
-        return f" Did you mean '{part.with_name(near[0])}'?" if near else ""
+        near = nearest(part.name, beside)
+        return f" Did you mean '{part.with_name(near)}'?" if near else ""
     return ""
 
 

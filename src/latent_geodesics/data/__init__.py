@@ -7,8 +7,10 @@ from latent_geodesics.core.lazy import names_on_demand
 if TYPE_CHECKING:
     from latent_geodesics.data.batches import Batches, NumberedBatch
     from latent_geodesics.data.benchmarks import Afhq, CelebAHq, MorphBench
+    from latent_geodesics.data.folder import FolderPairs
     from latent_geodesics.data.grouping import in_batches
     from latent_geodesics.data.images import read_image
+    from latent_geodesics.data.keys import KeyBatch, KeyData, KeySequence, read_keys
     from latent_geodesics.data.pairs import (
         ImagePair,
         PairBatch,
@@ -25,7 +27,11 @@ __all__ = [
     "Afhq",
     "Batches",
     "CelebAHq",
+    "FolderPairs",
     "ImagePair",
+    "KeyBatch",
+    "KeyData",
+    "KeySequence",
     "MorphBench",
     "NumberedBatch",
     "PairBatch",
@@ -37,6 +43,7 @@ __all__ = [
     "in_batches",
     "read_batch",
     "read_image",
+    "read_keys",
     "read_manifest",
     "read_shard",
     "read_video",
@@ -48,8 +55,10 @@ __getattr__, __dir__ = names_on_demand(
     {
         "batches": ("Batches", "NumberedBatch"),
         "benchmarks": ("Afhq", "CelebAHq", "MorphBench"),
+        "folder": ("FolderPairs",),
         "grouping": ("in_batches",),
         "images": ("read_image",),
+        "keys": ("KeyBatch", "KeyData", "KeySequence", "read_keys"),
         "pairs": (
             "ImagePair",
             "PairBatch",

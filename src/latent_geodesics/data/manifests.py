@@ -7,13 +7,12 @@ nothing here knows are left alone. A cell that holds the separator stands betwee
 
 import codecs
 import csv
-import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import LIKE, MISTYPED, UserError, nearest
 
 __all__ = ["Row", "matches_checksum", "read_columns", "read_rows"]
 
@@ -94,15 +93,18 @@ def read_rows(
     optional: Sequence[str] = (),
     thing: str,
     option: str = "data.manifest",
+    files: Sequence[str] = (),
 ) -> list[Row]:
     """The lines of a manifest, each with an id of its own; lines without any text are left out.
 
     Args:
         manifest: The CSV file.
-        required: The columns that it must have, `id` among them; their cells may be empty.
+        required: The columns that it must have; their cells may be empty.
         optional: The others that are read.
         thing: What a line stands for, in the singular, such as `pair`.
         option: What the user sets to name the manifest.
+        files: Columns of files, by whose names a line without an id is called: `a--b`, and `a--b-2` where that is
+            taken. Without such columns every line must have an id.
 
     Raises:
         UserError: when the file or a column is missing, a column's name is doubled or looks mistyped, it has no lines,
@@ -116,9 +118,15 @@ def read_rows(
     if not rows:
         raise UserError(f"The manifest '{manifest}' lists no {thing}s: add a line for each {thing}.")
     seen: dict[str, Row] = {}
-    for row in rows:
-        if not row["id"]:
+    named = {row["id"] for row in rows}
+    for place, row in enumerate(rows):
+        if not row["id"] and not files:
             raise UserError(f"The {thing} in {row.place} has no id: give each its own.")
+        if not row["id"]:
+            written = [part for column in files for part in row[column].replace("\\", "/").split("|")]
+            name = _unused("--".join(PurePosixPath(part.strip()).stem for part in written), named)
+            named.add(name)
+            rows[place] = row = replace(row, cells={**row.cells, "id": name})
         if row["id"] in seen:
             raise UserError(
                 f"The manifest '{manifest}' names the {thing} '{row['id']}' twice, in lines {seen[row['id']].line} and "
@@ -126,6 +134,15 @@ def read_rows(
             )
         seen[row["id"]] = row
     return rows
+
+
+def _unused(name: str, taken: Collection[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}-{number}"
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,18 +225,17 @@ def _check_columns(table: _Table, *, required: Sequence[str], optional: Sequence
         )
     absent = [name for name in optional if name not in columns]
     for name in unknown:
-        hint = _did_you_mean(name, absent)
+        hint = _did_you_mean(name, absent, least=MISTYPED)  # others are somebody's own
         if hint:
             raise UserError(f"The first line of '{manifest}' names the column '{name}', which is not known: {hint}.")
 
 
-def _did_you_mean(name: str, known: Iterable[str], *, of: str | None = None) -> str:
+def _did_you_mean(name: str, known: Iterable[str], *, of: str | None = None, least: float = LIKE) -> str:
     """The known name that is most like another, in words; nothing where there is none like it."""
-    candidates = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.casefold(), candidates, n=1, cutoff=0.8)
-    if not close:
+    near = nearest(name, known, least=least)
+    if near is None:
         return ""
-    return f"did you mean {of} by '{candidates[close[0]]}'?" if of else f"did you mean '{candidates[close[0]]}'?"
+    return f"did you mean {of} by '{near}'?" if of else f"did you mean '{near}'?"
 
 
 def _row(table: _Table, line: int, cells: list[str]) -> Row:

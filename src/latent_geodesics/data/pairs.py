@@ -1,10 +1,11 @@
 """Pairs of images with their prompts, from a manifest or from two files.
 
-A manifest is a CSV file with a line a pair: `id, group, image_a, image_b, prompt_a, prompt_b`, and optionally
-`difficulty, split, cluster, frames, sha256_a, sha256_b`; paths are relative to the manifest. `difficulty` is a whole
-number; `frames` names a folder of true in-between frames (both ends included), in the order of the numbers in their
-names; `split` says whether settings are chosen by a pair (`tuning`) or methods are judged by it (`evaluation`); pairs
-of one `cluster` are alike, and statistics take them together. See `data.manifests` for how a manifest is written.
+A manifest is a CSV file with a line a pair: `image_a, image_b`, and optionally `id, group, prompt_a, prompt_b,
+difficulty, split, cluster, frames, sha256_a, sha256_b`; paths are relative to the manifest. A pair without an id is
+called by its files, one without prompts has empty ones. `difficulty` is a whole number; `frames` names a folder of true
+in-between frames (both ends included), in the order of the numbers in their names; `split` says whether settings are
+chosen by a pair (`tuning`) or methods are judged by it (`evaluation`); pairs of one `cluster` are alike, and statistics
+take them together. See `data.manifests` for how a manifest is written.
 """
 
 import re
@@ -24,8 +25,9 @@ from latent_geodesics.data.manifests import Row, read_rows
 
 __all__ = ["ImagePair", "PairBatch", "PairData", "PairSelection", "read_batch", "read_manifest", "read_shard"]
 
-REQUIRED_COLUMNS = ("id", "group", "image_a", "image_b", "prompt_a", "prompt_b")
-OPTIONAL_COLUMNS = ("difficulty", "split", "cluster", "frames", "sha256_a", "sha256_b")
+FILES = ("image_a", "image_b")
+DESCRIBING = ("id", "group", "prompt_a", "prompt_b", "difficulty", "split", "cluster")
+OPTIONAL_COLUMNS = (*DESCRIBING, "frames", "sha256_a", "sha256_b")
 SPLITS = ("tuning", "evaluation")
 
 
@@ -208,7 +210,7 @@ def read_manifest(manifest: str | Path, *, verify: bool = True) -> list[ImagePai
         UserError: when the manifest is none (see `read_rows`), one of its files is missing or does not match its
             checksum, a difficulty is no whole number, or a split is none.
     """
-    rows = read_rows(Path(manifest), required=REQUIRED_COLUMNS, optional=OPTIONAL_COLUMNS, thing="pair")
+    rows = read_rows(Path(manifest), required=FILES, optional=OPTIONAL_COLUMNS, thing="pair", files=FILES)
     split = any(row["split"] for row in rows)
     for row in rows:
         if split and row["split"] not in SPLITS:

@@ -81,7 +81,7 @@ class FeatureDistances(SetMetric):
         if fewest < self.least:
             raise UserError(
                 f"The metric {self.network.frechet} needs at least {self.least} images on both sides, and the "
-                f"{facts.pairs} pair(s) of this run have {fewest} {side}: take more pairs, leave it out, or lower "
+                f"{facts.pairs} pair(s) of this run have {fewest} {side}: take more pairs, or lower "
                 "`least` of the metric, knowing that so few say little."
             )
 

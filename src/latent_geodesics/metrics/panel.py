@@ -139,12 +139,14 @@ class MetricPanel:
         )
 
 
-def check_metrics(metrics: Mapping[str, MorphMetric], facts: RunFacts) -> None:
-    """Sees, before a run starts, whether its metrics can be had.
+def check_metrics(metrics: Mapping[str, MorphMetric], facts: RunFacts) -> tuple[dict[str, MorphMetric], dict[str, str]]:
+    """Sees, before a run starts, which of its metrics can be had.
+
+    Returns:
+        The metrics that the data can serve, and of each other one why it is skipped, in a sentence.
 
     Raises:
-        UserError: where two metrics fill one column, weight files are missing (all are named), or the data cannot serve
-            a metric.
+        UserError: where two metrics fill one column, or weight files are missing (all are named).
     """
     filled: dict[str, str] = {}
     for name, metric in metrics.items():
@@ -154,6 +156,12 @@ def check_metrics(metrics: Mapping[str, MorphMetric], facts: RunFacts) -> None:
                     f"The metrics {filled[column]} and {name} both fill the column {column}: leave one out."
                 )
             filled[column] = name
-    for metric in metrics.values():
-        metric.check(facts)
-    require(needed for metric in metrics.values() for needed in metric.requirements)
+    served, skipped = {}, {}
+    for name, metric in metrics.items():
+        try:
+            metric.check(facts)
+            served[name] = metric
+        except UserError as error:
+            skipped[name] = f"'{name}' is skipped. {error}"
+    require(needed for metric in served.values() for needed in metric.requirements)
+    return served, skipped

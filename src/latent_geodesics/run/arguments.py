@@ -20,13 +20,16 @@ __all__ = ["OPEN", "as_meant"]
 OPEN = frozenset({"task.counts", "textual_inversion", "weights.files", "weights.sha256"})
 """Keys of mappings whose own keys are the user's to choose."""
 
-LISTS = frozenset({"runs", "path_or_name"})
+LISTS = frozenset({"keys", "path_or_name", "runs"})
 """Options that take several paths."""
 
 # As Hydra's own parser has them; it takes a beginning of each as well.
 FLAGS = tuple(
     option for action in get_args_parser()._actions for option in action.option_strings if option.startswith("--")
 )
+
+TEXTS = frozenset({"prompts"})
+"""Options that may take several texts."""
 
 NAMES = frozenset({"name", "group", "project"})
 """Options that are texts besides prompts: what a run is called where it is logged."""
@@ -71,7 +74,7 @@ class _Reader:
         if key.startswith("+") and not key.startswith("++") and "." in key:
             # Whether an option is listed by the configuration or by its class alone is no matter of a person's.
             key, argument = f"+{key}", f"+{argument}"
-        if key in OPEN or key.rpartition(".")[0] in OPEN:
+        if key in OPEN or key.rpartition(".")[0] in OPEN or self._is_mapping(key, value):
             return f"++{argument}"  # a mapping may have keys that the configuration has not
         option = key.lstrip("+").rpartition(".")[2]
         if may_be_path(option) and value.startswith("~/"):
@@ -82,6 +85,9 @@ class _Reader:
     def _value(self, option: str, value: str) -> str:
         text, path = is_text(option) or option in NAMES, is_path(option)
         found = self._read(value)
+        if option in LISTS | TEXTS and value.startswith("[") and value.endswith("]"):
+            value = self._list(value, found)
+            found = self._read(value)
         if found is None:
             is_structure = value[:1] in ("[", "{", "'", '"') and not Path(value).exists()
             if text or (may_be_path(option) and not is_structure):
@@ -94,6 +100,24 @@ class _Reader:
         plain = found.value()
         kinds = (str,) if text else (str, list, dict)
         return value if plain is None or isinstance(plain, kinds) or not (text or path) else _quote(value)
+
+    def _is_mapping(self, key: str, value: str) -> bool:
+        found = self._read(value) if value.startswith("{") and not key.startswith("+") else None
+        return found is not None and not found.is_sweep_override() and isinstance(found.value(), dict)
+
+    def _list(self, value: str, found: Override | None) -> str:
+        """A list of paths or texts with quotes where Hydra needs them; a file may have a comma."""
+        parts, whole, start = value[1:-1].split(","), [], 0
+        while start < len(parts):
+            ends = (end for end in range(len(parts), start + 1, -1) if Path(",".join(parts[start:end])).exists())
+            end = next(ends, start + 1)
+            part = ",".join(parts[start:end]).strip()
+            whole.append(str(Path(part).expanduser()) if part.startswith("~/") else part)
+            start = end
+        plain = None if found is None or found.is_sweep_override() else found.value()
+        if isinstance(plain, list) and len(whole) == len(parts) and all(isinstance(each, str) for each in plain):
+            return value if "~/" not in value else f"[{','.join(whole)}]"
+        return f"[{','.join(map(_quote, filter(None, whole)))}]"
 
     def _parts(self, value: str) -> list[str]:
         return value.split(",") if self._sweep else [value]

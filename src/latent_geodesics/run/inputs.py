@@ -73,7 +73,7 @@ READS: Mapping[str, Input] = {
     "image_a": _IMAGE,
     "image_b": _IMAGE,
     "manifest": Input(
-        kind=FILE, what="manifest", remedy="give a CSV file", needed=_unless("image_a", "image_b", "video")
+        kind=FILE, what="manifest", remedy="give a CSV file", needed=_unless("image_a", "image_b", "keys", "video")
     ),
     "negative_prompt": _TEXT,
     "network": _NETWORK,
@@ -90,6 +90,8 @@ READS: Mapping[str, Input] = {
     "video": Input(kind=EITHER, what="video", remedy="give a video file, a folder of frames, or a folder of videos"),
     # These classes alone.
     "CompareRuns.runs": Input(kind=FOLDER, what="folder", remedy="name folders of runs, such as runs/interpolation"),
+    "FolderPairs.prompts": Input(kind=FILE, what="file of prompts", remedy="give a text file, or null for no prompts"),
+    "KeyData.keys": _IMAGE,
     "MorphBench.prompts": Input(
         kind=FILE, what="file of prompts", remedy="give a CSV file with the columns id, prompt_a, prompt_b"
     ),

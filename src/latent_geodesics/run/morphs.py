@@ -1,5 +1,6 @@
 """Every method on pairs of images, measured: what interpolation, truth and the benches have in common."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,6 +31,8 @@ from latent_geodesics.models.stopwatch import METRICS, Stopwatch
 from latent_geodesics.run.results import BatchResult, MethodResult
 
 __all__ = ["Morphs"]
+
+log = logging.getLogger(__name__)
 
 
 class Morphs:
@@ -85,6 +88,7 @@ class Morphs:
         )
         self._encoder(seed=0)  # so that a tau or alpha out of range is refused before anything starts
         self._panels = {name: MetricPanel(method=name, metrics=metrics) for name in methods}
+        self.skipped: dict[str, str] = {}
         self.u = torch.linspace(0, 1, frames, dtype=torch.float64)
 
     @property
@@ -105,10 +109,10 @@ class Morphs:
         return bool(pair.frames) and not (len(pair.frames) - 1) % (self.frames - 1)
 
     def facts(self, pairs: Sequence[ImagePair]) -> RunFacts:
-        """What metrics need to know of a run.
+        """What metrics need to know of a run; those that its pairs cannot serve are `skipped` from here on.
 
         Raises:
-            UserError: when a metric cannot be had of such a run.
+            UserError: when two metrics fill one column, or weights are missing.
         """
         facts = RunFacts(
             pairs=len(pairs),
@@ -116,13 +120,20 @@ class Morphs:
             frames=self.frames,
             image_size=self.model.image_size,
         )
-        check_metrics(self.metrics, facts)
+        self.metrics, self.skipped = check_metrics(self.metrics, facts)
+        self._panels = {name: MetricPanel(method=name, metrics=self.metrics) for name in self.methods}
+        for reason in self.skipped.values():
+            log.warning("%s", reason)
         return facts
 
     def __call__(self, batch: PairBatch, *, seed: int) -> BatchResult:
         """A batch of pairs through every method and metric."""
         tell("encoding")
-        return self.of(self._encoder(seed=seed).encode(batch))
+        return self.of(self.encode(batch, seed=seed))
+
+    def encode(self, batch: PairBatch, *, seed: int) -> EncodedPairs:
+        """A batch of pairs as the problem that every method is given."""
+        return self._encoder(seed=seed).encode(batch)
 
     def of(self, pairs: EncodedPairs) -> BatchResult:
         """What methods and metrics make of pairs that are encoded."""

@@ -135,8 +135,12 @@ def _is_incidental(entry: Path) -> bool:
 
 
 def _was_only_begun(folder: Path) -> bool:
-    """Whether nothing came of a folder's run, so that there is nothing to lose."""
-    return all(_is_incidental(entry) for entry in folder.iterdir())
+    """Whether nothing came of a folder's run, so that there is nothing to lose; empty folders are nothing."""
+    return all(_is_incidental(entry) or not _holds_files(entry) for entry in folder.iterdir())
+
+
+def _holds_files(entry: Path) -> bool:
+    return entry.is_file() or any(each.is_file() for each in entry.rglob("*"))
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -7,7 +7,9 @@ file of a cache that is not there yet) says nothing about that one, with the exc
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +121,28 @@ def _refusal(error: InstantiationException, cause: BaseException) -> str | None:
         return f"'{target.group(1)}'{where} cannot be imported ({_first_line(cause)}): correct its name."
     if not isinstance(cause, ValueError | TypeError):
         return None
+    unknown = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(cause))
+    if unknown and key:
+        called = re.search(r"Error in call to target '([^']+)'", str(error))
+        taken = _options_of(called.group(1) if called else "", unknown.group(1))
+        return f"There is no option '{unknown.group(2)}' at `{key.group(1)}`.{near_name(unknown.group(2), taken)}"
     if isinstance(cause, TypeError) and " not supported between instances of " in str(cause):
         return f"A value is of the wrong kind{where}, such as a text in place of a number: {_one_line(cause)}."
     return f"{_one_line(cause)}{where}"
+
+
+def _options_of(target: str, called: str) -> set[str]:
+    """The options of a class, and of the one by the name `called` beside it or its bases, which takes some of them."""
+    module, _, name = target.rpartition(".")
+    made: Any = getattr(sys.modules.get(module), name, None)
+    beside = [sys.modules.get(each.__module__) for each in getattr(made, "__mro__", ())]
+    found = set()
+    for each in [made, *(getattr(one, called, None) for one in beside)]:
+        try:
+            found |= {name for name, one in signature(each).parameters.items() if one.kind is not one.VAR_KEYWORD}
+        except (TypeError, ValueError):  # nothing that is called
+            continue
+    return found
 
 
 def _unknown_key(error: OmegaConfBaseException, whole: str, conf: Path | None) -> str:

@@ -50,7 +50,10 @@ class Interpolation:
         if not run.leads:
             return {}
         records = morphs.records(tables.kept("states"), self.facts, seed=run.seed)
-        write_json(run.folder / "metrics.json", {"records": [record.as_dict() for record in records]})
+        write_json(
+            run.folder / "metrics.json",
+            {"records": [record.as_dict() for record in records], "skipped": morphs.skipped},
+        )
         pages = [PairPage(**page) for of_batch in tables.kept("pages") for page in of_batch]
         log_courses(run.logger, pages)
         grid = {
@@ -62,8 +65,9 @@ class Interpolation:
         over_pairs = {f"{one.method}/{one.column}": one.value for one in records if np.isfinite(one.value)}
         summary = summarise(results) | over_pairs
         report = InterpolationReport(
-            table=results, summary=summary, pages=pages, config=run.config, expected=len(self.data), records=records
-        )
+            table=results, summary=summary, pages=pages, config=run.config, expected=len(self.data), records=records,
+            skipped=list(morphs.skipped.values()),
+        )  # fmt: skip
         return run.finish(report, tables, summary=summary, broken=broken_pairs(results, run.folder))
 
     def work(self, run: Run, batch: PairBatch) -> Rows:

@@ -97,6 +97,7 @@ class InterpolationReport:
         config: The run's configuration.
         expected: How many pairs the run has in all.
         records: What the metrics amount to over all pairs.
+        skipped: Why metrics are skipped, a sentence each.
     """
 
     table: pd.DataFrame
@@ -105,6 +106,7 @@ class InterpolationReport:
     config: Mapping[str, Any]
     expected: int
     records: Sequence[MetricRecord]
+    skipped: Sequence[str] = ()
 
     def write(self, folder: Path) -> None:
         """Writes the tables of means, the overview and `report.html` into the run's folder."""
@@ -115,7 +117,7 @@ class InterpolationReport:
             log.warning(unsolved)
             remarks = [*remarks, unsolved]
         draw_overview(folder / "figures" / "overview.png", self.table)
-        write_text(folder / "report.html", _page(self, folder, remarks))
+        write_text(folder / "report.html", _page(self, folder, [*remarks, *self.skipped]))
 
 
 def _page(report: InterpolationReport, folder: Path, remarks: Sequence[str]) -> str:

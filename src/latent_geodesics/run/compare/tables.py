@@ -8,7 +8,6 @@ does the table. Rows over different pairs, or of different data, are not ranked 
 reader must know stands in the table's notes.
 """
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, nearest
 from latent_geodesics.methods.statuses import LOST
 from latent_geodesics.run.compare.notes import notes_on
 from latent_geodesics.run.compare.runs import SEED, RunRecord, shown_value, varied_settings
@@ -299,8 +298,8 @@ def _chosen(columns: Sequence[str] | None, known: Sequence[str]) -> list[str]:
 
 
 def _guess(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    near = nearest(name, known)
+    return f" (did you mean '{near}'?)" if near else ""
 
 
 def _notes_on_rows(table: ComparisonTable) -> list[str]:

@@ -1,0 +1,1 @@
+"""The experiment of paths through several key images."""
