@@ -11,6 +11,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import MorphMetric, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
+from latent_geodesics.metrics.packages import require_packages
 from latent_geodesics.models.weights import require
 
 __all__ = ["MetricPanel", "MetricRecord", "check_metrics"]
@@ -139,12 +140,14 @@ class MetricPanel:
         )
 
 
-def check_metrics(metrics: Mapping[str, MorphMetric], facts: RunFacts) -> None:
-    """Sees, before a run starts, whether its metrics can be had.
+def check_metrics(metrics: Mapping[str, MorphMetric], facts: RunFacts) -> tuple[dict[str, MorphMetric], dict[str, str]]:
+    """Sees, before a run starts, which of its metrics can be had.
+
+    Returns:
+        The metrics that the data can serve, and of each other one why it is skipped, in a sentence.
 
     Raises:
-        UserError: where two metrics fill one column, weight files are missing (all are named), or the data cannot serve
-            a metric.
+        UserError: where two metrics fill one column, or weight files (all are named) or packages are missing.
     """
     filled: dict[str, str] = {}
     for name, metric in metrics.items():
@@ -154,6 +157,23 @@ def check_metrics(metrics: Mapping[str, MorphMetric], facts: RunFacts) -> None:
                     f"The metrics {filled[column]} and {name} both fill the column {column}: leave one out."
                 )
             filled[column] = name
-    for metric in metrics.values():
-        metric.check(facts)
-    require(needed for metric in metrics.values() for needed in metric.requirements)
+    served, skipped = {}, {}
+    for name, metric in metrics.items():
+        try:
+            _check_needs(metric, facts)
+            metric.check(facts)
+            served[name] = metric
+        except UserError as error:
+            skipped[name] = f"'{name}' is skipped. {error}"
+    require_packages((name, package) for name, metric in served.items() for package in metric.packages)
+    require(needed for metric in served.values() for needed in metric.requirements)
+    return served, skipped
+
+
+def _check_needs(metric: MorphMetric, facts: RunFacts) -> None:
+    lacking = {"path": "a path in the latent space", "model": "a diffusion model"}
+    has = {"frames": True, "path": facts.paths, "model": facts.model}
+    if not has[metric.needs]:
+        raise UserError(
+            f"The metric {type(metric).__name__} needs {lacking[metric.needs]}, which frames alone do not have."
+        )

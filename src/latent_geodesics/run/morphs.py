@@ -1,5 +1,6 @@
 """Every method on pairs of images, measured: what interpolation, truth and the benches have in common."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from latent_geodesics.metrics import (
     PathCurves,
     RunFacts,
     check_metrics,
+    in_eight_bits,
     path_curves,
     reference_curves,
 )
@@ -29,6 +31,8 @@ from latent_geodesics.models.stopwatch import METRICS, Stopwatch
 from latent_geodesics.run.results import BatchResult, MethodResult
 
 __all__ = ["Morphs"]
+
+log = logging.getLogger(__name__)
 
 
 class Morphs:
@@ -84,6 +88,7 @@ class Morphs:
         )
         self._encoder(seed=0)  # so that a tau or alpha out of range is refused before anything starts
         self._panels = {name: MetricPanel(method=name, metrics=metrics) for name in methods}
+        self.skipped: dict[str, str] = {}
         self.u = torch.linspace(0, 1, frames, dtype=torch.float64)
 
     @property
@@ -104,10 +109,10 @@ class Morphs:
         return bool(pair.frames) and not (len(pair.frames) - 1) % (self.frames - 1)
 
     def facts(self, pairs: Sequence[ImagePair]) -> RunFacts:
-        """What metrics need to know of a run.
+        """What metrics need to know of a run; those that its pairs cannot serve are `skipped` from here on.
 
         Raises:
-            UserError: when a metric cannot be had of such a run.
+            UserError: when two metrics fill one column, or weights are missing.
         """
         facts = RunFacts(
             pairs=len(pairs),
@@ -115,7 +120,10 @@ class Morphs:
             frames=self.frames,
             image_size=self.model.image_size,
         )
-        check_metrics(self.metrics, facts)
+        self.metrics, self.skipped = check_metrics(self.metrics, facts)
+        self._panels = {name: MetricPanel(method=name, metrics=self.metrics) for name in self.methods}
+        for reason in self.skipped.values():
+            log.warning("%s", reason)
         return facts
 
     def __call__(self, batch: PairBatch, *, seed: int) -> BatchResult:
@@ -149,13 +157,17 @@ class Morphs:
         return found
 
     def _measure(self, panel: MetricPanel, part: Attempt, shared: Memory) -> MethodResult:
-        """What a method made of some pairs, with its scores; `shared` is what metrics need not compute again."""
+        """What a method made of some pairs, with its scores; `shared` is what metrics need not compute again.
+
+        Frames are measured as their files hold them, so that whoever reads those finds the same numbers.
+        """
+        morph = replace(part.morph, frames=in_eight_bits(part.morph.frames))
         watch = Stopwatch(part.pairs.model.device)
         measured = MeasuredMorph(
             pairs=part.pairs,
-            morph=part.morph,
+            morph=morph,
             u=self.u,
-            curves=self._curves(part.pairs, part.morph, shared),
+            curves=self._curves(part.pairs, morph, shared),
             shared=shared,
         )
         scores = panel.score(measured)
@@ -163,7 +175,7 @@ class Morphs:
         return MethodResult(
             method=panel.method,
             pairs=part.pairs,
-            morph=part.morph,
+            morph=morph,
             curves=measured.curves,
             scores=scores,
             failure=part.failure,
