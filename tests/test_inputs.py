@@ -37,7 +37,7 @@ def strings(node, kind="", name=""):
         for value in node:
             yield from strings(value, kind, name)
     elif isinstance(node, str):
-        yield kind.removeprefix("latent_geodesics."), name, node
+        yield kind.rpartition(".")[2], name, node
 
 
 @pytest.mark.parametrize("option", sorted(CONF.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -63,6 +63,7 @@ _IMAGE = Input(kind=FILE, what="image", remedy="give the path of an image file")
 _IMAGES = Input(kind=EITHER, what="images", remedy="give a folder of images or a CSV manifest")
 _NETWORK = Input(kind=FOLDER, what="network's folder", remedy="give the folder of an attribute network")
 _FRAMES = Input(kind=FOLDER, what="folder of frames", remedy="render them by task=render_clevr", needed=_trains_afresh)
+_SEQUENCES = Input(kind=EITHER, what="sequences", remedy="give a folder of them, a film, or a CSV manifest")
 _MODEL_FOLDER = Input(kind=FOLDER, what="model's folder", remedy="give one in diffusers' format")
 _TEXT = Input(kind=TEXT, what="text")
 _EXPECTED = Input(kind=FILE, what="file of bounds", remedy="name one such as experiments/demo/expected.json")
@@ -88,30 +89,32 @@ READS: Mapping[str, Input] = {
         kind=OPTIONS, what="options", names=("steps", "learning_rate", "batch_size", "shared", "progress")
     ),
     "video": Input(kind=EITHER, what="video", remedy="give a video file, a folder of frames, or a folder of videos"),
+    # Keys of a configuration of task=score, which its sequences take over.
+    ".frames": _SEQUENCES,
+    ".pairs": Input(kind=FILE, what="manifest", remedy="give a CSV file of pairs"),
     # These classes alone.
-    "comparison.task.CompareRuns.runs": Input(
-        kind=FOLDER, what="folder", remedy="name folders of runs, such as runs/interpolation"
-    ),
-    "data.MorphBench.prompts": Input(
+    "CompareRuns.runs": Input(kind=FOLDER, what="folder", remedy="name folders of runs, such as runs/interpolation"),
+    "MorphBench.prompts": Input(
         kind=FILE, what="file of prompts", remedy="give a CSV file with the columns id, prompt_a, prompt_b"
     ),
-    "methods.SmoothDiffusion.weights": Input(kind=EITHER, what="weights", remedy="give their file or folder"),
-    "methods.velocities.FromFile.file": Input(
-        kind=FILE, what="file of velocities", remedy="give a .pt, .npy or .safetensors file"
-    ),
-    "metrics.ClevrFeatures.folder": _NETWORK,
-    "metrics.Protocol.network": Input(kind=NAME, what="network"),
-    "metrics.Typicality.reference": _IMAGES,
-    "models.random_model.parts": _MODEL_FOLDER,
-    "models.weights.WeightsRegistry.files": Input(kind=FILE, what="weight file", remedy="correct it or leave it out"),
-    "tasks.distances.Distances.images": _IMAGES,
-    "tasks.distances.Distances.known": Input(kind=FILE, what="manifest", remedy="give a CSV file of pairs, or null"),
-    "tasks.distances.Distances.resume": Input(kind=FOLDER, what="folder", remedy="give that of a run of distances"),
-    "tasks.extrapolation.Extrapolation.images": _IMAGES,
-    "tasks.extrapolation.Extrapolation.reference": _IMAGES,
-    "training.task.TrainClevrLdm.attribute_frames": _FRAMES,
-    "training.task.TrainClevrLdm.frames": _FRAMES,
-    "truth.FloorError.scenes": Input(kind=FILE, what="file of scenes", remedy="give a file of one scene a line"),
+    "SequenceData.frames": _SEQUENCES,
+    "SequenceData.pairs": Input(kind=FILE, what="manifest", remedy="give a CSV file of pairs"),
+    "SequenceData.true": _SEQUENCES,
+    "SmoothDiffusion.weights": Input(kind=EITHER, what="weights", remedy="give their file or folder"),
+    "FromFile.file": Input(kind=FILE, what="file of velocities", remedy="give a .pt, .npy or .safetensors file"),
+    "ClevrFeatures.folder": _NETWORK,
+    "Protocol.network": Input(kind=NAME, what="network"),
+    "Typicality.reference": _IMAGES,
+    "random_model.parts": _MODEL_FOLDER,
+    "WeightsRegistry.files": Input(kind=FILE, what="weight file", remedy="correct it or leave it out"),
+    "Distances.images": _IMAGES,
+    "Distances.known": Input(kind=FILE, what="manifest", remedy="give a CSV file of pairs, or null"),
+    "Distances.resume": Input(kind=FOLDER, what="folder", remedy="give that of a run of distances"),
+    "Extrapolation.images": _IMAGES,
+    "ReferenceImages.images": _IMAGES,
+    "TrainClevrLdm.attribute_frames": _FRAMES,
+    "TrainClevrLdm.frames": _FRAMES,
+    "FloorError.scenes": Input(kind=FILE, what="file of scenes", remedy="give a file of one scene a line"),
 }
 
 WRITES = frozenset({"output_dir", "work_dir", "model_dir", "attributes_dir", "cache_dir"})
@@ -146,7 +149,7 @@ def check_inputs(config: DictConfig) -> None:
     _check("expected", config.expected, _EXPECTED)
     task = OmegaConf.to_container(config.task, resolve=True, throw_on_missing=True) if config.task else None
     for key, options in nodes("task", task, lambda key, _: _written(key, raw)):
-        kind = str(options["_target_"]).removeprefix("latent_geodesics.")
+        kind = str(options["_target_"]).rpartition(".")[2]
         for name, value in options.items():
             found = READS.get(f"{kind}.{name}") or READS.get(str(name))
             if found is not None and found.needed(options):
