@@ -40,7 +40,8 @@ def wide_model(tiny_model_folder):
 
 
 def present(metric):
-    return all(needed.registry.problem(needed.file) is None for needed in metric.requirements)
+    here = all(package.present for package in metric.packages)
+    return here and all(needed.registry.problem(needed.file) is None for needed in metric.requirements)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -2,7 +2,17 @@
 
 from latent_geodesics.core.records import Status
 
-__all__ = ["CLOSED_FORM", "FAILED", "LOST", "OPTIMISED", "SAMPLED", "TRAINED", "UNINVERTED", "status_sentence"]
+__all__ = [
+    "CLOSED_FORM",
+    "FAILED",
+    "GIVEN",
+    "LOST",
+    "OPTIMISED",
+    "SAMPLED",
+    "TRAINED",
+    "UNINVERTED",
+    "status_sentence",
+]
 
 CLOSED_FORM = "closed_form"
 OPTIMISED = "optimised"
@@ -12,12 +22,14 @@ FAILED = "failed"
 UNINVERTED = "inversion_failed"
 LOST = (FAILED, UNINVERTED, Status.NON_FINITE_SCORE.value)
 """Of sequences that are none."""
+GIVEN = "given"
 
 _SENTENCES = {
     CLOSED_FORM: "The path is known in closed form: nothing was solved, and it is no geodesic of the density.",
     OPTIMISED: "The path was found by its method's own measure, without the network; it is no geodesic of the density.",
     SAMPLED: "The frames were sampled by the network, steered on the way; there is no path to measure.",
     TRAINED: "The network was trained on the two images, then the frames were sampled; there is no path to measure.",
+    GIVEN: "The frames were given, and measured as they are; how they were made is not known here.",
     FAILED: "The method raised an error on this pair, which results.csv has in its column failure; the other pairs "
     "went on.",
     UNINVERTED: "The noisy latents of the two images were not found, in a step that results.csv has in its column "

@@ -10,10 +10,11 @@ from latent_geodesics.metrics.feature_distances import FeatureDistances
 from latent_geodesics.metrics.features import ClevrFeatures, FeatureNetwork, Inception
 from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
 from latent_geodesics.metrics.inputs import ImageNetRange, InputRange, SignedRange, UnitRange
-from latent_geodesics.metrics.measured import FrameDistances, MeasuredMorph, Memory
+from latent_geodesics.metrics.measured import FrameDistances, GivenPairs, MeasuredMorph, Memory, in_eight_bits
 from latent_geodesics.metrics.networks import ClevrPerception, Lpips, PerceptualNetwork
 from latent_geodesics.metrics.noise_norm import NoiseNorm
 from latent_geodesics.metrics.optical_flow import OpticalFlow
+from latent_geodesics.metrics.packages import Package
 from latent_geodesics.metrics.panel import MetricPanel, MetricRecord, check_metrics
 from latent_geodesics.metrics.path_quality import PathQuality
 from latent_geodesics.metrics.perceptual import PerceptualSmoothness, Reconstruction, TruthError
@@ -30,6 +31,8 @@ from latent_geodesics.metrics.step_statistics import (
 )
 from latent_geodesics.metrics.topiq import TopiqNoReference, TopiqTruth
 from latent_geodesics.metrics.typicality import Typicality
+from latent_geodesics.metrics.verdict import Verdict, verdict_word
+from latent_geodesics.metrics.visible import ColorVideoVdp, Flip
 
 __all__ = [
     "AllFrames",
@@ -37,15 +40,18 @@ __all__ = [
     "Average",
     "ClevrFeatures",
     "ClevrPerception",
+    "ColorVideoVdp",
     "Column",
     "CrossFade",
     "DensityBow",
     "Evenness",
     "FeatureDistances",
     "FeatureNetwork",
+    "Flip",
     "FrameChoice",
     "FrameDistances",
     "FrameMetric",
+    "GivenPairs",
     "ImageNetRange",
     "Inception",
     "InnerFrames",
@@ -58,6 +64,7 @@ __all__ = [
     "MorphMetric",
     "NoiseNorm",
     "OpticalFlow",
+    "Package",
     "PathCurves",
     "PathQuality",
     "PerceptualNetwork",
@@ -81,9 +88,12 @@ __all__ = [
     "Typicality",
     "UnitRange",
     "Variance",
+    "Verdict",
     "check_metrics",
-    "known_columns",
     "closed_curves",
+    "in_eight_bits",
+    "known_columns",
     "path_curves",
     "reference_curves",
+    "verdict_word",
 ]

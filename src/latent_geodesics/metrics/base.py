@@ -19,6 +19,7 @@ from torchmetrics import Metric
 
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
+from latent_geodesics.metrics.packages import Package
 from latent_geodesics.models.weights import Requirement
 
 __all__ = [
@@ -41,6 +42,9 @@ class RunFacts:
         frames: Images of a sequence.
         image_size: Height and width in pixels.
         retimed: Whether the frames are spaced evenly by perceptual distance.
+        paths: Whether the sequences may have paths in the latent space; those that others made have none.
+        model: Whether a diffusion model is at hand.
+        images: Whether the images that sequences lead between are known otherwise than by their ends.
     """
 
     pairs: int
@@ -48,6 +52,9 @@ class RunFacts:
     frames: int
     image_size: tuple[int, int]
     retimed: bool = False
+    paths: bool = True
+    model: bool = True
+    images: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +84,9 @@ class MorphMetric(Metric, ABC):
     columns: ClassVar[Mapping[str, Column]]
     """Every column that the class can give, by name."""
 
+    needs: ClassVar[Literal["frames", "path", "model"]] = "frames"
+    """What it is made of: the frames and images alone, a path in the latent space, or a diffusion model's view."""
+
     full_state_update = False
     is_differentiable = False
 
@@ -88,6 +98,11 @@ class MorphMetric(Metric, ABC):
     @property
     def requirements(self) -> Sequence[Requirement]:
         """The weight files that it needs."""
+        return ()
+
+    @property
+    def packages(self) -> Sequence[Package]:
+        """The optional packages that it needs."""
         return ()
 
     @property

@@ -17,7 +17,9 @@ OF_METRIC = OF_DENSITY | {"alpha", "alpha_d", "geometry"}
 MOST_MISFIT = 0.5
 """The largest misfit of a number that is ranked, as a share of the gain."""
 
-_FIRST = ("path_quality", "noise_norm", "perceptual", "cross_fade", "optical_flow", "sharpness", "typicality")
+_FIRST = (
+    "path_quality", "noise_norm", "perceptual", "verdict", "cross_fade", "optical_flow", "sharpness", "typicality",
+)  # fmt: skip
 """The modules whose columns stand first in tables; the others follow by name."""
 
 

@@ -24,7 +24,7 @@ from latent_geodesics.metrics.base import SequenceMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
 
-__all__ = ["CrossFade"]
+__all__ = ["CrossFade", "blends"]
 
 
 class CrossFade(SequenceMetric):
@@ -38,15 +38,22 @@ class CrossFade(SequenceMetric):
     def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
         """Both columns."""
         batch = measured.pairs.batch
-        x = measured.morph.frames[:, 1:-1].flatten(2).double()
-        a, b = (image.to(x).flatten(1)[:, None] for image in (batch.images_a, batch.images_b))
-        way = b - a
-        weight = ((x - a) * way).sum(-1) / way.square().sum(-1).clamp_min(torch.finfo(x.dtype).tiny)
-        weight = weight.clamp(0, 1)[..., None]
-        rest = (x - torch.lerp(a.expand_as(x), b.expand_as(x), weight)).square().mean(-1)
-        nearer = torch.minimum((x - a).square().mean(-1), (x - b).square().mean(-1))
-        apart = nearer.sum(-1)
-        return {
-            "ghosting": torch.where(apart > 0, 1 - rest.sum(-1) / apart, torch.nan),
-            "blend_rmse": rest.mean(-1).sqrt(),
-        }
+        ghosting, rest = blends(measured.morph.frames, batch.images_a, batch.images_b)
+        return {"ghosting": ghosting, "blend_rmse": rest.mean(-1).sqrt()}
+
+
+def blends(
+    frames: Float[Tensor, "p n 3 h w"], images_a: Float[Tensor, "p 3 h w"], images_b: Float[Tensor, "p 3 h w"]
+) -> tuple[Float[Tensor, " p"], Float[Tensor, "p m"]]:
+    """The ghosting of sequences between two images each, and r^2 a pixel of each inner frame."""
+    a, b = (image.to(frames).flatten(1).double() for image in (images_a, images_b))
+    way = b - a
+    least = torch.finfo(way.dtype).tiny
+    rests, nearer = [], []
+    for frame in frames[:, 1:-1].unbind(1):  # one at a time: in double precision a long film takes much memory
+        from_a = frame.flatten(1).double() - a
+        weight = ((from_a * way).sum(-1) / way.square().sum(-1).clamp_min(least)).clamp(0, 1)[:, None]
+        rests.append((from_a - weight * way).square().mean(-1))
+        nearer.append(torch.minimum(from_a.square().mean(-1), (from_a - way).square().mean(-1)))
+    rest, apart = torch.stack(rests, dim=1), torch.stack(nearer, dim=1).sum(-1)
+    return torch.where(apart > 0, 1 - rest.sum(-1) / apart, torch.nan), rest

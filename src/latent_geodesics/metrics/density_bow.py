@@ -22,6 +22,7 @@ __all__ = ["DensityBow"]
 class DensityBow(SequenceMetric):
     """The column of the module's text; a method without a path, or under a prompt that moves, has none."""
 
+    needs = "path"
     columns: ClassVar = {"log_density_bow": Column(title="bow of the log-density, nats", better="lower")}
 
     def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:

@@ -9,11 +9,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.data import PairBatch
 from latent_geodesics.methods import EncodedPairs, Morph
 from latent_geodesics.metrics.curves import PathCurves
 from latent_geodesics.metrics.networks import PerceptualNetwork
+from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = ["FrameDistances", "MeasuredMorph", "Memory", "true_frames"]
+__all__ = ["FrameDistances", "GivenPairs", "MeasuredMorph", "Memory", "in_eight_bits", "true_frames"]
 
 T = TypeVar("T")
 
@@ -48,6 +50,19 @@ class FrameDistances:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenPairs:
+    """Pairs between which others made sequences: images and true frames, and no latents.
+
+    Attributes:
+        batch: The images.
+        model: A diffusion model, for the metrics that need one to judge frames.
+    """
+
+    batch: PairBatch
+    model: LatentModel | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasuredMorph:
     """A method's sequences with what metrics may need of them.
 
@@ -63,7 +78,7 @@ class MeasuredMorph:
         UserError: when the frames are of another size than the images.
     """
 
-    pairs: EncodedPairs
+    pairs: EncodedPairs | GivenPairs
     morph: Morph
     u: Float[Tensor, " n"]
     curves: PathCurves | None
@@ -82,7 +97,17 @@ class MeasuredMorph:
     @property
     def posed(self) -> EncodedPairs:
         """The problem that the path belongs to: the run's, unless the method has one of its own."""
-        return self.pairs if self.morph.posed is None else self.morph.posed
+        found = self.pairs if self.morph.posed is None else self.morph.posed
+        if isinstance(found, GivenPairs):
+            raise TypeError("frames that were given belong to no problem: only metrics of frames measure them")
+        return found
+
+    @property
+    def model(self) -> LatentModel:
+        """The diffusion model; metrics that ask for it say so in their `needs`."""
+        if self.pairs.model is None:
+            raise TypeError("frames that were given have no model: only metrics of frames measure them")
+        return self.pairs.model
 
     @property
     def failed(self) -> Bool[Tensor, " p"]:
@@ -155,3 +180,8 @@ def true_frames(truth: Float[Tensor, "m 3 h w"] | None, count: int) -> Float[Ten
     if truth is None or count < 2 or (len(truth) - 1) % (count - 1):
         return None
     return truth[:: (len(truth) - 1) // (count - 1)]
+
+
+def in_eight_bits(frames: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
+    """Frames as their picture files hold them, 256 levels a channel: what is measured is what is kept. NaN stays."""
+    return frames.clamp(0, 1).mul(255).round() / 255

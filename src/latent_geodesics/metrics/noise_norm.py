@@ -29,6 +29,7 @@ class NoiseNorm(FrameMetric):
     The points are those that are decoded, under the condition by which they are. Costs a network evaluation a frame.
     """
 
+    needs = "path"
     columns: ClassVar = {
         "noise_norm": Column(title="|eps| / sqrt(d) in the middle"),
         "noise_norm_ends": Column(title="|eps| / sqrt(d) at the ends"),

@@ -11,6 +11,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import MorphMetric, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
+from latent_geodesics.metrics.packages import require_packages
 from latent_geodesics.models.weights import require
 
 __all__ = ["MetricPanel", "MetricRecord", "check_metrics"]
@@ -146,7 +147,7 @@ def check_metrics(metrics: Mapping[str, MorphMetric], facts: RunFacts) -> tuple[
         The metrics that the data can serve, and of each other one why it is skipped, in a sentence.
 
     Raises:
-        UserError: where two metrics fill one column, or weight files are missing (all are named).
+        UserError: where two metrics fill one column, or weight files (all are named) or packages are missing.
     """
     filled: dict[str, str] = {}
     for name, metric in metrics.items():
@@ -159,9 +160,20 @@ def check_metrics(metrics: Mapping[str, MorphMetric], facts: RunFacts) -> tuple[
     served, skipped = {}, {}
     for name, metric in metrics.items():
         try:
+            _check_needs(metric, facts)
             metric.check(facts)
             served[name] = metric
         except UserError as error:
             skipped[name] = f"'{name}' is skipped. {error}"
+    require_packages((name, package) for name, metric in served.items() for package in metric.packages)
     require(needed for metric in served.values() for needed in metric.requirements)
     return served, skipped
+
+
+def _check_needs(metric: MorphMetric, facts: RunFacts) -> None:
+    lacking = {"path": "a path in the latent space", "model": "a diffusion model"}
+    has = {"frames": True, "path": facts.paths, "model": facts.model}
+    if not has[metric.needs]:
+        raise UserError(
+            f"The metric {type(metric).__name__} needs {lacking[metric.needs]}, which frames alone do not have."
+        )

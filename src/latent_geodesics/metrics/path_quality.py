@@ -34,6 +34,7 @@ class PathQuality(SequenceMetric):
     density's.
     """
 
+    needs = "path"
     columns: ClassVar = {
         "log_density_mean": Column(
             title="mean log-density, nats",

@@ -218,3 +218,11 @@ class Reconstruction(SequenceMetric):
         ends = frames[:, [0, -1]] - torch.stack([batch.images_a, batch.images_b], dim=1).to(frames)
         error = ends.square().mean(dim=(1, 2, 3, 4))
         return {"reconstruction_psnr": -10 * error.clamp_min(1e-10).log10(), "reconstruction_mse": error}
+
+    def check(self, facts: RunFacts) -> None:
+        """Refuses sequences whose own ends stand for the images."""
+        if not facts.images:
+            raise UserError(
+                "The metric Reconstruction needs the images that the sequences lead between: give their pairs, or "
+                "leave it out."
+            )

@@ -3,7 +3,8 @@
 - `topiq_nr`: without a reference (weights of KonIQ), the mean over the frames that are chosen;
 - `topiq_fr`: with the true frame as the reference (weights of KADID), the mean over all frames that have one.
 
-Both lie near [0, 1]; more is better. They were trained on photographs, at several hundred pixels a side.
+Both lie near [0, 1]; more is better. They were trained on photographs, at several hundred pixels a side. The package is
+an extra of this project: its licence forbids commercial use since its version 0.1.16.
 """
 
 from abc import abstractmethod
@@ -21,12 +22,14 @@ from latent_geodesics.metrics.base import FrameMetric, Provenance, RunFacts
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
 from latent_geodesics.metrics.measured import MeasuredMorph
+from latent_geodesics.metrics.packages import Package, require_packages
 from latent_geodesics.metrics.perceptual import check_truth
 from latent_geodesics.models.weights import Requirement, WeightsRegistry, file_hash, load_tensors
 
 __all__ = ["TopiqNoReference", "TopiqTruth", "build_topiq"]
 
 LEAST_SIDE = 32
+PYIQA = Package(name="pyiqa", module="pyiqa", extra="pyiqa")
 _CHUNK = 8
 
 
@@ -47,6 +50,11 @@ class _Topiq(FrameMetric):
     def requirements(self) -> Sequence[Requirement]:
         """One file, the backbone's weights in it."""
         return (Requirement(registry=self._registry, id=self.network),)
+
+    @property
+    def packages(self) -> Sequence[Package]:
+        """Pyiqa, whose licence is non-commercial since its 0.1.16."""
+        return (PYIQA,)
 
     @property
     def weights(self) -> Mapping[str, str]:
@@ -143,8 +151,9 @@ def build_topiq(name: str, file: Path) -> Any:
     Its own loading fetches a second network that the file holds already, and passes over weights that do not fit.
 
     Raises:
-        UserError: when the file is not that network's.
+        UserError: when the file is not that network's, or pyiqa is not installed.
     """
+    require_packages([(name, PYIQA)])
     import pyiqa
 
     with torch.random.fork_rng(devices=[]):

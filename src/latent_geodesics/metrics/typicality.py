@@ -57,6 +57,7 @@ class Typicality(SequenceMetric):
         seed: Where they start.
     """
 
+    needs = "model"
     columns: ClassVar = {
         "typical_share": Column(title="typical frames, real = 0.95", better="higher"),
         "density_rank": Column(title="density rank, real = 0.5"),
@@ -81,7 +82,7 @@ class Typicality(SequenceMetric):
 
     def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
         """Both columns."""
-        model = measured.pairs.model
+        model = measured.model
         real = self._known.recall(model.fingerprint, lambda: self._of_real_images(model))
         inner = measured.morph.frames[:, 1:-1]
         found = torch.full(inner.shape[:2], torch.nan, dtype=torch.float64)

@@ -24,6 +24,8 @@ LIBRARIES = (
     "torchmetrics",
     "torch-fidelity",
     "pyiqa",
+    "cvvdp",
+    "flip-evaluator",
     "lpips",
     "numpy",
 )

@@ -63,6 +63,7 @@ _IMAGE = Input(kind=FILE, what="image", remedy="give the path of an image file")
 _IMAGES = Input(kind=EITHER, what="images", remedy="give a folder of images or a CSV manifest")
 _NETWORK = Input(kind=FOLDER, what="network's folder", remedy="give the folder of an attribute network")
 _FRAMES = Input(kind=FOLDER, what="folder of frames", remedy="render them by task=render_clevr", needed=_trains_afresh)
+_SEQUENCES = Input(kind=EITHER, what="sequences", remedy="give a folder of them, a film, or a CSV manifest")
 _MODEL_FOLDER = Input(kind=FOLDER, what="model's folder", remedy="give one in diffusers' format")
 _TEXT = Input(kind=TEXT, what="text")
 _EXPECTED = Input(kind=FILE, what="file of bounds", remedy="name one such as experiments/demo/expected.json")
@@ -88,6 +89,9 @@ READS: Mapping[str, Input] = {
         kind=OPTIONS, what="options", names=("steps", "learning_rate", "batch_size", "shared", "progress")
     ),
     "video": Input(kind=EITHER, what="video", remedy="give a video file, a folder of frames, or a folder of videos"),
+    # Keys of a configuration of task=score, which its sequences take over.
+    ".frames": _SEQUENCES,
+    ".pairs": Input(kind=FILE, what="manifest", remedy="give a CSV file of pairs"),
     # These classes alone.
     "CompareRuns.runs": Input(kind=FOLDER, what="folder", remedy="name folders of runs, such as runs/interpolation"),
     "FolderPairs.prompts": Input(kind=FILE, what="file of prompts", remedy="give a text file, or null for no prompts"),
@@ -95,6 +99,9 @@ READS: Mapping[str, Input] = {
     "MorphBench.prompts": Input(
         kind=FILE, what="file of prompts", remedy="give a CSV file with the columns id, prompt_a, prompt_b"
     ),
+    "SequenceData.frames": _SEQUENCES,
+    "SequenceData.pairs": Input(kind=FILE, what="manifest", remedy="give a CSV file of pairs"),
+    "SequenceData.true": _SEQUENCES,
     "SmoothDiffusion.weights": Input(kind=EITHER, what="weights", remedy="give their file or folder"),
     "FromFile.file": Input(kind=FILE, what="file of velocities", remedy="give a .pt, .npy or .safetensors file"),
     "ClevrFeatures.folder": _NETWORK,

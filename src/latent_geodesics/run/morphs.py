@@ -23,6 +23,7 @@ from latent_geodesics.metrics import (
     PathCurves,
     RunFacts,
     check_metrics,
+    in_eight_bits,
     path_curves,
     reference_curves,
 )
@@ -164,14 +165,18 @@ class Morphs:
         return found
 
     def _measure(self, panel: MetricPanel, part: Attempt, shared: Memory) -> MethodResult:
-        """What a method made of some pairs, with its scores; `shared` is what metrics need not compute again."""
+        """What a method made of some pairs, with its scores; `shared` is what metrics need not compute again.
+
+        Frames are measured as their files hold them, so that whoever reads those finds the same numbers.
+        """
         tell(f"{panel.method}: measuring")
+        morph = replace(part.morph, frames=in_eight_bits(part.morph.frames))
         watch = Stopwatch(part.pairs.model.device)
         measured = MeasuredMorph(
             pairs=part.pairs,
-            morph=part.morph,
+            morph=morph,
             u=self.u,
-            curves=self._curves(part.pairs, part.morph, shared),
+            curves=self._curves(part.pairs, morph, shared),
             shared=shared,
         )
         scores = panel.score(measured)
@@ -179,7 +184,7 @@ class Morphs:
         return MethodResult(
             method=panel.method,
             pairs=part.pairs,
-            morph=part.morph,
+            morph=morph,
             curves=measured.curves,
             scores=scores,
             failure=part.failure,

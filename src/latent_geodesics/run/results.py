@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.records import Status
+from latent_geodesics.data import ImagePair
 from latent_geodesics.methods import EncodedPairs, Morph
 from latent_geodesics.methods.statuses import LOST, UNINVERTED
-from latent_geodesics.metrics import Column, PathCurves, known_columns
+from latent_geodesics.metrics import Column, PathCurves, known_columns, verdict_word
 from latent_geodesics.models.stopwatch import DECODING, METRICS, SOLVING, STAGES
 
 __all__ = [
@@ -26,12 +27,13 @@ __all__ = [
     "PairResult",
     "broken_pairs",
     "closes",
+    "result_row",
     "summarise",
     "unsolved_inversions",
     "wins",
 ]
 
-DESCRIPTIVE = ("pair", "group", "cluster", "method", "status", "failure", "inversion")
+DESCRIPTIVE = ("pair", "group", "cluster", "method", "status", "failure", "inversion", "verdict")
 COSTS = {
     "evaluations": Column(title="score evaluations"),
     "unet_calls": Column(title="U-Net calls"),
@@ -83,26 +85,62 @@ class MethodResult:
         return {f"seconds_{stage}": found[stage] for stage in STAGES}
 
     def row(self, index: int) -> dict[str, Any]:
-        """The line of `results.csv` for one of the pairs.
+        """The line of `results.csv` for one of the pairs; see `result_row`.
 
-        Only a failed one has the column `failure`, and only one whose inversion was left unsolved that of `inversion`.
+        Only one whose inversion was left unsolved has the column `inversion`.
         """
-        pair = self.pairs.batch.pairs[index]
-        numbers = {name: float(values[index]) for name, values in self.scores.items()}
-        failure = {} if self.failure is None else {"failure": self.failure}
         fault = (self.morph.posed or self.pairs).fault(index)
-        unsolved = {} if fault is None else {"inversion": fault.words}
-        return {
-            "pair": pair.id,
-            "group": pair.group,
-            "cluster": pair.cluster or pair.id,
-            "method": self.method,
-            "status": self.morph.statuses[index],
-            "seconds": self.morph.seconds,
-            "evaluations": int(self.morph.evaluations[index]),
-            "unet_calls": self.morph.unet_calls,
-            "peak_memory_mb": self.morph.peak_memory_mb,
-        } | self.stages | numbers | failure | unsolved  # fmt: skip
+        row = result_row(
+            self.pairs.batch.pairs[index],
+            self.morph,
+            index=index,
+            method=self.method,
+            stages=self.stages,
+            scores=self.scores,
+            failure=self.failure,
+        )
+        return row if fault is None else row | {"inversion": fault.words}
+
+
+def result_row(
+    pair: ImagePair,
+    morph: Morph,
+    *,
+    index: int,
+    method: str,
+    scores: Mapping[str, Float[Tensor, " p"]],
+    stages: Mapping[str, float] | None = None,
+    failure: str | None = None,
+) -> dict[str, Any]:
+    """The line of `results.csv` for a pair and method.
+
+    `verdict` says in a word what the columns of `metrics.Verdict` do, where they were measured; only a failed sequence
+    has the column `failure`.
+
+    Args:
+        pair: The pair.
+        morph: What the method made of a batch of pairs.
+        index: The pair's place in the batch.
+        method: The method's name.
+        scores: Column -> values of the batch's pairs.
+        stages: Seconds by stage, the columns `STAGE_COLUMNS`; NaN if not given.
+        failure: What the method raised instead.
+    """
+    numbers = {name: float(values[index]) for name, values in scores.items()}
+    verdict, evaluations = verdict_word(numbers), float(morph.evaluations[index])
+    return {
+        "pair": pair.id,
+        "group": pair.group,
+        "cluster": pair.cluster or pair.id,
+        "method": method,
+        "status": morph.statuses[index],
+        "seconds": morph.seconds,
+        "evaluations": int(evaluations) if np.isfinite(evaluations) else evaluations,
+        "unet_calls": morph.unet_calls,
+        "peak_memory_mb": morph.peak_memory_mb,
+    } | dict(stages or dict.fromkeys(STAGE_COLUMNS, float("nan"))) | (
+        {} if verdict is None else {"verdict": verdict}
+    ) | numbers | ({} if failure is None else {"failure": failure})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

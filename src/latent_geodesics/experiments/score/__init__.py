@@ -1,0 +1,1 @@
+"""Scoring sequences that others made."""
