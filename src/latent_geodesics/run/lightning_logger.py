@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.loggers import WandbLogger
 
-from latent_geodesics.run.tracking import Connection
+from latent_geodesics.run.connection import Connection
 
 if TYPE_CHECKING:
     import wandb

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from latent_geodesics.run.files import inside, write_text
 from latent_geodesics.run.names import title_of
 
-__all__ = ["Page", "Picture", "Section", "number", "render_template", "settings_of", "write_page"]
+__all__ = ["Page", "PageLike", "Picture", "Section", "number", "render_template", "settings_of", "write_page"]
 
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 
@@ -44,6 +44,14 @@ class Section:
     players: Sequence[Mapping[str, Any]] = ()
     pictures: Sequence[Picture] = ()
     table: pd.DataFrame | None = None
+
+
+class PageLike(Protocol):
+    """A report that can be written into a run's folder."""
+
+    def write(self, folder: Path) -> None:
+        """Writes `report.html`."""
+        ...
 
 
 class Page:

@@ -19,7 +19,7 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.config import Settings, is_part_of_a_sweep, settle
 from latent_geodesics.run.environment import describe_environment
 from latent_geodesics.run.expectations import hold
-from latent_geodesics.run.files import write_json
+from latent_geodesics.run.files import write_json, write_text
 from latent_geodesics.run.inputs import check_inputs
 from latent_geodesics.run.kinds import check_kinds
 from latent_geodesics.run.launch import ALONE, Place, cluster, dismiss, join, lead, refuse
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from latent_geodesics.run.each import Content, Item, Rows, Tables
-    from latent_geodesics.run.finish import PageLike
-    from latent_geodesics.run.pages import Page
+    from latent_geodesics.run.pages import Page, PageLike
     from latent_geodesics.run.sequences import Films
     from latent_geodesics.run.tracking import RunLogger
 
@@ -132,14 +131,30 @@ class Run:
             KeyboardInterrupt: when the run was interrupted before its last item.
             UserError: of `broken`.
         """
-        from latent_geodesics.run.finish import publish
+        from latent_geodesics.run.markup import csv_text
 
-        publish(self, page, extra)
+        for name, table in extra.items():
+            if len(table):
+                write_text(self.folder / f"{name}.csv", csv_text(table))
+        page.write(self.folder)
+        self._tell_logger()
         if tables is not None and not tables.whole:
             raise KeyboardInterrupt
         if broken:
             raise UserError(broken)
         return summary
+
+    def _tell_logger(self) -> None:
+        """Tells the logger of `results.csv` and of every picture in the folder."""
+        import pandas as pd
+
+        results = self.folder / "results.csv"
+        if results.is_file():
+            table = pd.read_csv(results)
+            self.logger.table("results", list(table.columns), table.to_numpy().tolist())
+        for place in ("figures", "images"):
+            for file in sorted((self.folder / place).glob("*.png")):
+                self.show(f"{place}/{file.name}")
 
     def one_cuda_device(self) -> "torch.device | None":
         """The CUDA device on which the trainer's options put the whole of the work, if it is one."""

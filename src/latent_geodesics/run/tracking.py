@@ -8,17 +8,18 @@ a run its results, so what wandb raises is said once, and nothing more is told t
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.connection import Connection
 
 if TYPE_CHECKING:
     import wandb
     from pytorch_lightning.loggers import Logger
 
-__all__ = ["Connection", "RunLogger", "SilentRun", "WandbRun", "open_wandb"]
+__all__ = ["RunLogger", "SilentRun", "WandbRun", "open_wandb"]
 
 log = logging.getLogger(__name__)
 
@@ -71,25 +72,6 @@ class SilentRun:
 
     def close(self, *, succeeded: bool) -> None:
         """Has nothing to end."""
-
-
-class Connection:
-    """Whether wandb still takes what it is told; from its first error on it is told nothing more."""
-
-    def __init__(self) -> None:
-        self.lost = False
-
-    def tell(self, action: Callable[[], object]) -> None:
-        """Performs an action of wandb's unless it is lost; an error of it is said, and is no error of the run."""
-        if self.lost:
-            return
-        try:
-            action()
-        except Exception as error:  # whatever a sink raises, the run goes on
-            self.lost = True
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            log.warning("Weights & Biases is lost (%s): the run goes on, and its folder holds everything.", said)
-            log.debug("Weights & Biases", exc_info=error)
 
 
 class WandbRun:

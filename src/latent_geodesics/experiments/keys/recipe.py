@@ -156,7 +156,9 @@ class Keys:
 
 def _leg_by_leg(row: Mapping[str, Any], method: Method, legs: EncodedPairs, steps: list[int]) -> Made:
     """Sequences between neighbours, one after the other; each key is shown as the leg has it that arrives there."""
-    frames, statuses, seconds, calls, memory = [], [], 0.0, 0.0, 0.0
+    frames: list[Tensor] = []
+    statuses: list[str] = []
+    seconds, calls, memory = 0.0, 0.0, 0.0
     for leg, count in enumerate(steps):
         morph = method.morph(legs.restrict([leg]), torch.linspace(0, 1, count + 1, dtype=torch.float64))
         frames.append(morph.frames[0, 1 if leg else 0 :].cpu())
@@ -183,7 +185,8 @@ def _worst(statuses: "tuple[str, ...] | list[str]") -> str:
 
 
 def _speeds(chain: Chain) -> np.ndarray:
-    return chain.velocities(torch.linspace(0, 1, DRAWN, dtype=torch.float64)).norm(dim=-1).cpu().numpy()
+    speeds: np.ndarray = chain.velocities(torch.linspace(0, 1, DRAWN, dtype=torch.float64)).norm(dim=-1).cpu().numpy()
+    return speeds
 
 
 def _strip(
