@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.machine import machine_cores
 from latent_geodesics.run.launch import ALONE, Place, find_place
+from latent_geodesics.run.unread import read_keys
 
 __all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "processes", "settle"]
 
@@ -58,7 +59,11 @@ def settle(config: DictConfig) -> Settings:
             class, or a launcher's processes that are not those of this run.
     """
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    raw = OmegaConf.to_container(config, resolve=False)
     assert isinstance(resolved, dict)
+    assert isinstance(raw, dict)
+    read = read_keys(raw)
+    resolved = {key: value for key, value in resolved.items() if key in read}
     if not str(resolved["output_dir"] or "").strip():
         raise UserError("output_dir is empty, which would be the folder you stand in: name a folder of its own.")
     if not isinstance(resolved.get("trainer"), dict):

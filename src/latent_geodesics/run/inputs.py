@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from latent_geodesics.core.errors import UserError, near_file, near_name
 from latent_geodesics.models.sources import check_source
+from latent_geodesics.run.unread import check_read
 
 __all__ = ["READS", "WRITES", "Input", "check_inputs", "is_path", "is_text", "nodes"]
 
@@ -148,6 +149,7 @@ def check_inputs(config: DictConfig) -> None:
     raw = OmegaConf.to_container(config, resolve=False)
     assert isinstance(raw, dict)
     _check_added(raw)
+    check_read(raw)
     _check("expected", config.expected, _EXPECTED)
     task = OmegaConf.to_container(config.task, resolve=True, throw_on_missing=True) if config.task else None
     for key, options in nodes("task", task, lambda key, _: _written(key, raw)):

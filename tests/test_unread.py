@@ -1,0 +1,37 @@
+"""What an experiment does not read is refused where a command sets it, and is not in the configuration that is written."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from latent_geodesics.run.unread import read_keys
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_sets_what_it_reads(experiment):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        raw = OmegaConf.to_container(compose("config", overrides=[f"experiment={experiment}"]), resolve=False)
+    own = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text())
+    assert {key for key in own if key not in ("defaults", "hydra")} <= read_keys(raw)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["experiment=toy", "alpha=0.5"], "alpha"),
+        (["experiment=toy", "data.limit=2"], "data"),
+        (["experiment=distances", "method=[slerp]"], "method"),
+        (["experiment=evolution", "metrics=[fid]"], "metrics"),
+    ],
+)
+def test_another_key_is_refused_by_name(command_line, tmp_path, arguments, key):
+    outcome = command_line(*arguments, f"output_dir={tmp_path / 'run'}", "logger.mode=disabled")
+    assert outcome.code == 2
+    assert f"reads '{key}'" in outcome.stderr
+    assert not (tmp_path / "run").exists()
