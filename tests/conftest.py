@@ -1,5 +1,6 @@
 """What the tests share: a seeded generator, a small model, and the command line called in this process."""
 
+import logging
 import runpy
 import sys
 from collections.abc import Callable
@@ -62,8 +63,10 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
     def call(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", [str(ROOT / "run.py"), *arguments])
         capfd.readouterr()
+        handlers = list(logging.getLogger().handlers)
         with pytest.raises(SystemExit) as left:
             runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        logging.getLogger().handlers[:] = handlers  # Hydra's write to a folder that a later test does not have
         said = capfd.readouterr()
         return Outcome(code=int(left.value.code or 0), stdout=said.out, stderr=said.err)
 

@@ -18,6 +18,7 @@ from latent_geodesics.core import geometry
 from latent_geodesics.core.fields.guarded import _Guarded, guarded
 from latent_geodesics.core.fields.recorded import RecordedField
 from latent_geodesics.core.hermite import HermitePath
+from latent_geodesics.core.joined import JoinedPath
 from latent_geodesics.core.manifold import Manifold
 from latent_geodesics.core.path import GreatCircle, KnotPath, StraightLine, shortest_path
 from latent_geodesics.core.solvers import ControlPointPath
@@ -193,6 +194,11 @@ PATHS = {
     KnotPath: lambda manifold, device: KnotPath.through(knots=knots(manifold, device), manifold=manifold),
     HermitePath: hermite,
     FormulaPath: lambda manifold, device: FormulaPath(formula=partial(slerp, *ends(manifold, device)), pairs=P),
+    JoinedPath: lambda manifold, device: JoinedPath(
+        legs=KnotPath.through(knots=knots(manifold, device), manifold=manifold),
+        manifold=lg.Euclidean(),
+        positions=torch.linspace(0, 1, P + 1),
+    ),
     ControlPointPath: lambda manifold, device: ControlPointPath(points=knots(manifold, device), manifold=manifold),
 }
 

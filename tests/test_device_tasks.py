@@ -25,6 +25,7 @@ APART = {
     "render_clevr": "it starts a renderer and has no tensors",
     "render_pairs": "it starts a renderer and has no tensors",
     "render_videos": "it starts a renderer and has no tensors",
+    "score": "it measures what others made, on the CPU",
     "report": "it reads tables that runs have written",
     "toy": "its points are of the plane, always on the CPU; `test_toy.py` has it",
     "train_clevr_ldm": "it takes its device from Lightning; the test below has it",
@@ -110,6 +111,7 @@ TASKS = {
         "task.analyser.optimiser.max_evaluations=30",
     ),
     "evolution": (*PAIR, "density=[half_plane]", "task.stages=3", "task.solvers.geodesic_paper.iterations=4"),
+    "keys": ("data.keys=[{folder}/few/0.png,{folder}/few/1.png,{folder}/few/2.png]", "frames=5", "method=[slerp,lerp]"),
     "pipelines": (*PAIR, "frames=5", "task.integrator.steps=2"),
     "bench": (
         *PAIR,

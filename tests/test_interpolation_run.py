@@ -180,7 +180,7 @@ def test_another_geometry_is_solved_for_and_measured_by(interpolate, pictures, g
 
 def test_a_run_without_metrics_measures_nothing(interpolate, pictures):
     assert interpolate("metrics=[]", "logger.mode=disabled").code == 0
-    assert json.loads((pictures / "run" / "metrics.json").read_text()) == {"records": []}
+    assert json.loads((pictures / "run" / "metrics.json").read_text()) == {"records": [], "skipped": {}}
 
 
 def test_an_interrupt_keeps_what_was_finished(interpolate, pictures, monkeypatch):

@@ -46,6 +46,7 @@ def test_a_run_that_left_nothing_does_not_block_the_corrected_command(tmp_path):
     with claimed(settings(tmp_path, alpha=1)):
         assert "alpha: 1" in (tmp_path / "config.yaml").read_text()
         (tmp_path / "batches").mkdir()
+        (tmp_path / "batches" / "00000.pt").write_bytes(b"a batch")
     with pytest.raises(UserError, match=r"other settings \(alpha\)"), claimed(settings(tmp_path, alpha=2)):
         pass
 

@@ -1,4 +1,4 @@
-"""What an experiment does not read is refused where a command sets it, and is not in the configuration that is written."""
+"""What an experiment does not read is refused where a command sets it, and is not in what it writes."""
 
 from pathlib import Path
 
