@@ -78,8 +78,8 @@ def test_an_id_that_stands_twice_is_refused(folder):
 
 
 def test_a_missing_column_is_refused(folder):
-    with pytest.raises(UserError, match="prompt_b"):
-        read_manifest(write(folder, row(folder), columns=COLUMNS[:5]))
+    with pytest.raises(UserError, match="image_b"):
+        read_manifest(write(folder, row(folder), columns=[name for name in COLUMNS if name != "image_b"]))
 
 
 def test_a_manifest_without_rows_is_refused(folder):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -53,7 +54,7 @@ class Chain:
     def frames(self, u: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
         """The images at the positions u."""
         pairs = self.pairs
-        condition = self.conditions.point(u).unflatten(-1, pairs.condition_a.shape[1:])
+        condition = self.conditions.point(u).reshape(1, len(u), *pairs.condition_a.shape[1:])
         return decode_paths(
             pairs.model, self.latents(u)[None], condition=condition, tau=pairs.tau, guidance=pairs.guidance
         )[0]
@@ -107,7 +108,7 @@ def chain_of(method: Method, legs: EncodedPairs, sequence: KeySequence, *, smoot
     if not isinstance(method, CurveMethod):
         raise UserError(f"{type(method).__name__} has no path of latents between two images.")
     solution, on = method.solution(pairs), _unit(method.manifold(pairs.problem))
-    flat, options = Euclidean(), {"positions": sequence.positions, "smooth": smooth, "loop": sequence.loop}
+    join = partial(JoinedPath, positions=sequence.positions, smooth=smooth, loop=sequence.loop)
     norms = StraightLine(x0=pairs.norms_a[:, None], x1=pairs.norms_b[:, None])
     conditions = StraightLine(x0=pairs.condition_a.flatten(1), x1=pairs.condition_b.flatten(1))
     radius = (pairs.norms_a + pairs.norms_b) / 2
@@ -115,9 +116,9 @@ def chain_of(method: Method, legs: EncodedPairs, sequence: KeySequence, *, smoot
         pairs=pairs,
         solution=solution,
         statuses=method.statuses(solution),
-        directions=JoinedPath(legs=solution.path, manifold=on, scales=1 / radius, **options),
-        norms=JoinedPath(legs=norms, manifold=flat, **options),
-        conditions=JoinedPath(legs=conditions, manifold=flat, **options),
+        directions=join(legs=solution.path, manifold=on, scales=1 / radius),
+        norms=join(legs=norms, manifold=Euclidean()),
+        conditions=join(legs=conditions, manifold=Euclidean()),
     )
 
 

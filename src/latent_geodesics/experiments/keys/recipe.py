@@ -156,7 +156,8 @@ class Keys:
 
 def _leg_by_leg(row: Mapping[str, Any], method: Method, legs: EncodedPairs, steps: list[int]) -> Made:
     """Sequences between neighbours, one after the other; each key is shown as the leg has it that arrives there."""
-    frames, statuses, seconds, calls, memory = [], [], 0.0, 0.0, 0.0
+    statuses: list[str] = []
+    frames, seconds, calls, memory = [], 0.0, 0.0, 0.0
     for leg, count in enumerate(steps):
         morph = method.morph(legs.restrict([leg]), torch.linspace(0, 1, count + 1, dtype=torch.float64))
         frames.append(morph.frames[0, 1 if leg else 0 :].cpu())
@@ -183,7 +184,8 @@ def _worst(statuses: "tuple[str, ...] | list[str]") -> str:
 
 
 def _speeds(chain: Chain) -> np.ndarray:
-    return chain.velocities(torch.linspace(0, 1, DRAWN, dtype=torch.float64)).norm(dim=-1).cpu().numpy()
+    at = torch.linspace(0, 1, DRAWN, dtype=torch.float64)
+    return np.asarray(chain.velocities(at).norm(dim=-1).cpu())
 
 
 def _strip(
