@@ -63,7 +63,7 @@ def test_runs_that_are_whole_and_alike_need_no_note(tmp_path):
     ("one", "other", "apart"),
     [
         ({"root": "/home/a/cats"}, {"root": "/data/dogs"}, True),
-        ({"manifest": "x/pairs/m.csv"}, {"manifest": "y/pairs/m.csv"}, False),  # the same on another machine
+        ({"keys": ["a.png", "b.png"]}, {"keys": ["c.png", "b.png"]}, True),
         ({"manifest": "m.csv", "limit": 2}, {"manifest": "m.csv", "limit": None}, False),
         ({"manifest": "m.csv", "image_a": None}, {"manifest": "m.csv", "image_a": "a.png"}, True),
     ],
@@ -72,7 +72,6 @@ def test_pairs_of_one_name_in_two_data_sets_are_told_apart(tmp_path, one, other,
     folders = [write_run(tmp_path / name, data=data) for name, data in (("one", one), ("other", other))]
     write_comparison(tmp_path / "out", find_runs(folders), baseline="slerp")
     page = (tmp_path / "out" / "report.html").read_text()
-    assert ("different data sets" in page) is apart
     assert ("not all over the same pairs" in page) is apart
 
 

@@ -87,16 +87,17 @@ class Rows:
         """Writes sequences below one another as one picture, named by the parts of a name; returns its file."""
         return self.file(f"images/{file_stem(*names)}.png", lambda file: save_strip(file, sequences))
 
-    def sequence(self, frames: Float[Tensor, "n 3 h w"], *names: str) -> dict[str, Any]:
+    def sequence(self, frames: Float[Tensor, "n 3 h w"], *names: str, truth: bool = False) -> dict[str, Any]:
         """Keeps a sequence: all frames as `frames/<method>/<item>/0000.png`, a film, a sprite; returns its player.
 
         Args:
             frames: In [0, 1].
             names: What names the item, then the method.
+            truth: Whether they are an item's true frames, which no method made: they are kept as `truth/<item>/`.
         """
         *item, method = names
         stem, method_stem = file_stem(*item), file_stem(method)
-        place, films = f"frames/{method_stem}/{stem}", f"films/{method_stem}"
+        place, films = f"truth/{stem}" if truth else f"frames/{method_stem}/{stem}", f"films/{method_stem}"
         self.files += [f"{place}/{name}" for name in save_frames(self.folder / place, frames)]
         self.files += [f"{films}/{name}" for name in self.films.save(self.folder / films, stem, frames)]
         sprite = f"images/{file_stem(*names)}.webp"

@@ -14,6 +14,7 @@ from latent_geodesics.run.names import file_stem, title_of
 
 __all__ = ["draw_grid", "frames_on_disk"]
 
+TRUTH = "true_frames"
 TILE = 0.85
 """Inches of a frame."""
 LABEL = 1.35
@@ -24,6 +25,8 @@ GAP = 0.02
 def frames_on_disk(folder: Path, pair: str, method: str) -> list[UInt8[np.ndarray, "h w 3"]]:
     """The frames that a run kept of a sequence; none if it kept none."""
     place = folder / "frames" / file_stem(method) / file_stem(pair)
+    if method == TRUTH and not place.is_dir():
+        place = folder / "truth" / file_stem(pair)
     found = []
     for file in sorted(place.glob("[0-9]*.png")):
         with Image.open(file) as picture:

@@ -51,7 +51,9 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
     # Side by side: what takes time is compression, which needs no interpreter.
     with ThreadPoolExecutor(machine_cores()) as pool:
         strip = pool.submit(rows.strip, shown, pair.id)
-        players = [pool.submit(rows.sequence, frames, pair.id, name) for name, frames in shown.items()]
+        players = [
+            pool.submit(rows.sequence, frames, pair.id, name, truth=frames is truth) for name, frames in shown.items()
+        ]
         figure = None
         if curves:
             name = f"figures/{file_stem(pair.id)}.png"

@@ -108,8 +108,7 @@ def chain_of(method: Method, legs: EncodedPairs, sequence: KeySequence, *, smoot
     if not isinstance(method, CurveMethod):
         raise UserError(f"{type(method).__name__} has no path of latents between two images.")
     solution, on = method.solution(pairs), _unit(method.manifold(pairs.problem))
-    flat = Euclidean()
-    joined = partial(JoinedPath, positions=sequence.positions, smooth=smooth, loop=sequence.loop)
+    join = partial(JoinedPath, positions=sequence.positions, smooth=smooth, loop=sequence.loop)
     norms = StraightLine(x0=pairs.norms_a[:, None], x1=pairs.norms_b[:, None])
     conditions = StraightLine(x0=pairs.condition_a.flatten(1), x1=pairs.condition_b.flatten(1))
     radius = (pairs.norms_a + pairs.norms_b) / 2
@@ -117,9 +116,9 @@ def chain_of(method: Method, legs: EncodedPairs, sequence: KeySequence, *, smoot
         pairs=pairs,
         solution=solution,
         statuses=method.statuses(solution),
-        directions=joined(legs=solution.path, manifold=on, scales=1 / radius),
-        norms=joined(legs=norms, manifold=flat),
-        conditions=joined(legs=conditions, manifold=flat),
+        directions=join(legs=solution.path, manifold=on, scales=1 / radius),
+        norms=join(legs=norms, manifold=Euclidean()),
+        conditions=join(legs=conditions, manifold=Euclidean()),
     )
 
 

@@ -128,7 +128,9 @@ class Truth:
             assert truth is not None  # other pairs are left out
             shown = {"true_frames": truth} | {one.method: one.frames for one in made}
             rows.strip(shown, pair.id)
-            players = [rows.sequence(sequence, pair.id, name) for name, sequence in shown.items()]
+            players = [
+                rows.sequence(sequence, pair.id, name, truth=sequence is truth) for name, sequence in shown.items()
+            ]
             rows.kept["players"][pair.id] = players
             rows.kept["tracks"][pair.id] = pair_tracks(self.metrics, pair.id, made, result.u)
         return rows

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from latent_geodesics.run.compare.data_sets import told_apart
 from latent_geodesics.run.compare.figures import draw_sweep
 from latent_geodesics.run.compare.published import published_figures
 from latent_geodesics.run.compare.runs import RunRecord
@@ -37,7 +36,6 @@ def write_comparison(
     Returns:
         The summary: `<method>[<setting>=<value>]/<column>` -> mean.
     """
-    runs = told_apart(runs)
     table = write_tables(folder, runs, baseline=baseline, columns=columns)
     protocols = write_protocols(folder, runs, baseline=baseline)
     if table.varied:
