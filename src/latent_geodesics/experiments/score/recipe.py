@@ -21,6 +21,7 @@ from latent_geodesics.metrics import (
     MetricPanel,
     MetricRecord,
     MorphMetric,
+    RunFacts,
     check_metrics,
 )
 from latent_geodesics.models import LatentModel
