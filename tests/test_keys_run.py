@@ -110,7 +110,7 @@ def go(command_line, tiny_model_folder, tmp_path):
     def call(*arguments):
         return command_line(
             "experiment=keys", f"model.path_or_name={tiny_model_folder}", "model.steps=5", "model.cache_dir=null",
-            "logger.mode=disabled", "solver.intervals=8", f"output_dir={tmp_path / 'run'}", *arguments,
+            "logger.mode=disabled", f"output_dir={tmp_path / 'run'}", *arguments,
         )  # fmt: skip
 
     return call
