@@ -90,6 +90,8 @@ READS: Mapping[str, Input] = {
     "video": Input(kind=EITHER, what="video", remedy="give a video file, a folder of frames, or a folder of videos"),
     # These classes alone.
     "CompareRuns.runs": Input(kind=FOLDER, what="folder", remedy="name folders of runs, such as runs/interpolation"),
+    "Submit.runs": Input(kind=FOLDER, what="folder", remedy="name the folder of a run of experiment=benchmark"),
+    "Leaderboard.suite": Input(kind=FOLDER, what="suite", remedy="name one such as benchmarks/clevr-morph-1"),
     "MorphBench.prompts": Input(
         kind=FILE, what="file of prompts", remedy="give a CSV file with the columns id, prompt_a, prompt_b"
     ),
