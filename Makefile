@@ -57,7 +57,10 @@ app: $(VENV)/.app-ready  ## Open a page in the browser for your own images
 	$(BIN)/python -m latent_geodesics.run.app
 
 $(VENV)/.app-ready: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[app]'
+	# Gradio asks for pillow below 13 and works with 13, which reads more: it is put back.
+	grep -v '^pillow==' constraints.txt > $(VENV)/app-constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/app-constraints.txt --editable '.[app]'
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt pillow
 	touch $@
 
 check: $(READY)  ## Lint, formatting and types

@@ -1,6 +1,8 @@
 """The page for one's own images: what it answers, and the page itself in a browser."""
 
+import io
 import time
+import urllib.request
 
 import av
 import numpy as np
@@ -127,8 +129,9 @@ def test_the_page_in_a_browser(wish, pictures):
             assert wait(page, f"{shown} === 3")
             assert page.run("return document.querySelectorAll('#frames img')[3].naturalWidth") == 16
             assert wait(page, "document.querySelector('#curve img')?.naturalWidth")
-            assert "morph.mp4" in wait(page, "document.querySelector('#film')?.closest('a')?.href || "
-                                             "document.querySelector('#film a, a#film')?.href")  # fmt: skip
+            link = wait(page, "document.querySelector('#film a[href*=\"morph.mp4\"]')?.href")
+            with urllib.request.urlopen(link) as film, av.open(io.BytesIO(film.read())) as opened:
+                assert len(list(opened.decode(video=0))) == 5
             assert page.overflow() <= 0
             assert not [error for error in page.errors() if "cdnjs" not in error and "iframe" not in error]
         finally:

@@ -36,7 +36,7 @@ def run_on(command_line, tmp_path, tiny_model_folder):
     def call(name, *arguments):
         outcome = command_line(
             f"data.manifest={pairs / 'manifest.csv'}", f"model.path_or_name={tiny_model_folder}", "model.steps=5",
-            "model.cache_dir=null", "frames=4", "method=[slerp,lerp]", "logger.mode=disabled", "format=none",
+            "model.cache_dir=null", "frames=4", "tau=0.2", "method=[slerp,lerp]", "logger.mode=disabled", "format=none",
             f"output_dir={tmp_path / name}", *arguments,
         )  # fmt: skip
         assert outcome.code == 0, outcome.stderr

@@ -222,7 +222,7 @@ def build(defaults: Wish | None = None) -> "gr.Blocks":
                 tell=lambda words: progress((next(steps), None), desc=words),
             )
         except UserError as error:
-            return f"<p class='error'>{escape(str(error))}</p>", "", gr.skip(), None, gr.update(value=None)
+            return f"<p class='error'>{escape(str(error))}</p>", "", gr.skip(), None, None
         slider = gr.update(maximum=len(found.frames) - 1, value=0, interactive=True)
         return f"<p>{escape(found.words)}</p>", str(_pictures(found.frames)), slider, found.curve, str(found.film)
 
@@ -249,7 +249,7 @@ def build(defaults: Wish | None = None) -> "gr.Blocks":
                 shown = gr.HTML(elem_id="frames")
                 slider = gr.Slider(0, first.frames - 1, 0, step=1, label="Frame", elem_id="slider", interactive=True)
                 curve = gr.Plot(label="Density along the path", elem_id="curve")
-                film = gr.DownloadButton("Download the film (mp4)", elem_id="film")
+                film = gr.File(label="The film (mp4)", elem_id="film", interactive=False)
         go.click(
             work, [files, prompts, model, method, alpha_d, tau, frames], [said, shown, slider, curve, film],
             show_progress_on=said,
