@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce test test-slow cases bench bench-gpu bench-solvers check format render-env clean
+.PHONY: help setup demo reproduce test test-slow cases bench bench-gpu bench-solvers leaderboard app check format render-env clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,19 @@ bench-gpu: $(READY)  ## The same on a GPU, with a network of Stable Diffusion 2.
 
 bench-solvers: $(READY)  ## Measure the solvers against closed forms and on the shipped model
 	$(BIN)/python -m pytest tests/bench -m slow -s
+
+leaderboard: $(READY)  ## One page of all rows of SUITE (benchmarks/clevr-morph-1); benchmarks/README.md says how to add one
+	$(BIN)/python run.py task=leaderboard task.suite=$(or $(SUITE),benchmarks/clevr-morph-1) output_dir=runs/leaderboard/$$(date +%Y-%m-%d_%H-%M-%S) logger.mode=disabled
+
+app: $(VENV)/.app-ready  ## Open a page in the browser for your own images
+	$(BIN)/python -m latent_geodesics.run.app
+
+$(VENV)/.app-ready: $(READY)
+	# Gradio asks for pillow below 13 and works with 13, which reads more: it is put back.
+	grep -v '^pillow==' constraints.txt > $(VENV)/app-constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/app-constraints.txt --editable '.[app]'
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt pillow
+	touch $@
 
 check: $(READY)  ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -39,6 +39,10 @@ class Browser:
         """Opens a file or an address."""
         self._driver.get(page.resolve().as_uri() if isinstance(page, Path) else page)
 
+    def choose(self, field: str, *files: Path) -> None:
+        """Chooses files in a field for uploads, named by its CSS selector."""
+        self._driver.find_element("css selector", field).send_keys("\n".join(map(str, files)))
+
     def run(self, script: str) -> Any:
         """What a script returns."""
         return self._driver.execute_script(script)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from baselines import encoded_pairs, gentle_model, morphs_of, positions
 
+from latent_geodesics.experiments.interpolation.report import PairPage, _page_rows
 from latent_geodesics.methods import Method, Morph, Slerp, attempt
 from latent_geodesics.methods.statuses import FAILED, status_sentence
 from latent_geodesics.metrics import PathQuality, Reconstruction
@@ -77,3 +78,15 @@ def test_whole_tables_have_nothing_to_say(pairs):
 @pytest.mark.parametrize("status", ["closed_form", "sampled", "trained", "failed", "converged", "stalled"])
 def test_every_status_of_a_table_has_a_sentence(status):
     assert status_sentence(status).endswith(".")
+
+
+def test_a_pair_on_which_every_method_failed_has_a_row_of_dashes_on_the_page():
+    rows = [{"pair": "x", "method": name, "status": "inversion_failed", "seconds": float("nan")} for name in "ab"]
+    page = PairPage(
+        id="x", group="", prompt_a="", prompt_b="", strip="", ends=(), players=(), reconstruction=None, figure=None,
+        rows=rows,
+    )  # fmt: skip
+    shown = _page_rows(page, {"length": "length", "seconds": "seconds"})
+    assert {name: [(cell.text, cell.best) for cell in cells] for name, cells in shown.items()} == {
+        "a": [("-", False)] * 2, "b": [("-", False)] * 2,
+    }  # fmt: skip

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from latent_geodesics.core.path import GreatCircle, KnotPath, Path, StraightLine, shortest_path
     from latent_geodesics.core.records import BoundaryProblem, InitialProblem, Solution, Status, Trace
     from latent_geodesics.models import load_model
+    from latent_geodesics.run.interpolation import Interpolation, interpolate
 
 __all__ = [
     "Banana",
@@ -54,6 +55,7 @@ __all__ = [
     "HalfSpace",
     "HermitePath",
     "InitialProblem",
+    "Interpolation",
     "IsotropicGaussian",
     "KnotPath",
     "Manifold",
@@ -73,6 +75,7 @@ __all__ = [
     "UserError",
     "geometries",
     "geometry",
+    "interpolate",
     "load_model",
     "shortest_path",
     "solvers",
@@ -104,5 +107,6 @@ __getattr__, __dir__ = names_on_demand(
         "core.path": ("GreatCircle", "KnotPath", "Path", "StraightLine", "shortest_path"),
         "core.records": ("BoundaryProblem", "InitialProblem", "Solution", "Status", "Trace"),
         "core.solvers": (),
+        "run.interpolation": ("Interpolation", "interpolate"),
     },
 )

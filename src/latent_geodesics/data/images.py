@@ -18,7 +18,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.appearance import as_shown, fitted, shown_size
 
-__all__ = ["SMALLEST_SIDE", "as_uint8", "read_image", "readable", "to_pil"]
+__all__ = ["SMALLEST_SIDE", "as_uint8", "from_pil", "read_image", "readable", "to_pil"]
 
 SMALLEST_SIDE = 8
 REMEDIES = {"image": ("a PNG, JPEG or WebP file", "PNG"), "video": ("an MP4 or a GIF", "MP4")}
@@ -47,11 +47,26 @@ def read_image(path: str | Path, *, size: tuple[int, int]) -> Float[Tensor, "3 h
     if path.stat().st_size == 0:
         raise UserError(f"The image '{path}' is empty (0 bytes): give an image file that holds a picture.")
     with readable(path), Image.open(path) as opened:
+        return from_pil(opened, path, size=size)
+
+
+def from_pil(opened: Image.Image, name: Path, *, size: tuple[int, int]) -> Float[Tensor, "3 h w"]:
+    """A picture as Pillow opened or made it, as `read_image` reads a file.
+
+    Args:
+        opened: The picture, of any mode.
+        name: What messages call it.
+        size: Height and width of the result in pixels.
+
+    Raises:
+        UserError: as `read_image` does of a picture.
+    """
+    with readable(name):
         width, height = shown_size(opened)
-        picture = as_shown(opened, path)
+        picture = as_shown(opened, name)
     if min(width, height) < SMALLEST_SIDE:
         raise UserError(
-            f"The image '{path}' has {width} x {height} pixels, too few to encode: give one of at least "
+            f"The image '{name}' has {width} x {height} pixels, too few to encode: give one of at least "
             f"{SMALLEST_SIDE} x {SMALLEST_SIDE} pixels."
         )
     return fitted(picture, size)

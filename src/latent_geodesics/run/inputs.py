@@ -97,6 +97,8 @@ READS: Mapping[str, Input] = {
     "CompareRuns.runs": Input(kind=FOLDER, what="folder", remedy="name folders of runs, such as runs/interpolation"),
     "FolderPairs.prompts": Input(kind=FILE, what="file of prompts", remedy="give a text file, or null for no prompts"),
     "KeyData.keys": _IMAGE,
+    "Submit.runs": Input(kind=FOLDER, what="folder", remedy="name the folder of a run of experiment=benchmark"),
+    "Leaderboard.suite": Input(kind=FOLDER, what="suite", remedy="name one such as benchmarks/clevr-morph-1"),
     "MorphBench.prompts": Input(
         kind=FILE, what="file of prompts", remedy="give a CSV file with the columns id, prompt_a, prompt_b"
     ),

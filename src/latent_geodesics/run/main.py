@@ -17,7 +17,7 @@ from omegaconf import AnyNode, DictConfig, ListConfig, StringNode
 from latent_geodesics.run.arguments import as_meant
 from latent_geodesics.run.command import exit_code
 
-__all__ = ["CONF", "ROOT", "run"]
+__all__ = ["CONF", "ROOT", "find_shipped", "run"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parents[1]
@@ -29,7 +29,7 @@ CONF = ROOT / "conf"
 def _main(config: DictConfig) -> None:
     from latent_geodesics.run.runner import execute
 
-    _find_shipped(config)
+    find_shipped(config)
     # Hydra would print the overrides above any error that left its job; an exit it lets pass.
     code = exit_code(lambda: execute(config), conf=CONF)
     if code:
@@ -38,14 +38,14 @@ def _main(config: DictConfig) -> None:
         sys.exit(code)
 
 
-def _find_shipped(node: Any) -> None:
+def find_shipped(node: Any) -> None:
     """Lets paths of `data/` mean what ships where the folder that one stands in has none."""
     keys = node if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
         value = node._get_node(key)
         if isinstance(value, DictConfig | ListConfig):
             if not value._is_none() and not value._is_interpolation() and not value._is_missing():
-                _find_shipped(value)
+                find_shipped(value)
         elif isinstance(value, AnyNode | StringNode) and isinstance(value._value(), str):
             path = value._value()
             if path.startswith("data/") and not Path(path).exists() and (ROOT / path).exists():

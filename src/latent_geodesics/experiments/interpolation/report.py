@@ -1,6 +1,7 @@
 """The report of an interpolation run: the table of means, what the geodesic wins, and every pair."""
 
 import logging
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -201,6 +202,7 @@ def _protocol_notes(records: Sequence[MetricRecord]) -> dict[str, dict[str, str]
 
 def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cell]]:
     frame = pd.DataFrame(page.rows).set_index("method")
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame, *columns])))  # where all methods failed there are none
     ranked: set[str] | None = set() if page.unknown else None
     return {str(method): _row(frame.loc[method], frame, columns, ranked) for method in frame.index}
 
@@ -223,6 +225,8 @@ def _row(
 
 def _is_best(value: float, among: "pd.Series[float]", name: str) -> bool:
     """Whether a number is the best to the digits that are printed."""
+    if math.isnan(value):
+        return False
     if name in HIGHER_IS_BETTER:
         return number(value) == number(among.max())
     return name in LOWER_IS_BETTER and number(value) == number(among.min())

@@ -1,0 +1,213 @@
+"""The tasks of a suite: a run's methods as rows of it, and one page of all rows."""
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from latent_geodesics.core.errors import UserError
+from latent_geodesics.run.compare.runs import find_runs
+from latent_geodesics.run.compare.shards import join_shards
+from latent_geodesics.run.files import write_json
+from latent_geodesics.run.pages import Page, number
+from latent_geodesics.run.results import COSTS, KNOWN, PROTOCOL_MARK
+from latent_geodesics.run.runner import Run
+from latent_geodesics.run.statistics import Interval, interval, normal_interval
+from latent_geodesics.run.suite import DEFINITION, Suite, read_rows, row_of, suite_of_run
+
+__all__ = ["Leaderboard", "Submit", "leaderboard_page"]
+
+log = logging.getLogger(__name__)
+
+ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
+FIRST = ("truth_clevr", "ppl_seq_clevr")
+"""The column by which rows are ordered is the first of these that a suite has."""
+
+
+class Submit:
+    """Makes rows of a suite from finished runs: `run.py task=submit task.runs=[runs/benchmark/<time>]`.
+
+    The first submission defines the suite: its pairs, frames and columns. Every later one must agree with it.
+
+    Args:
+        runs: Folders of runs of task=interpolation; shards of one run are put together.
+        suite: Name and version, such as `clevr-morph-1`.
+        folder: Where suites are.
+        by: Who ran it.
+    """
+
+    def __init__(
+        self,
+        *,
+        runs: Sequence[str] | str,
+        suite: str = "clevr-morph-1",
+        folder: str = "benchmarks",
+        by: str = "latent-geodesics",
+    ) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*-[1-9][0-9]*", suite):
+            raise UserError(f"task.suite must be a name with a version, such as clevr-morph-1, got {suite!r}.")
+        self.records = join_shards(find_runs([runs] if isinstance(runs, str) else runs))
+        self.name, self.folder, self.by = suite, Path(folder) / suite, by
+
+    def run(self, run: Run) -> Mapping[str, float]:
+        """Writes a JSON for each method; returns how many."""
+        suite = Suite.read(self.folder) if (self.folder / DEFINITION).exists() else None
+        rows: dict[str, dict[str, Any]] = {}
+        for record in self.records:
+            found = suite_of_run(record, self.name)
+            suite = suite or found
+            _check_same(suite, found, record.folder)
+            for method in dict.fromkeys(record.table["method"]):
+                if method in rows:
+                    raise UserError(f"The runs have {method} twice: submit one of them, or name the shards of one run.")
+                rows[method] = row_of(record, method, suite=self.name, by=self.by)
+                suite.check_row(rows[method], self.folder / f"{method}.json")
+        assert suite is not None
+        suite.write(self.folder)
+        for method, row in rows.items():
+            write_json(self.folder / f"{method}.json", row)
+        log.info("%d rows are in '%s': `make leaderboard` shows them.", len(rows), self.folder)
+        return {"rows": float(len(rows))}
+
+
+class Leaderboard:
+    """Makes the page of a suite: `make leaderboard`, or `run.py task=leaderboard`.
+
+    Args:
+        suite: The folder of the suite.
+    """
+
+    def __init__(self, *, suite: str = "benchmarks/clevr-morph-1") -> None:
+        self.suite, self.rows = read_rows(Path(suite))
+        if not self.rows:
+            raise UserError(f"The suite '{suite}' has no rows yet: task=submit makes them of a run.")
+
+    def run(self, run: Run) -> Mapping[str, float]:
+        """Writes `report.html` and `leaderboard.csv`; returns the means."""
+        page, table = leaderboard_page(self.suite, self.rows)
+        summary = {
+            f"{row['method']}/{column}": float(value)
+            for row in table.to_dict("records")
+            for column, value in row.items()
+            if column != "method" and np.isfinite(value)
+        }
+        return run.finish(page, summary={"rows": float(len(self.rows))} | summary, leaderboard=table)
+
+
+def leaderboard_page(suite: Suite, rows: Sequence[Mapping[str, Any]]) -> tuple[Page, pd.DataFrame]:
+    """The page of a suite's rows, and the means that it shows, a row a method and a column a number."""
+    cells = {row["method"]: _cells(suite, row) for row in rows}
+    by = next((name for name in FIRST if name in suite.columns), suite.columns[0])
+    ordered = sorted(rows, key=lambda row: _rank(by, cells[row["method"]]))
+    page = Page(
+        f"Leaderboard: {suite.name}",
+        f"Every number is a mean over the {len(suite.pairs)} pairs with its 95 % interval, drawn over kinds of change; "
+        f"a dash is what a method did not measure or failed at. Rows are ordered by {_title(by).rstrip(' ↑↓')}. A row "
+        "is added by a file; benchmarks/README.md says how.",
+        {"pairs": len(suite.pairs), "frames": suite.frames, "pixels": " x ".join(map(str, suite.image_size))},
+    )
+    about = [
+        {
+            "method": row["title"],
+            "by": row["by"],
+            "model": row["model"],
+            "settings": ", ".join(f"{name}={value}" for name, value in row["settings"].items() if value is not None),
+            "note": " ".join(filter(None, (row.get("note"), row.get("link")))) or None,
+        }
+        for row in ordered
+    ]
+    parts: dict[tuple[str, str], Callable[[str], bool]] = {
+        ("The frames", "What anybody's frames are measured by."): _of_frames,
+        ("By published protocols", "As the papers measure, on these pairs."): lambda name: PROTOCOL_MARK in name,
+        ("The path", "What the model's density says: compare rows of one model, score and tau alone."): _of_path,
+        ("The cost", "Seconds are of the machine that each row was made on."): lambda name: name in COSTS,
+    }
+    for (title, text), belongs in parts.items():
+        names = [name for name in suite.columns if belongs(name) and any(name in found for found in cells.values())]
+        if names:
+            names.sort(key=lambda name: name != by)
+            page.section(title, text, table=_shown(ordered, cells, names))
+    page.section("Who and how", table=pd.DataFrame(about))
+    means = [{"method": row["method"]} | {k: v.mean for k, v in cells[row["method"]].items()} for row in ordered]
+    return page, pd.DataFrame(means)
+
+
+def _cells(suite: Suite, row: Mapping[str, Any]) -> dict[str, Interval]:
+    """Column -> mean with interval, of what the row has numbers of."""
+    clusters = [suite.pairs[pair] for pair in suite.pairs]
+    found = {}
+    for column in suite.columns:
+        values = [row["pairs"][pair].get(column) for pair in suite.pairs]
+        numbers = np.array([np.nan if value is None else value for value in values], dtype=float)
+        if np.isfinite(numbers).any():
+            found[column] = interval(numbers, clusters=clusters)
+        elif column in row["whole"]:
+            whole = row["whole"][column]
+            error = whole.get("standard_error")
+            found[column] = normal_interval(whole["value"], np.nan if error is None else error, n=len(clusters))
+    return found
+
+
+def _shown(
+    rows: Sequence[Mapping[str, Any]], cells: Mapping[str, Mapping[str, Interval]], names: Sequence[str]
+) -> pd.DataFrame:
+    shown = []
+    for row in rows:
+        found = cells[row["method"]]
+        shown.append({"method": row["title"]} | {_title(name): _text(found.get(name)) for name in names})
+    return pd.DataFrame(shown)
+
+
+def _text(cell: Interval | None) -> str:
+    if cell is None:
+        return "-"
+    return (
+        number(cell.mean) if np.isnan(cell.low) else f"{number(cell.mean)} ({number(cell.low)} to {number(cell.high)})"
+    )
+
+
+def _title(name: str) -> str:
+    column = KNOWN.get(name)
+    return name if column is None else f"{column.title}{ARROWS[column.better]}"
+
+
+def _rank(column: str, cells: Mapping[str, Interval]) -> tuple[bool, float]:
+    """The best first, what has no number last."""
+    if column not in cells:
+        return True, 0.0
+    sign = -1 if KNOWN.get(column) is not None and KNOWN[column].better == "higher" else 1
+    return False, sign * cells[column].mean
+
+
+def _of_frames(name: str) -> bool:
+    column = KNOWN.get(name)
+    return PROTOCOL_MARK not in name and name not in COSTS and (column is None or (column.shown and not column.within))
+
+
+def _of_path(name: str) -> bool:
+    column = KNOWN.get(name)
+    return PROTOCOL_MARK not in name and column is not None and column.shown and bool(column.within)
+
+
+def _check_same(suite: Suite, found: Suite, folder: Path) -> None:
+    """Refuses a run on other pairs or frames, or with columns that the suite has not."""
+    for name in ("manifest_sha256", "pairs", "frames", "image_size"):
+        ours, theirs = getattr(suite, name), getattr(found, name)
+        if (dict(ours) if isinstance(ours, Mapping) else ours) != (
+            dict(theirs) if isinstance(theirs, Mapping) else theirs
+        ):
+            said = "" if name in ("manifest_sha256", "pairs") else f" ({theirs} in place of {ours})"
+            raise UserError(
+                f"The run '{folder}' is not on {suite.name}: its {name} differ{said}; run experiment=benchmark on the "
+                "suite's pairs, or raise the version by task.suite=<name>-<number>."
+            )
+    foreign = sorted(set(found.columns) - set(suite.columns))
+    if foreign:
+        raise UserError(
+            f"The run '{folder}' measures {', '.join(foreign[:3])}, which {suite.name} has not: raise the version by "
+            "task.suite=<name>-<number>."
+        )
