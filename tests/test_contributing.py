@@ -1,4 +1,4 @@
-"""The worked examples of CONTRIBUTING.md do what it says."""
+"""The worked examples of CONTRIBUTING.md do what it says, and the pages are short, in one order, and their links lead on."""
 
 import csv
 import json
@@ -16,11 +16,14 @@ import latent_geodesics as lg
 from latent_geodesics import experiments
 from latent_geodesics.core.errors import UserError
 
-TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".md": "markdown", ".json": "json"}
 BLOCKS = re.findall(r"`((?:src|conf|experiments)/[\w/]+\.\w+)`:\n\n```(\w+)\n(.*?)```", TEXT, re.DOTALL)
 FILES = {file: content for file, _, content in BLOCKS}
 OF_AN_EXPERIMENT = {file for file in FILES if "/pace" in file}
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").glob("*/*.md")]
+HEADINGS = ["Claim", "Command", "Picture", "Table", "Caveats"]
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +133,27 @@ def test_the_experiment_tells_a_jump_from_an_even_pace(pace):
     assert spread(changes(jump), middles) == pytest.approx(0, abs=1e-9)
     halves = torch.where((u > 0.2) & (u < 0.8), 0.5, (u > 0.5).double())[:, None, None, None].expand(-1, 3, 4, 4)
     assert spread(changes(halves), middles) == pytest.approx(float((middles[6] - middles[1]) / 2))
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+def test_every_experiment_is_told_in_one_order():
+    told = {file: file.read_text(encoding="utf-8") for file in (ROOT / "experiments").glob("*/README.md")}
+    told[Path("pace")] = FILES["experiments/pace/README.md"]
+    for file, page in told.items():
+        found = re.findall(r"^## (.*)$", page, re.MULTILINE)
+        assert found[: len(HEADINGS)] == HEADINGS, file
+        assert set(found) <= {*HEADINGS, "Protocol", "Deviations from the paper"}, file
+
+
+def test_every_link_leads_to_a_file():
+    links = 0
+    for page in PAGES:
+        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", prose):
+            if not link.startswith("https://"):
+                links += 1
+                assert (page.parent / link).exists(), f"{page.relative_to(ROOT)} leads to {link}"
+    assert links > 50
