@@ -1,4 +1,4 @@
-"""The worked examples of CONTRIBUTING.md do what it says, and the pages are short, in one order, and their links lead on."""
+"""The worked examples of CONTRIBUTING.md do what it says; pages are short, in one order, and their links lead on."""
 
 import csv
 import json
