@@ -118,3 +118,8 @@ def test_hydras_own_settings_are_no_choice():
 def test_an_option_may_be_added_that_is_listed_already():
     assert as_meant(["+task.frames=3"], conf=CONF) == ["++task.frames=3"]
     assert as_meant(["++task.frames=3", "+experiment=toy"], conf=CONF) == ["++task.frames=3", "+experiment=toy"]
+
+
+def test_a_group_that_is_added_at_a_place_stays_a_group():
+    added = "+solver@task.solvers.no_skip=control_point_descent_no_skip"
+    assert as_meant([added], conf=CONF) == [added]

@@ -2,7 +2,7 @@
 
 Both are judged on one kind of curve, the quintic spline through 17 points of a path, at positions where neither of
 them solves an equation, and by the length: its gap to the shortest path that is found, as a share of what that gains
-over the great circle. Run by `make bench-solvers`; each test prints a table that the README quotes.
+over the great circle. Run by `make bench-solvers`; each test prints a table that `experiments/bench/README.md` quotes.
 """
 
 import os

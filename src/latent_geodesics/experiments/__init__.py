@@ -1,1 +1,1 @@
-"""Tasks: one class for each kind of run that the command line offers."""
+"""Experiments: a folder each, whose `recipe.py` holds the class that the configuration names."""

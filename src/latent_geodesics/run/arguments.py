@@ -71,7 +71,7 @@ class _Reader:
             return argument
         if key in self._groups:
             return f"{key}=[]" if value.casefold() in ("null", "") else argument
-        if key.startswith("+") and not key.startswith("++") and "." in key:
+        if key.startswith("+") and not key.startswith("++") and "." in key and "@" not in key:
             # Whether an option is listed by the configuration or by its class alone is no matter of a person's.
             key, argument = f"+{key}", f"+{argument}"
         if key in OPEN or key.rpartition(".")[0] in OPEN or self._is_mapping(key, value):

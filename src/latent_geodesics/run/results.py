@@ -1,4 +1,4 @@
-"""What a run finds, as records: a batch from the test loop, and a row for every pair and method."""
+"""What a run finds, as records: what all methods made of a batch, and a row for every pair and method."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ With the score frozen the geodesic equation is linear in the knots of the path, 
 (`collocation`). That fixed point is made fast and safe by five means, each per pair:
 
 - mixing: Anderson acceleration over the last iterates, and a saddle-free step where they show negative curvature,
-  since a saddle of the length is not a shortest path (`mixing`);
+  since a saddle of the length is not a shortest path (`anderson`);
 - preconditioning: the solve knows how strongly the density confines the path, from differences of the score;
 - continuation in alpha: a pair starts at the alpha whose first step moves it by 0.3 of the distance of its ends, and
   alpha doubles, at no evaluation, whenever the residual has fallen to 0.3 of the pull of the score;

@@ -1,1 +1,1 @@
-"""Every method as a diagram of what it does with two images."""
+"""Interpolation and extrapolation of one pair of images, drawn step by step."""
