@@ -22,7 +22,7 @@ from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.perceptual import check_truth
-from latent_geodesics.models.weights import Requirement, WeightsRegistry, file_hash, load_tensors
+from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
 
 __all__ = ["TopiqNoReference", "TopiqTruth", "build_topiq"]
 
@@ -51,7 +51,7 @@ class _Topiq(FrameMetric):
     @property
     def weights(self) -> Mapping[str, str]:
         """The hash of its file."""
-        return {self.network: file_hash(self._registry.take(self.network))}
+        return {self.network: weights_file_hash(self._registry.take(self.network))}
 
     def check(self, facts: RunFacts) -> None:
         """Refuses images too small for the network."""
