@@ -16,7 +16,7 @@ from test_training_task import task as training_task
 
 from latent_geodesics.run.runner import Run
 from latent_geodesics.run.tracking import SilentRun
-from recipes.clevr.rendering.video_files import save_video
+from recipes.clevr.rendering.videos import save_video
 
 CONF = Path(__file__).parents[1] / "conf"
 APART = {

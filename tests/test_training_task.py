@@ -16,11 +16,10 @@ from recipes.clevr.training.attributes import AttributeSettings, AttributeTraini
 from recipes.clevr.training.autoencoder import AutoencoderSettings
 from recipes.clevr.training.diffusion import DiffusionSettings
 from recipes.clevr.training.evaluation import EvaluationSettings
-from recipes.clevr.training.fit import fit
+from recipes.clevr.training.fit import Budget, fit
 from recipes.clevr.training.frames import Frames
-from recipes.clevr.training.schedule import Budget
+from recipes.clevr.training.stages import load
 from recipes.clevr.training.task import STAGES, TrainClevrLdm
-from recipes.clevr.training.work import load
 
 FEW = Budget(max_steps=3, warmup_steps=1)
 
