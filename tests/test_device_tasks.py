@@ -15,6 +15,7 @@ from synthetic_frames import write_discs
 from test_training_task import task as training_task
 
 from latent_geodesics.run.runner import Run
+from latent_geodesics.run.sequences import Films
 from latent_geodesics.run.tracking import SilentRun
 from recipes.clevr.rendering.videos import save_video
 
@@ -38,6 +39,8 @@ TINY = (
     "model.dtype=float32",
     "logger.mode=disabled",
 )
+
+FILMS = Films(fps=12, format="none")
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +198,8 @@ def test_training(tmp_path, device, loop):
 
     options = {"devices": 1, "enable_progress_bar": False}
     with counting() as counts:
-        figures = trained.run(OnDevice(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={}))
+        figures = trained.run(
+            OnDevice(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={}, films=FILMS)
+        )
     assert figures["psnr"] > 0
     assert counts.uploads

@@ -11,6 +11,7 @@ from synthetic_frames import write_discs
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.attributes import AttributeNetwork
 from latent_geodesics.run.runner import Run
+from latent_geodesics.run.sequences import Films
 from latent_geodesics.run.tracking import SilentRun
 from recipes.clevr.training.attributes import AttributeSettings, AttributeTraining
 from recipes.clevr.training.autoencoder import AutoencoderSettings
@@ -23,6 +24,8 @@ from recipes.clevr.training.task import STAGES, TrainClevrLdm
 
 FEW = Budget(max_steps=3, warmup_steps=1)
 
+FILMS = Films(fps=12, format="none")
+
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
@@ -33,7 +36,7 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def run(tmp_path):
     options = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    return Run(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={})
+    return Run(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={}, films=FILMS)
 
 
 def task(folder, shards, **options):
