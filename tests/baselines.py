@@ -17,7 +17,7 @@ from latent_geodesics.run.results import BatchResult
 
 CONF = Path(__file__).parents[1] / "conf"
 NAMES = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
-QUICK = {"_target_": "latent_geodesics.models.lora_training.LoraTraining", "rank": 2, "steps": 3}
+QUICK = {"_target_": "latent_geodesics.models.lora.LoraTraining", "rank": 2, "steps": 3}
 TAU = 0.6
 FRAMES = 5
 

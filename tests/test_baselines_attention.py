@@ -4,7 +4,7 @@ import pytest
 import torch
 from baselines import gentle_model, probe
 
-from latent_geodesics.models.attention import Average, Inner, Outer, attending
+from latent_geodesics.models.attention import FrameAverage, Inner, Outer, attending
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +52,15 @@ def test_inner_and_outer_agree_for_a_weight_of_one_and_differ_between(gentle, ro
 
 def test_equal_frames_that_attend_to_one_another_stay_as_they_are(gentle, rows):
     x, t, condition = (part[:1].repeat(4, *[1] * (part.ndim - 1)) for part in rows)
-    torch.testing.assert_close(output(gentle, (x, t, condition), Average()), output(gentle, (x, t, condition), None))
+    torch.testing.assert_close(
+        output(gentle, (x, t, condition), FrameAverage()), output(gentle, (x, t, condition), None)
+    )
 
 
 def test_the_average_couples_the_frames_and_leaves_the_ends(gentle, rows):
     x = torch.randn(4, gentle.dimension, generator=torch.Generator().manual_seed(3))
     batch = (x, torch.full((4,), 400), gentle.condition(["a", "a", "a", "a"]))
-    plain, mixed = output(gentle, batch, None), output(gentle, batch, Average())
+    plain, mixed = output(gentle, batch, None), output(gentle, batch, FrameAverage())
     torch.testing.assert_close(mixed[[0, 3]], plain[[0, 3]])
     assert (mixed[1] - plain[1]).abs().max() > 1e-4
 
@@ -76,7 +78,7 @@ def test_only_the_chosen_layers_take_part(gentle, rows):
 
 def test_the_processors_come_back_even_after_an_error(gentle, rows):
     before, processors = probe(gentle), dict(gentle.network.module.attn_processors)
-    with pytest.raises(RuntimeError, match="on purpose"), attending(gentle.network.module, Average()):
+    with pytest.raises(RuntimeError, match="on purpose"), attending(gentle.network.module, FrameAverage()):
         assert gentle.network.module.attn_processors.keys() == processors.keys()
         assert all(gentle.network.module.attn_processors[name] is not base for name, base in processors.items())
         raise RuntimeError("on purpose")

@@ -6,8 +6,7 @@ from baselines import gentle_model, probe
 from tiny_model import build_tiny_model, pictures
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.lora import Loras
-from latent_geodesics.models.lora_training import LoraTraining
+from latent_geodesics.models.lora import Loras, LoraTraining
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from latent_geodesics.methods.freemorph import replace_high_frequencies
 from latent_geodesics.methods.impus import lora_rank
 from latent_geodesics.methods.nao import _cost
 from latent_geodesics.methods.wang_golland import _rounds
-from latent_geodesics.models.lora_training import LoraTraining
+from latent_geodesics.models.lora import LoraTraining
 
 QUICK = LoraTraining(rank=2, steps=3, learning_rate=1e-3)
 

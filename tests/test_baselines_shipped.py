@@ -9,8 +9,7 @@ from hydra.utils import instantiate
 
 from latent_geodesics.data import read_batch
 from latent_geodesics.methods import PairEncoder
-from latent_geodesics.models.lora import Loras
-from latent_geodesics.models.lora_training import LoraTraining
+from latent_geodesics.models.lora import Loras, LoraTraining
 
 ROOT = Path(__file__).parents[1]
 METHODS = ["aid", "diffmorpher", "freemorph", "impus", "noise_diffusion", "wang_golland"]

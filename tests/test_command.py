@@ -11,7 +11,7 @@ import torch
 from latent_geodesics import UserError
 from latent_geodesics.models import layout, load_model
 from latent_geodesics.models.layout import Layout
-from latent_geodesics.models.machine import measured_once
+from latent_geodesics.models.store import measured_once
 from latent_geodesics.run.command import exit_code
 
 

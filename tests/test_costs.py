@@ -14,8 +14,8 @@ from latent_geodesics.methods import AutoencodedTruth, CrossFade, EncodedPairs, 
 from latent_geodesics.methods.base import PairMethod
 from latent_geodesics.methods.timing import Timing
 from latent_geodesics.metrics import MetricPanel
-from latent_geodesics.models import stopwatch
-from latent_geodesics.models.stopwatch import STAGES, Stopwatch
+from latent_geodesics.models import accelerator
+from latent_geodesics.models.accelerator import STAGES, Stopwatch
 from latent_geodesics.run.results import STAGE_TITLES
 
 
@@ -32,7 +32,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     made = Clock()
-    monkeypatch.setattr(stopwatch, "time", made)
+    monkeypatch.setattr(accelerator, "time", made)
     return made
 
 
@@ -72,7 +72,7 @@ class OnTrial(Timing):
 
 def test_a_stopwatch_gives_each_stage_its_time_and_waits_for_the_device_at_the_boundaries_alone(clock, monkeypatch):
     waited = []
-    monkeypatch.setattr(stopwatch, "wait", waited.append)
+    monkeypatch.setattr(accelerator, "wait", waited.append)
     watch = Stopwatch(torch.device("cuda"))
     for stage, seconds in (("solving", 1), ("decoding", 5), ("solving", 2)):
         clock.now += seconds

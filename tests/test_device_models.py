@@ -14,7 +14,8 @@ from pretended_device import OnDevice, pretended_device
 from tiny_model import pictures
 
 from latent_geodesics.data.starts import Start
-from latent_geodesics.methods.departure import Departure, Setting, encode_images
+from latent_geodesics.methods.departure import Departure, encode_images
+from latent_geodesics.methods.encoding import Setting
 from latent_geodesics.metrics import MetricPanel, RunFacts, topiq
 from latent_geodesics.metrics import networks as networks_module
 from latent_geodesics.metrics.features import Inception

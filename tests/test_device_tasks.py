@@ -17,7 +17,7 @@ from test_training_task import task as training_task
 from latent_geodesics.run.runner import Run
 from latent_geodesics.run.sequences import Films
 from latent_geodesics.run.tracking import SilentRun
-from recipes.clevr.rendering.video_files import save_video
+from recipes.clevr.rendering.videos import save_video
 
 CONF = Path(__file__).parents[1] / "conf"
 APART = {
@@ -40,6 +40,8 @@ TINY = (
     "model.dtype=float32",
     "logger.mode=disabled",
 )
+
+FILMS = Films(fps=12, format="none")
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,9 @@ def test_of_a_pair_of_images_the_middle_frames_are_shown(evolve, pictures):
     with Image.open(folder / "images" / "a--b_middle.png") as strip:
         assert strip.height > 180
     assert (folder / "figures" / "evolution_a--b.png").exists()
-    assert len(json.loads((folder / "environment.json").read_text())["weights"]["model"]) == 64
+    environment = json.loads((folder / "environment.json").read_text())
+    assert len(environment["weights"]["model"]) == 64
+    assert {"dtype", "layout"} <= set(environment["network"])
 
 
 def test_under_a_moving_prompt_there_is_no_length(evolve, pictures):

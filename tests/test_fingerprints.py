@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from latent_geodesics.models import fingerprints, load_model
-from latent_geodesics.models.fingerprints import remembered
-from latent_geodesics.models.tensor_cache import content_key
-from latent_geodesics.models.weights import file_hash
+from latent_geodesics.models import load_model
+from latent_geodesics.models import store as fingerprints
+from latent_geodesics.models.store import content_key, remembered
+from latent_geodesics.models.weights import weights_file_hash
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_published_files_are_hashed_once(tmp_path, monkeypatch, old_files):
     file = tmp_path / "x.pth"
     file.write_bytes(b"weights")
     right = hashlib.sha256(b"weights").hexdigest()
-    assert file_hash(file) == right
+    assert weights_file_hash(file) == right
     old_files.clear()
     monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("hashed again"))
-    assert file_hash(file) == right
+    assert weights_file_hash(file) == right

@@ -21,8 +21,7 @@ from latent_geodesics.experiments.video_analysis.variations import (
     smoothed,
     tangent_noise,
 )
-from latent_geodesics.models.renoising import Renoised
-from latent_geodesics.models.scores import Conditional
+from latent_geodesics.models.scores import Conditional, Renoised
 from latent_geodesics.run.statistics import interval, separation
 
 RADIUS = 3.0

@@ -12,7 +12,7 @@ import pytest
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run import launch
-from latent_geodesics.run.launch import ALONE, FIRST, Place, dismiss, find_place, join, lead, refuse
+from latent_geodesics.run.launch import ALONE, FIRST, RunProcess, dismiss, find_place, join, lead, refuse
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -66,13 +66,13 @@ def test_what_no_launcher_of_this_run_set_says_nothing(environment, left_over):
 
 def test_a_rank_of_a_world_that_the_run_asks_for_is_believed(environment):
     environment.update(TORCHRUN)
-    assert find_place({"devices": 2}) == Place(rank=1, world=2, starter="torchrun")
+    assert find_place({"devices": 2}) == RunProcess(rank=1, world=2, starter="torchrun")
     assert launch.cluster(find_place({"devices": 2})).world_size() == 2
 
 
 def test_tasks_of_srun_are_one_run_where_the_run_asks_for_as_many(environment):
     environment.update(SRUN)
-    assert find_place({"devices": 2, "num_nodes": 2}) == Place(rank=1, world=4, starter="srun")
+    assert find_place({"devices": 2, "num_nodes": 2}) == RunProcess(rank=1, world=4, starter="srun")
     assert (environment["RANK"], environment["WORLD_SIZE"], environment["MASTER_ADDR"]) == ("1", "4", "localhost")
 
 
@@ -83,7 +83,7 @@ def test_a_step_of_one_task_in_a_job_of_four_is_alone(environment):
 
 def test_a_child_of_the_first_process_knows_its_folder(environment):
     environment.update({FIRST: f"{os.getppid()}:/runs/a:b", "LOCAL_RANK": "2"})
-    assert find_place({"devices": 3}) == Place(rank=2, starter="lightning", folder=Path("/runs/a:b"))
+    assert find_place({"devices": 3}) == RunProcess(rank=2, starter="lightning", folder=Path("/runs/a:b"))
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,10 @@ def free_port() -> str:
 
 def test_all_processes_hear_of_the_folder_of_the_first(environment, tmp_path):
     environment.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()})
-    others = [Place(rank=rank, world=3, starter="torchrun") for rank in (1, 2)]
+    others = [RunProcess(rank=rank, world=3, starter="torchrun") for rank in (1, 2)]
     with ThreadPoolExecutor(2) as pool:
         heard = [pool.submit(join, other) for other in others]
-        with lead(Place(world=3, starter="torchrun"), tmp_path):
+        with lead(RunProcess(world=3, starter="torchrun"), tmp_path):
             assert environment[FIRST] == f"{os.getpid()}:{tmp_path}"
         assert [folder.result() for folder in heard] == [tmp_path, tmp_path]
     assert FIRST not in environment
@@ -122,16 +122,16 @@ def test_all_processes_hear_of_the_folder_of_the_first(environment, tmp_path):
 def test_all_processes_hear_that_nothing_is_left_to_do(environment):
     environment.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()})
     with ThreadPoolExecutor(1) as pool:
-        heard = pool.submit(join, Place(rank=1, world=2, starter="torchrun"))
-        dismiss(Place(world=2, starter="torchrun"))
+        heard = pool.submit(join, RunProcess(rank=1, world=2, starter="torchrun"))
+        dismiss(RunProcess(world=2, starter="torchrun"))
         assert heard.result() is None
 
 
 def test_all_processes_hear_why_there_is_no_run(environment):
     environment.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()})
     with ThreadPoolExecutor(1) as pool:
-        heard = pool.submit(join, Place(rank=1, world=2, starter="srun"))
-        refuse(Place(world=2, starter="srun"), "The folder is taken: choose another.")
+        heard = pool.submit(join, RunProcess(rank=1, world=2, starter="srun"))
+        refuse(RunProcess(world=2, starter="srun"), "The folder is taken: choose another.")
         with pytest.raises(UserError, match=r"^The folder is taken: choose another\.$"):
             heard.result()
 
@@ -140,7 +140,7 @@ def test_all_processes_hear_why_there_is_no_run(environment):
 def test_a_process_whose_others_never_come_says_so(environment, monkeypatch, tmp_path, rank):
     monkeypatch.setattr(launch, "PATIENCE", 0.5)
     environment.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()})
-    place = Place(rank=rank, world=2, starter="srun")
+    place = RunProcess(rank=rank, world=2, starter="srun")
     with pytest.raises(UserError, match=f"process {rank} of 2"):
         if rank:
             join(place)

@@ -11,7 +11,7 @@ from latent_geodesics.core.solvers import ControlPointDescent
 from latent_geodesics.methods import Geodesic, Reposed, Slerp
 from latent_geodesics.metrics import MeasuredMorph, NoiseNorm, PathQuality, path_curves, reference_curves
 from latent_geodesics.models import Conditional, Contrastive
-from latent_geodesics.models.renoising import Renoised
+from latent_geodesics.models.scores import Renoised
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from latent_geodesics.metrics import (
     Average,
     ClevrFeatures,
     ClevrPerception,
-    CrossFade,
     Evenness,
     FeatureDistances,
+    Ghosting,
     ImageNetRange,
     InnerFrames,
     OpticalFlow,
@@ -211,9 +211,7 @@ def test_the_standard_error_of_a_set_distance_is_the_jackknifes():
 
 
 def test_a_cross_fade_is_found_out_and_a_motion_is_not():
-    faded, moved = (
-        CrossFade().measure(measured(frames[None])) for frames in (fade(7), motion(7, start=0.15, end=0.85))
-    )
+    faded, moved = (Ghosting().measure(measured(frames[None])) for frames in (fade(7), motion(7, start=0.15, end=0.85)))
     assert float(faded["ghosting"]) == pytest.approx(1, abs=1e-6)
     assert float(faded["blend_rmse"]) < 1e-6
     assert float(moved["ghosting"]) < 0.6
@@ -228,7 +226,7 @@ def test_an_object_where_neither_end_has_one_is_a_quarter_ghost():
     frames = torch.zeros(1, 3, 3, 16, 16)
     for frame, column in enumerate((2, 7, 12)):
         frames[0, frame, :, 8, column] = 1
-    assert float(CrossFade().measure(measured(frames))["ghosting"]) == pytest.approx(0.25)
+    assert float(Ghosting().measure(measured(frames))["ghosting"]) == pytest.approx(0.25)
 
 
 def test_the_blend_is_the_best_one():
@@ -238,14 +236,14 @@ def test_the_blend_is_the_best_one():
         min(float((x.double() - torch.lerp(a, b, w)).square().mean()) for w in torch.linspace(0, 1, 2001).double())
         for x in frames[0, 1:-1]
     ]
-    found = CrossFade().measure(measured(frames))
+    found = Ghosting().measure(measured(frames))
     assert float(found["blend_rmse"]) == pytest.approx(math.sqrt(sum(tried) / 2), rel=1e-5)
 
 
 def test_frames_that_are_an_end_are_no_ghosts():
     a, b = motion(2)
     still = torch.stack([a, a, b, b])[None]
-    assert CrossFade().measure(measured(still))["ghosting"].isnan().all()
+    assert Ghosting().measure(measured(still))["ghosting"].isnan().all()
 
 
 def test_motion_is_measured_in_pixels():

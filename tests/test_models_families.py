@@ -9,8 +9,7 @@ import torch
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import Conditional, Contrastive, load_model
-from latent_geodesics.models.ddim import times
-from latent_geodesics.models.inversion import denoise
+from latent_geodesics.models.inversion import denoise, times
 
 PROMPTS = ("a red cube", "a blue sphere")
 STEPS = 5

@@ -9,8 +9,7 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods import DiffMorpher, Impus
 from latent_geodesics.models import load_model
 from latent_geodesics.models.fitting import Masters
-from latent_geodesics.models.lora import Loras
-from latent_geodesics.models.lora_training import LoraTraining
+from latent_geodesics.models.lora import Loras, LoraTraining
 
 HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 DTYPES = ["float32", *HALF]

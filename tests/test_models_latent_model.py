@@ -11,7 +11,7 @@ from tiny_model import pictures
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import LatentModel, chunking, load_model
 from latent_geodesics.models.chunking import Chunker
-from latent_geodesics.models.machine import remember
+from latent_geodesics.models.store import remember
 
 TAU = 0.6
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import LatentModel, Score, compilation, load_model, loading, precision
-from latent_geodesics.models.machine import recall, remember
+from latent_geodesics.models.store import recall, remember
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -9,7 +9,7 @@ from tiny_model import pictures
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import load_model
-from latent_geodesics.models.tensor_cache import TensorCache, content_key
+from latent_geodesics.models.store import TensorCache, content_key
 
 PROMPTS = ["a red cube", "a blue sphere"]
 SETTINGS = {"steps": 6, "learning_rate": 0.05, "seed": 1, "progress": False}

@@ -12,13 +12,11 @@ import pytest
 from PIL import Image
 
 from latent_geodesics.core.errors import UserError
-from recipes.clevr.rendering.captions import caption
 from recipes.clevr.rendering.dataset import load_shards, render_shards, scene_record, write_shard
-from recipes.clevr.rendering.pair_files import COLUMNS, render_pairs
-from recipes.clevr.rendering.pairs import FRAMES, PLANS, draw_pair
+from recipes.clevr.rendering.pairs import COLUMNS, FRAMES, PLANS, draw_pair, render_pairs
 from recipes.clevr.rendering.pool import DEFAULT_PYTHON, RenderPool
 from recipes.clevr.rendering.sampling import SceneSampler, is_clear
-from recipes.clevr.rendering.scene import COLORS, Scene, SceneObject
+from recipes.clevr.rendering.scene import COLORS, ClevrScene, SceneObject, caption
 from recipes.clevr.rendering.task import RenderClevr
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +55,7 @@ class FakeRenderer:
 
 def scene_at(index):
     item = SceneObject(shape="sphere", rgb=COLORS["blue"], radius=0.7, material="metal", position=(float(index), 0.0))
-    return Scene(objects=(item,))
+    return ClevrScene(objects=(item,))
 
 
 def shards(folder, renderer, *, count=10, seed=3, size=4, counts=None):
@@ -131,7 +129,7 @@ def test_shards_hold_every_frame_and_its_record(tmp_path):
     records = [record for shard in loaded for record in shard.records]
     assert [record["index"] for record in records] == list(range(10))
     assert records[5]["caption"] == "a large blue metal sphere"
-    assert Scene.from_dict(records[5]["scene"]) == scene_at(5)
+    assert ClevrScene.from_dict(records[5]["scene"]) == scene_at(5)
     assert tuple(records[5]["objects"][0]["pixel"]) == pytest.approx(scene_at(5).pixels()[0])
     assert len(list(load_shards(tmp_path, first=1, count=1))) == 1
 
@@ -260,8 +258,8 @@ def test_the_shipped_pairs_are_as_their_manifest_says():
     for row, record, plan in zip(rows, scenes, PLANS, strict=True):
         check_row(SHIPPED, row)
         assert (row["id"], row["group"]) == (record["id"], plan.group)
-        assert row["prompt_a"] == caption(Scene.from_dict(record["a"]))
-        assert row["prompt_b"] == caption(Scene.from_dict(record["b"]))
+        assert row["prompt_a"] == caption(ClevrScene.from_dict(record["a"]))
+        assert row["prompt_b"] == caption(ClevrScene.from_dict(record["b"]))
         with Image.open(SHIPPED / row["image_a"]) as image:
             assert (image.size, image.mode) == ((64, 64), "RGB")
 
@@ -271,7 +269,7 @@ def test_the_shipped_pairs_are_as_their_manifest_says():
 def test_cycles_puts_a_red_sphere_where_the_projection_says():
     camera_scene = SceneSampler(counts={1: 1.0}, large=1.0).scene(seed=4, index=0)
     item = SceneObject(shape="sphere", rgb=COLORS["red"], radius=0.7, material="rubber", position=(0.4, -0.6))
-    scene = Scene(objects=(item,), camera=camera_scene.camera, lights=camera_scene.lights)
+    scene = ClevrScene(objects=(item,), camera=camera_scene.camera, lights=camera_scene.lights)
     with RenderPool(renderer_python=ROOT / DEFAULT_PYTHON, workers=1) as pool:
         frame, again = (next(iter(pool.render([scene]))).astype(float) for _ in range(2))
     assert np.array_equal(frame, again)

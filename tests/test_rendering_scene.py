@@ -12,7 +12,6 @@ import pytest
 
 from latent_geodesics.core.errors import UserError
 from recipes.clevr.rendering import sampling
-from recipes.clevr.rendering.captions import caption, random_caption
 from recipes.clevr.rendering.motion import (
     Motion,
     Orbit,
@@ -27,7 +26,7 @@ from recipes.clevr.rendering.motion import (
 )
 from recipes.clevr.rendering.pairs import PLANS, draw_pair
 from recipes.clevr.rendering.sampling import MIN_DISTANCE, SceneSampler, is_clear
-from recipes.clevr.rendering.scene import COLORS, SIZES, Camera, Scene, SceneObject
+from recipes.clevr.rendering.scene import COLORS, SIZES, Camera, ClevrScene, SceneObject, caption, random_caption
 
 SHIPPED = Path(__file__).parents[1] / "data" / "pairs"
 
@@ -39,7 +38,7 @@ def cube(**changes):
 
 def two_objects():
     other = cube(shape="cylinder", rgb=COLORS["yellow"], radius=0.35, material="metal", position=(1.0, -0.5))
-    return Scene(objects=(cube(rotation=10.0, position=(-1.0, 0.25)), other))
+    return ClevrScene(objects=(cube(rotation=10.0, position=(-1.0, 0.25)), other))
 
 
 def motions():
@@ -60,7 +59,7 @@ def motions():
 
 def test_json_round_trip_is_exact():
     scene = SceneSampler(counts={2: 1.0}).scene(seed=7, index=3)
-    assert Scene.from_json(scene.to_json()) == scene
+    assert ClevrScene.from_dict(json.loads(scene.to_json())) == scene
 
 
 @pytest.mark.parametrize(
@@ -198,7 +197,7 @@ def test_the_scenes_of_the_shipped_pairs_are_still_drawn():
     for number in (0, 5, 9, 19, 30):
         pair, record = draw_pair(PLANS[number], np.random.default_rng([1103, number])), json.loads(lines[number])
         for scene, end in ((pair.first, "a"), (pair.second, "b")):
-            shipped = Scene.from_dict(record[end])
+            shipped = ClevrScene.from_dict(record[end])
             assert caption(scene) == caption(shipped)
             # another processor may round a product of matrices differently
             assert [item.position for item in scene.objects] == [
@@ -212,13 +211,13 @@ def test_placement_does_not_bias_sizes():
 
 
 def test_hidden_touching_and_cut_off_objects_are_not_clear():
-    alone = Scene(objects=(cube(),))
+    alone = ClevrScene(objects=(cube(),))
     away = floor_directions(alone.camera)[1]
     behind = cube(radius=0.35, position=(1.5 * away[0], 1.5 * away[1]))
     assert is_clear(alone)
-    assert not is_clear(Scene(objects=(cube(), behind)))
-    assert not is_clear(Scene(objects=(cube(), cube(position=(0.8, 0.8)))))
-    assert not is_clear(Scene(objects=(cube(position=(3.0, 3.0)),)))
+    assert not is_clear(ClevrScene(objects=(cube(), behind)))
+    assert not is_clear(ClevrScene(objects=(cube(), cube(position=(0.8, 0.8)))))
+    assert not is_clear(ClevrScene(objects=(cube(position=(3.0, 3.0)),)))
 
 
 def test_the_sampler_refuses_wrong_weights():

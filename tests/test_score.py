@@ -16,7 +16,7 @@ from latent_geodesics.data.images import as_uint8
 from latent_geodesics.experiments.score import recipe
 from latent_geodesics.experiments.score.layout import find_sequences
 from latent_geodesics.experiments.score.sequences import SequenceData
-from latent_geodesics.metrics import CrossFade, Reconstruction, Typicality, Verdict
+from latent_geodesics.metrics import Ghosting, Reconstruction, Typicality, Verdict
 from latent_geodesics.run import morphs
 
 SIDE = 32
@@ -201,7 +201,7 @@ def test_a_film_is_as_good_as_its_frames(tmp_path):
 
 def test_metrics_that_frames_cannot_serve_are_left_out_with_a_note(two_methods):
     data = SequenceData(frames=str(two_methods))
-    metrics = {"verdict": Verdict(), "fade": CrossFade(), "ends": Reconstruction()}
+    metrics = {"verdict": Verdict(), "fade": Ghosting(), "ends": Reconstruction()}
     score = recipe.Score(data=data, metrics=metrics)
     assert {name: set(panel.metrics) for name, panel in score.panels.items()} == {
         "moved": {"verdict", "fade"},

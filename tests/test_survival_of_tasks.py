@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from latent_geodesics.experiments.extrapolation.recipe import Extrapolation
 from latent_geodesics.experiments.video_analysis.recipe import VideoAnalysis
-from recipes.clevr.rendering.video_files import save_video
+from recipes.clevr.rendering.videos import save_video
 
 ROOT = Path(__file__).parents[1]
 COSTS = ["seconds", "seconds_solving"]

@@ -14,19 +14,22 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.runner import Run
 from latent_geodesics.run.sequences import Films
 from latent_geodesics.run.tracking import SilentRun
-from recipes.clevr.rendering.captions import caption
 from recipes.clevr.rendering.dataset import load_records
-from recipes.clevr.rendering.scene import Scene
+from recipes.clevr.rendering.scene import ClevrScene, caption
 from recipes.clevr.training.autoencoder import AutoencoderSettings, build_autoencoder
-from recipes.clevr.training.captioned import CaptionedLatents, tokenise
 from recipes.clevr.training.device_loop import DeviceStep, fit_on_device
-from recipes.clevr.training.diffusion import DiffusionSettings, DiffusionTraining, Measured
-from recipes.clevr.training.export import assemble, export_pipeline
-from recipes.clevr.training.fit import fit
-from recipes.clevr.training.networks import build_networks
-from recipes.clevr.training.predictions import Epsilon, Velocity, build_scheduler
-from recipes.clevr.training.sampling import sample
-from recipes.clevr.training.schedule import Budget
+from recipes.clevr.training.diffusion import AverageErrors, DiffusionSettings, DiffusionTraining
+from recipes.clevr.training.fit import Budget, fit
+from recipes.clevr.training.frames import CaptionedLatents, tokenise
+from recipes.clevr.training.model import (
+    Epsilon,
+    Velocity,
+    assemble,
+    build_networks,
+    build_scheduler,
+    export_pipeline,
+    sample,
+)
 from recipes.clevr.training.tokenizer import build_tokenizer
 
 SETTINGS = DiffusionSettings(
@@ -43,6 +46,8 @@ SETTINGS = DiffusionSettings(
     save_every=2,
 )
 CPU = torch.device("cpu")
+
+FILMS = Films(fps=12, format="none")
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +91,7 @@ def training(tmp_path, records, tokenizer, autoencoder):
 
 def run_in(folder):
     options = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    return Run(
-        folder=folder,
-        seed=0,
-        logger=SilentRun(),
-        trainer_options=options,
-        config={},
-        films=Films(fps=12, format="none"),
-    )
+    return Run(folder=folder, seed=0, logger=SilentRun(), trainer_options=options, config={}, films=FILMS)
 
 
 def test_the_noise_is_predicted_on_the_schedule_that_ships():
@@ -130,7 +128,7 @@ def test_captions_are_tokenised_once_and_are_true_of_frames_and_of_their_mirror_
     found = data.captions(chosen, variants=variants, empty=torch.tensor([False, False, True]))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[2], empty)
-    scene = Scene.from_dict(records[3]["scene"])
+    scene = ClevrScene.from_dict(records[3]["scene"])
     orders = [list(range(len(scene.objects))), list(range(len(scene.objects)))[::-1]]
     possible = tokenizer([caption(scene, order=order) for order in orders], padding="max_length").input_ids
     assert found[0].tolist() in possible
@@ -169,7 +167,7 @@ def test_the_weights_with_the_least_loss_held_out_are_kept_and_training_ends_whe
 
         def measure(self):
             self.seen.append({name: weight.clone() for name, weight in self.averaged.state_dict().items()})
-            return Measured([3.0, 2.0, 2.5, 2.5, 1.0][len(self.seen) - 1], 0.4, 0.3, 0.2)
+            return AverageErrors([3.0, 2.0, 2.5, 2.5, 1.0][len(self.seen) - 1], 0.4, 0.3, 0.2)
 
     module = training(budget=Budget(max_steps=5, warmup_steps=1), measure_every=1, patience=2, show_every=100)
     module.__class__ = Rising

@@ -9,26 +9,28 @@ import torch
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.attributes import DetectedObject
+from recipes.clevr.training.attributes import confirms
 from recipes.clevr.training.autoencoder import (
     AutoencoderSettings,
     build_autoencoder,
+    encode_means,
     foreground_weight,
+    latent_moments,
     psnr,
     reconstruct,
+    whiten,
 )
-from recipes.clevr.training.confirmation import confirms
 from recipes.clevr.training.diffusion import even_places
 from recipes.clevr.training.evaluation import (
     EvaluationSettings,
     captioned_grid,
     confirmed_shares,
     draw_prompts,
+    judge_figures,
+    write_model_card,
 )
+from recipes.clevr.training.fit import Budget, image_grid
 from recipes.clevr.training.frames import Frames, SampleOrder, step_generator
-from recipes.clevr.training.grids import image_grid
-from recipes.clevr.training.report import judge_figures, write_model_card
-from recipes.clevr.training.schedule import Budget
-from recipes.clevr.training.whitening import encode_means, latent_moments, whiten
 
 
 def test_an_epoch_visits_every_item_once():

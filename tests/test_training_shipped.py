@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 
 from latent_geodesics.models.attributes import AttributeNetwork
-from recipes.clevr.training.confirmation import confirms
+from recipes.clevr.training.attributes import confirms
 from recipes.clevr.training.evaluation import confirmed_shares, draw_prompts
-from recipes.clevr.training.export import weights_size
-from recipes.clevr.training.sampling import sample
+from recipes.clevr.training.model import sample, weights_size
 
 DATA = Path(__file__).parents[1] / "data"
 MODEL, NETWORK = DATA / "models" / "clevr-ldm", DATA / "models" / "clevr-attributes"
@@ -38,12 +37,12 @@ def stated():
 @pytest.fixture(scope="module")
 def shipped_images():
     """The first image of every shipped pair and the objects in it."""
-    from recipes.clevr.rendering.scene import Scene
+    from recipes.clevr.rendering.scene import ClevrScene
 
     records = [json.loads(line) for line in (DATA / "pairs" / "scenes.jsonl").read_text().splitlines()]
     files = [DATA / "pairs" / "images" / f"{record['id']}-a.png" for record in records]
     pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-    scenes = [Scene.from_dict(record["a"]) for record in records]
+    scenes = [ClevrScene.from_dict(record["a"]) for record in records]
     objects = [
         [
             {"shape": item.shape, "color": item.color, "size": item.size, "material": item.material}

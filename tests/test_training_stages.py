@@ -10,9 +10,8 @@ from filelock import FileLock
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.files import DamagedFileError, seal
-from recipes.clevr.training.checkpoints import Checkpoints
-from recipes.clevr.training.stages import Stage, StageRecords
-from recipes.clevr.training.work import alone_in, load, save
+from recipes.clevr.training.fit import Checkpoints
+from recipes.clevr.training.stages import StageRecords, TrainingStage, alone_in, load, save
 
 
 class Bomb:
@@ -57,8 +56,8 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path, checkpoints, sealed):
 def records(folder: Path, **settings) -> StageRecords:
     """Two stages, the second made from the first and written elsewhere."""
 
-    def stage(name: str, needs: tuple[str, ...], output: Path, *, trained: bool) -> Stage:
-        return Stage(
+    def stage(name: str, needs: tuple[str, ...], output: Path, *, trained: bool) -> TrainingStage:
+        return TrainingStage(
             name=name,
             work=lambda run: None,
             settings=settings.get(name, {"lr": 0.1, "widths": (4, 8)}),

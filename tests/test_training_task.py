@@ -17,13 +17,14 @@ from recipes.clevr.training.attributes import AttributeSettings, AttributeTraini
 from recipes.clevr.training.autoencoder import AutoencoderSettings
 from recipes.clevr.training.diffusion import DiffusionSettings
 from recipes.clevr.training.evaluation import EvaluationSettings
-from recipes.clevr.training.fit import fit
+from recipes.clevr.training.fit import Budget, fit
 from recipes.clevr.training.frames import Frames
-from recipes.clevr.training.schedule import Budget
+from recipes.clevr.training.stages import load
 from recipes.clevr.training.task import STAGES, TrainClevrLdm
-from recipes.clevr.training.work import load
 
 FEW = Budget(max_steps=3, warmup_steps=1)
+
+FILMS = Films(fps=12, format="none")
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +36,7 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def run(tmp_path):
     options = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    return Run(
-        folder=tmp_path,
-        seed=0,
-        logger=SilentRun(),
-        trainer_options=options,
-        config={},
-        films=Films(fps=12, format="none"),
-    )
+    return Run(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={}, films=FILMS)
 
 
 def task(folder, shards, **options):

@@ -17,14 +17,23 @@ from latent_geodesics.metrics.attributes import object_errors
 from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.metrics.objects import SeenObject, match, see_objects
 from latent_geodesics.models.attributes import DetectedObject, shared_network
-from recipes.clevr.rendering.between import floor_position, scene_between
-from recipes.clevr.rendering.motion import Orbit, Recolour, Resize, Rise, Rotate, Together, Translate
-from recipes.clevr.rendering.scene import Camera, Scene, SceneObject
+from recipes.clevr.rendering.motion import (
+    Orbit,
+    Recolour,
+    Resize,
+    Rise,
+    Rotate,
+    Together,
+    Translate,
+    floor_position,
+    scene_between,
+)
+from recipes.clevr.rendering.scene import Camera, ClevrScene, SceneObject
 
 NETWORK = "data/models/clevr-attributes"
 SHIPPED = ("00-translate_x", "07-translate_depth", "16-orbit", "18-rise")
 
-START = Scene(
+START = ClevrScene(
     objects=(
         SceneObject(
             shape="cube", rgb=(0.2, 0.3, 0.8), radius=0.7, material="rubber", position=(0.4, -1.1), rotation=30

@@ -12,7 +12,8 @@ import latent_geodesics as lg
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.starts import Start, pick_pairs, starts_on_disk
 from latent_geodesics.methods.continuations import GeodesicOn, GreatCircleOn, StraightOn
-from latent_geodesics.methods.departure import Departure, Encoded, Setting, encode_images
+from latent_geodesics.methods.departure import Departure, Encoded, encode_images
+from latent_geodesics.methods.encoding import Setting
 from latent_geodesics.methods.velocities import BeyondSecond, ChangeOfPrompt, FromFile, RandomDirection, TowardImage
 from latent_geodesics.models.scores import Conditional
 

@@ -19,7 +19,7 @@ from latent_geodesics.experiments.video_analysis.verdicts import (
     verdict_table,
     with_floors,
 )
-from recipes.clevr.rendering.video_files import save_video
+from recipes.clevr.rendering.videos import save_video
 
 SHOWN = ("video", "optimised", "perturbed_0.5", "smoothed_1")
 METHODS = {*SHOWN, "great_circle"}

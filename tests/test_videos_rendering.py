@@ -11,9 +11,19 @@ import pytest
 
 from latent_geodesics.data import VideoData
 from latent_geodesics.data.video_files import read_video
-from recipes.clevr.rendering.scene import Scene
-from recipes.clevr.rendering.video_files import COLUMNS, render_videos, save_video
-from recipes.clevr.rendering.videos import CONTROLS, FRAMES, VIDEOS, Control, crossfade, cut, shuffled
+from recipes.clevr.rendering.pairs import FRAMES
+from recipes.clevr.rendering.scene import ClevrScene
+from recipes.clevr.rendering.videos import (
+    COLUMNS,
+    CONTROLS,
+    VIDEOS,
+    Control,
+    crossfade,
+    cut,
+    render_videos,
+    save_video,
+    shuffled,
+)
 
 SHIPPED = Path(__file__).parents[1] / "data" / "videos"
 
@@ -132,7 +142,7 @@ def test_the_shipped_videos_are_as_their_manifest_says():
         assert hashlib.sha256((SHIPPED / row["file"]).read_bytes()).hexdigest() == row["sha256"]
     scenes = [json.loads(line) for line in (SHIPPED / "scenes.jsonl").read_text().splitlines()]
     assert [scene["id"] for scene in scenes] == [row["id"] for row in motions]
-    assert all(Scene.from_dict(scene["a"]) != Scene.from_dict(scene["b"]) for scene in scenes)
+    assert all(ClevrScene.from_dict(scene["a"]) != ClevrScene.from_dict(scene["b"]) for scene in scenes)
     data = VideoData(manifest=SHIPPED / "manifest.csv")
     for video in (data.videos[0], data.videos[-1]):
         assert read_video(video.file, size=(64, 64)).shape == (FRAMES, 3, 64, 64)

@@ -116,7 +116,7 @@ def test_distances(run, inputs):
 
 @pytest.mark.slow
 def test_videos(run, inputs):
-    from recipes.clevr.rendering.video_files import save_video
+    from recipes.clevr.rendering.videos import save_video
 
     video = np.full((7, 16, 16, 3), 90, dtype=np.uint8)
     for number in range(7):

@@ -1,7 +1,7 @@
 """Renders CLEVR scenes with Cycles; run by an interpreter that has `bpy`, one process for many frames.
 
 A standalone script: it imports bpy, numpy and the standard library and nothing of this project. It reads one JSON
-object a line on stdin, `{"scene": <Scene.to_dict()>, "resolution": pixels, "samples": paths per pixel, "path":
+object a line on stdin, `{"scene": <ClevrScene.to_dict()>, "resolution": pixels, "samples": paths per pixel, "path":
 file}`, writes the frame as PNG to `path` and answers one line on stdout, `{"path": file}` or `{"error": message}`.
 An empty stdin ends it. What Blender itself prints goes to stderr.
 
@@ -28,7 +28,7 @@ WORLD_RADIANCE = 0.15
 def main() -> None:
     """Answer requests until stdin ends."""
     answers = _take_stdout()
-    stage = Stage()
+    stage = Studio()
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -47,7 +47,7 @@ def _take_stdout() -> TextIO:
     return answers
 
 
-class Stage:
+class Studio:
     """Floor, lamps, camera and a growing row of objects; `render` sets all of them from a request."""
 
     def __init__(self) -> None:

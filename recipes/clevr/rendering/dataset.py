@@ -3,7 +3,7 @@
 A folder holds `shard-00000.zip`, the frames as lossless WebP files, each named by its index, and `shard-00000.jsonl`,
 one record a line for the same frames in the same order, then `shard-00001...`. A record has `index`, `seed`, `caption`,
 `objects` (shape, color, size, material and `pixel`, the centre's image coordinates (x, y) in [0, 1]^2, x to the right,
-y down) and `scene`, which `Scene.from_dict` reads. Each file is written under another name and renamed when complete,
+y down) and `scene`, which `ClevrScene.from_dict` reads. Each file is written under another name and renamed when whole,
 the frames last: a shard exists when its zip does. `settings.json` says what all frames of the folder have in common.
 """
 
@@ -22,11 +22,8 @@ from tqdm import tqdm
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.files import replacing, write_json, write_text
-from recipes.clevr.rendering.captions import caption
 from recipes.clevr.rendering.pool import Renderer
-from recipes.clevr.rendering.scene import Scene
-
-__all__ = ["SHARD", "Shard", "load_records", "load_shards", "render_shards", "scene_record", "write_shard"]
+from recipes.clevr.rendering.scene import ClevrScene, caption
 
 SHARD = 500  # frames a shard
 
@@ -44,8 +41,8 @@ class Shard:
     records: list[dict[str, Any]]
 
 
-def scene_record(scene: Scene, *, index: int, seed: int) -> dict[str, Any]:
-    """The record of a frame: its names for people, its numbers for `Scene.from_dict`."""
+def scene_record(scene: ClevrScene, *, index: int, seed: int) -> dict[str, Any]:
+    """The record of a frame: its names for people, its numbers for `ClevrScene.from_dict`."""
     objects = [
         {"shape": item.shape, "color": item.color, "size": item.size, "material": item.material, "pixel": pixel}
         for item, pixel in zip(scene.objects, scene.pixels(), strict=True)
@@ -56,7 +53,7 @@ def scene_record(scene: Scene, *, index: int, seed: int) -> dict[str, Any]:
 def render_shards(
     *,
     folder: Path,
-    scene: Callable[[int], Scene],
+    scene: Callable[[int], ClevrScene],
     seed: int,
     renderer: Renderer,
     first: int,

@@ -3,6 +3,9 @@
 Every motion is closed-form: straight in what it changes (place, turn, radius, RGB, camera height, camera azimuth),
 or a half turn about a midpoint for `Swap`. At u = 0 it gives its start, and at u = 1 exactly the announced end.
 Motions change nothing else, so the frames of a motion are the true in-between frames of its ends.
+
+`scene_between` gives the scenes between two recorded ends: every motion that has true frames is straight in what it
+changes, so they follow from the ends. `Swap`, half a turn of two objects about each other, is the exception.
 """
 
 import math
@@ -11,20 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recipes.clevr.rendering.scene import Camera, Scene, SceneObject, Vector
-
-__all__ = [
-    "Motion",
-    "Orbit",
-    "Recolour",
-    "Resize",
-    "Rise",
-    "Rotate",
-    "Swap",
-    "Together",
-    "Translate",
-    "floor_directions",
-]
+from recipes.clevr.rendering.scene import Camera, ClevrScene, SceneObject, Vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,22 +25,22 @@ class Motion(ABC):
         start: the scene at u = 0.
     """
 
-    start: Scene
+    start: ClevrScene
 
-    def scene(self, u: float) -> Scene:
+    def scene(self, u: float) -> ClevrScene:
         """The scene at position u in [0, 1]."""
         if not 0.0 <= u <= 1.0:
             raise ValueError(f"u must lie in [0, 1], got {u}")
         return self.applied(self.start, u)
 
-    def scenes(self, count: int) -> list[Scene]:
+    def scenes(self, count: int) -> list[ClevrScene]:
         """The scenes at u = k / (count - 1) for k = 0 to count - 1, count >= 2."""
         if count < 2:
             raise ValueError(f"count must be at least 2, to hold both ends, got {count}")
         return [self.scene(k / (count - 1)) for k in range(count)]
 
     @abstractmethod
-    def applied(self, scene: Scene, u: float) -> Scene:
+    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
         """`scene` after the part u of this motion."""
 
 
@@ -68,7 +58,7 @@ class _ObjectMotion(Motion):
         if not 0 <= self.index < len(self.start.objects):
             raise ValueError(f"index must name one of {len(self.start.objects)} objects, got {self.index}")
 
-    def applied(self, scene: Scene, u: float) -> Scene:
+    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
         objects = list(scene.objects)
         objects[self.index] = self.moved(objects[self.index], u)
         return replace(scene, objects=tuple(objects))
@@ -158,7 +148,7 @@ class Swap(Motion):
                 f"first and second must name two of {len(self.start.objects)} objects, got {self.first}, {self.second}"
             )
 
-    def applied(self, scene: Scene, u: float) -> Scene:
+    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
         """`scene` after the part u of this motion."""
         objects = list(scene.objects)
         a, b = (scene.objects[index].position for index in (self.first, self.second))
@@ -177,7 +167,7 @@ class Orbit(Motion):
 
     degrees: float
 
-    def applied(self, scene: Scene, u: float) -> Scene:
+    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
         """`scene` after the part u of this motion."""
         (x, y, z), (centre_x, centre_y, _) = scene.camera.position, scene.camera.target
         dx, dy = _turned(x - centre_x, y - centre_y, math.radians(u * self.degrees))
@@ -194,7 +184,7 @@ class Rise(Motion):
 
     height: float
 
-    def applied(self, scene: Scene, u: float) -> Scene:
+    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
         """`scene` after the part u of this motion."""
         x, y, z = scene.camera.position
         return replace(scene, camera=replace(scene.camera, position=(x, y, z + u * self.height)))
@@ -210,7 +200,7 @@ class Together(Motion):
 
     parts: tuple[Motion, ...]
 
-    def applied(self, scene: Scene, u: float) -> Scene:
+    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
         """`scene` after the part u of this motion."""
         for part in self.parts:
             scene = part.applied(scene, u)
@@ -238,3 +228,52 @@ def _half_circle(here: tuple[float, float], other: tuple[float, float], u: float
     middle = ((here[0] + other[0]) / 2, (here[1] + other[1]) / 2)
     dx, dy = _turned(here[0] - middle[0], here[1] - middle[1], math.pi * u)
     return (middle[0] + dx, middle[1] + dy)
+
+
+def scene_between(first: ClevrScene, second: ClevrScene, u: float) -> ClevrScene:
+    """The scene at `u` in [0, 1] of the motion from one scene to another with the same objects in the same order.
+
+    Raises:
+        ValueError: when the scenes differ in number, shape or material of the objects.
+    """
+    kinds = [[(item.shape, item.material) for item in scene.objects] for scene in (first, second)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"the two scenes must show the same objects, got {kinds[0]} and {kinds[1]}")
+    objects = tuple(_object_between(a, b, u) for a, b in zip(first.objects, second.objects, strict=True))
+    return replace(first, objects=objects, camera=_camera_between(first.camera, second.camera, u))
+
+
+def floor_position(camera: Camera, pixel: tuple[float, float], height: float) -> tuple[float, float]:
+    """The (x, y) of the point at a height above the floor that the camera shows at `pixel`, in [0, 1]^2, y down."""
+    scale = camera.lens / camera.sensor
+    offsets = np.array([(pixel[0] - 0.5) / scale, (0.5 - camera.shift - pixel[1]) / scale, 1.0])
+    ray = offsets @ camera.axes()
+    x, y, _ = np.add(camera.position, ray * (height - camera.position[2]) / ray[2])
+    return (float(x), float(y))
+
+
+def _object_between(a: SceneObject, b: SceneObject, u: float) -> SceneObject:
+    red, green, blue = (_between(start, end, u) for start, end in zip(a.rgb, b.rgb, strict=True))
+    return replace(
+        a,
+        position=(_between(a.position[0], b.position[0], u), _between(a.position[1], b.position[1], u)),
+        radius=_between(a.radius, b.radius, u),
+        rotation=_between(a.rotation, b.rotation, u),
+        rgb=(red, green, blue),
+    )
+
+
+def _camera_between(a: Camera, b: Camera, u: float) -> Camera:
+    (distance, azimuth, z), (other_distance, other_azimuth, other_z) = (
+        _around(camera.position, a.target) for camera in (a, b)
+    )
+    turn = math.remainder(other_azimuth - azimuth, 2 * math.pi)
+    distance, azimuth = _between(distance, other_distance, u), azimuth + u * turn
+    x, y = a.target[0] + distance * math.cos(azimuth), a.target[1] + distance * math.sin(azimuth)
+    return replace(a, position=(x, y, _between(z, other_z, u)))
+
+
+def _around(position: Vector, target: Vector) -> Vector:
+    """Distance from the vertical through the target, azimuth about it, and height."""
+    dx, dy = position[0] - target[0], position[1] - target[1]
+    return (math.hypot(dx, dy), math.atan2(dy, dx), position[2])

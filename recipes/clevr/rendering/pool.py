@@ -20,9 +20,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from latent_geodesics.core.errors import UserError
-from recipes.clevr.rendering.scene import Scene
-
-__all__ = ["DEFAULT_PYTHON", "RenderPool", "Renderer"]
+from recipes.clevr.rendering.scene import ClevrScene
 
 DEFAULT_PYTHON = Path(".venv-render/bin/python")
 WORKER = Path(__file__).with_name("cycles_worker.py")
@@ -31,7 +29,7 @@ WORKER = Path(__file__).with_name("cycles_worker.py")
 class Renderer(Protocol):
     """Whatever turns scenes into frames; `RenderPool` does so with Cycles."""
 
-    def render(self, scenes: Sequence[Scene]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    def render(self, scenes: Sequence[ClevrScene]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         """The frame of each scene, in the order of the scenes."""
         ...
 
@@ -53,7 +51,7 @@ class _Worker:
                 start_new_session=True,  # an interrupt at the terminal is the parent's to handle
             )
 
-    def frame(self, scene: Scene, *, resolution: int, samples: int) -> UInt8[np.ndarray, "h w 3"]:
+    def frame(self, scene: ClevrScene, *, resolution: int, samples: int) -> UInt8[np.ndarray, "h w 3"]:
         request = {"scene": scene.to_dict(), "resolution": resolution, "samples": samples, "path": str(self.file)}
         answer = self._ask(json.dumps(request))
         if answer is None:
@@ -146,7 +144,7 @@ class RenderPool:
             worker.close()
         self._folder.cleanup()
 
-    def render(self, scenes: Sequence[Scene]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    def render(self, scenes: Sequence[ClevrScene]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         """The frames in the order of the scenes, each as soon as it and those before it are there."""
         executor = ThreadPoolExecutor(self.workers)
         try:
@@ -154,7 +152,7 @@ class RenderPool:
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 
-    def _one(self, scene: Scene) -> UInt8[np.ndarray, "h w 3"]:
+    def _one(self, scene: ClevrScene) -> UInt8[np.ndarray, "h w 3"]:
         worker = self._idle.get()
         try:
             return worker.frame(scene, resolution=self.resolution, samples=self.samples)

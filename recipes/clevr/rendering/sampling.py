@@ -24,9 +24,7 @@ from itertools import combinations
 import numpy as np
 
 from latent_geodesics.core.errors import UserError
-from recipes.clevr.rendering.scene import COLORS, MATERIALS, SIZES, Camera, Lights, Scene, SceneObject, Vector
-
-__all__ = ["SceneSampler", "is_clear"]
+from recipes.clevr.rendering.scene import COLORS, MATERIALS, SIZES, Camera, ClevrScene, Lights, SceneObject, Vector
 
 REACH = 3.0  # half width of the square of the floor on which CLEVR places objects
 MIN_DISTANCE = 0.25
@@ -67,11 +65,11 @@ class SceneSampler:
         if not 0.0 <= self.large <= 1.0:
             raise ValueError(f"large must be a probability in [0, 1], got {self.large}")
 
-    def scene(self, *, seed: int, index: int) -> Scene:
-        """Scene number `index` of the sequence of `seed`."""
+    def scene(self, *, seed: int, index: int) -> ClevrScene:
+        """ClevrScene number `index` of the sequence of `seed`."""
         return self.draw(np.random.default_rng([seed, index]))
 
-    def draw(self, generator: np.random.Generator, *, count: int | None = None) -> Scene:
+    def draw(self, generator: np.random.Generator, *, count: int | None = None) -> ClevrScene:
         """A scene from the generator, with `count` objects where that is given.
 
         Raises:
@@ -92,7 +90,7 @@ class SceneSampler:
             number = int(_weighted(self.counts, generator)) if number is None else number
             objects = _all_placed([self._object(generator) for _ in range(number)], camera, generator)
             if objects is not None:
-                return Scene(objects=objects, camera=camera, lights=lights)
+                return ClevrScene(objects=objects, camera=camera, lights=lights)
         raise UserError(f"{number} objects found no clear places in {REDRAWS} scenes: ask for fewer (task.counts).")
 
     def _object(self, generator: np.random.Generator) -> SceneObject:
@@ -105,7 +103,7 @@ class SceneSampler:
         )
 
 
-def is_clear(scene: Scene) -> bool:
+def is_clear(scene: ClevrScene) -> bool:
     """Whether every object is in view and none touches, lines up with or hides another (the module's four rules)."""
     return all(_in_view(scene.camera, item) for item in scene.objects) and all(
         _apart(scene.camera, first, second) for first, second in combinations(scene.objects, 2)

@@ -1,4 +1,4 @@
-"""A CLEVR scene as plain data, and the pinhole projection that says where its objects land in the image.
+"""A CLEVR scene as plain data, its captions, and the pinhole projection that says where its objects land.
 
 World coordinates: the floor is the plane z = 0, z points up, one unit is the unit of CLEVR's base scene. An object
 of radius r rests on the floor with its centre at height r (a cube, whose half edge is r / sqrt(2), at that height),
@@ -16,15 +16,13 @@ Attention, 2020, arXiv 2006.15055 (the crop).
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-
-__all__ = ["COLORS", "MATERIALS", "SHAPES", "SIZES", "Camera", "Lights", "Scene", "SceneObject", "Vector"]
 
 Vector = tuple[float, float, float]
 
@@ -158,7 +156,7 @@ class Lights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class ClevrScene:
     """Objects, camera and lights: everything that decides a rendered frame but its resolution and sample count."""
 
     objects: tuple[SceneObject, ...]
@@ -179,7 +177,7 @@ class Scene:
         return json.dumps(self.to_dict())
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> "Scene":
+    def from_dict(cls, record: Mapping[str, Any]) -> "ClevrScene":
         """The scene that `to_dict` wrote."""
         return cls(
             objects=tuple(SceneObject(**_with_tuples(item)) for item in record["objects"]),
@@ -187,11 +185,42 @@ class Scene:
             lights=Lights(**_with_tuples(record["lights"])),
         )
 
-    @classmethod
-    def from_json(cls, text: str) -> "Scene":
-        """The scene that `to_json` wrote."""
-        return cls.from_dict(json.loads(text))
-
 
 def _with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+
+
+DROPPABLE: frozenset[str] = frozenset({"size", "material"})
+
+
+def caption(scene: ClevrScene, *, order: Sequence[int] | None = None, drop: Collection[str] = ()) -> str:
+    """The caption of a scene.
+
+    Args:
+        scene: the scene, with at least one object.
+        order: the objects' indices in the order in which they are named; by default that of the scene.
+        drop: attributes that are left out, of `DROPPABLE`.
+
+    Raises:
+        ValueError: when `drop` holds something else or `order` is no permutation.
+    """
+    order = range(len(scene.objects)) if order is None else order
+    if not set(drop) <= DROPPABLE:
+        raise ValueError(f"drop may hold {', '.join(sorted(DROPPABLE))}, got {sorted(drop)}")
+    if sorted(order) != list(range(len(scene.objects))):
+        raise ValueError(f"order must be a permutation of the {len(scene.objects)} objects, got {list(order)}")
+    *others, last = (_phrase(scene.objects[index], drop) for index in order)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def random_caption(scene: ClevrScene, generator: np.random.Generator, *, drop_share: float = 0.2) -> str:
+    """A caption with the objects in random order; with probability `drop_share` it lacks size, material or both."""
+    drop: Collection[str] = ()
+    if generator.random() < drop_share:
+        drop = (("size",), ("material",), ("size", "material"))[int(generator.integers(3))]
+    return caption(scene, order=[int(index) for index in generator.permutation(len(scene.objects))], drop=drop)
+
+
+def _phrase(item: SceneObject, drop: Collection[str]) -> str:
+    words = {"size": item.size, "color": item.color, "material": item.material, "shape": item.shape}
+    return " ".join(["a", *(word for name, word in words.items() if name not in drop)])

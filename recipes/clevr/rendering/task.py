@@ -3,87 +3,21 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recipes.clevr.rendering.dataset import SHARD, render_shards
-from recipes.clevr.rendering.pair_files import render_pairs
+from recipes.clevr.rendering.pairs import render_pairs
 from recipes.clevr.rendering.pool import DEFAULT_PYTHON, RenderPool
 from recipes.clevr.rendering.sampling import SceneSampler
-from recipes.clevr.rendering.scene import Scene
-from recipes.clevr.rendering.video_files import render_videos
-
-__all__ = ["RenderClevr", "RenderPairs", "RenderVideos"]
+from recipes.clevr.rendering.videos import render_videos
 
 
-class RenderClevr:
-    """Renders frames `first` to `first + count` of a seed into shards; a killed run goes on where it stopped.
+class Rendering(ABC):
+    """Renders scenes that follow from a seed into a folder.
 
     Args:
-        seed: decides the scenes together with their index.
-        count: number of frames, >= 1.
-        folder: where the shards go.
-        first: index of the first frame, a multiple of `shard_size`.
-        resolution: side of the square frames, pixels.
-        samples: paths per pixel before denoising.
-        workers: renderer processes, one thread each.
-        renderer_python: interpreter that has `bpy`.
-        shard_size: frames a shard.
-        counts: weight of each number of objects; by default as many scenes with one as with two.
-    """
-
-    def __init__(
-        self,
-        *,
-        seed: int,
-        count: int,
-        folder: str | Path,
-        first: int = 0,
-        resolution: int = 64,
-        samples: int = 12,
-        workers: int = 2,
-        renderer_python: str | Path = DEFAULT_PYTHON,
-        shard_size: int = SHARD,
-        counts: Mapping[int, float] | None = None,
-    ) -> None:
-        if count < 1 or first < 0 or shard_size < 1:
-            raise ValueError(f"count and shard_size must be >= 1 and first >= 0, got {count}, {shard_size}, {first}")
-        self.seed, self.count, self.first, self.shard_size = seed, count, first, shard_size
-        self.folder = Path(folder)
-        self.sampler = SceneSampler(counts=dict(counts or {1: 0.5, 2: 0.5}))
-        self.pool = RenderPool(renderer_python=renderer_python, workers=workers, resolution=resolution, samples=samples)
-
-    def run(self, run: Any) -> dict[str, float]:
-        """Render what is missing; `frames` (rendered now) and `seconds` (wall time).
-
-        Args:
-            run: the run; unused, the frames go to `folder`.
-        """
-        start = time.monotonic()
-        with self.pool as pool:
-            frames = render_shards(
-                folder=self.folder,
-                scene=partial(_scene, self.sampler, self.seed),
-                seed=self.seed,
-                renderer=pool,
-                first=self.first,
-                count=self.count,
-                shard_size=self.shard_size,
-                settings={
-                    "resolution": self.pool.resolution,
-                    "samples": self.pool.samples,
-                    "counts": self.sampler.counts,
-                },
-            )
-        return {"frames": float(frames), "seconds": time.monotonic() - start}
-
-
-class RenderShipped(ABC):
-    """Renders what ships with the project, with its manifest and scenes.
-
-    Args:
-        seed: decides the scenes together with a number; another one than those of the training sets and of each other.
+        seed: decides the scenes together with a number; each set of frames has one of its own.
         folder: where the files go; what is there under the same names is replaced.
         resolution: side of the square frames, pixels.
         samples: paths per pixel before denoising.
@@ -106,10 +40,10 @@ class RenderShipped(ABC):
 
     @abstractmethod
     def render(self, pool: RenderPool) -> int:
-        """Renders everything; the number of frames."""
+        """Renders everything that is missing; the number of frames."""
 
     def run(self, run: Any) -> dict[str, float]:
-        """Render everything; `frames` and `seconds` (wall time).
+        """Render what is missing; `frames` (rendered now) and `seconds` (wall time).
 
         Args:
             run: the run; unused, the files go to `folder`.
@@ -120,7 +54,59 @@ class RenderShipped(ABC):
         return {"frames": float(frames), "seconds": time.monotonic() - start}
 
 
-class RenderPairs(RenderShipped):
+class RenderClevr(Rendering):
+    """Renders frames `first` to `first + count` of a seed into shards; a killed run goes on where it stopped.
+
+    Args (those of `Rendering`, and):
+        count: number of frames, >= 1.
+        first: index of the first frame, a multiple of `shard_size`.
+        shard_size: frames a shard.
+        counts: weight of each number of objects; by default as many scenes with one as with two.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        count: int,
+        folder: str | Path,
+        first: int = 0,
+        resolution: int = 64,
+        samples: int = 12,
+        workers: int = 2,
+        renderer_python: str | Path = DEFAULT_PYTHON,
+        shard_size: int = SHARD,
+        counts: Mapping[int, float] | None = None,
+    ) -> None:
+        if count < 1 or first < 0 or shard_size < 1:
+            raise ValueError(f"count and shard_size must be >= 1 and first >= 0, got {count}, {shard_size}, {first}")
+        super().__init__(
+            seed=seed,
+            folder=folder,
+            resolution=resolution,
+            samples=samples,
+            workers=workers,
+            renderer_python=renderer_python,
+        )
+        self.count, self.first, self.shard_size = count, first, shard_size
+        self.sampler = SceneSampler(counts=dict(counts or {1: 0.5, 2: 0.5}))
+
+    def render(self, pool: RenderPool) -> int:
+        """The shards that are not there."""
+        settings = {"resolution": pool.resolution, "samples": pool.samples, "counts": self.sampler.counts}
+        return render_shards(
+            folder=self.folder,
+            scene=lambda index: self.sampler.scene(seed=self.seed, index=index),
+            seed=self.seed,
+            renderer=pool,
+            first=self.first,
+            count=self.count,
+            shard_size=self.shard_size,
+            settings=settings,
+        )
+
+
+class RenderPairs(Rendering):
     """Renders the pairs that ship, with their true frames."""
 
     def render(self, pool: RenderPool) -> int:
@@ -128,13 +114,9 @@ class RenderPairs(RenderShipped):
         return render_pairs(folder=self.folder, seed=self.seed, renderer=pool)
 
 
-class RenderVideos(RenderShipped):
+class RenderVideos(Rendering):
     """Renders the videos that ship, and makes the controls of their frames."""
 
     def render(self, pool: RenderPool) -> int:
         """All videos."""
         return render_videos(folder=self.folder, seed=self.seed, renderer=pool)
-
-
-def _scene(sampler: SceneSampler, seed: int, index: int) -> Scene:
-    return sampler.scene(seed=seed, index=index)

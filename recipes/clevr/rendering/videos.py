@@ -5,24 +5,38 @@ A video has `FRAMES` frames at u = k / (FRAMES - 1). Most show one exact motion 
 `enter` it slides in from outside the frame. The controls are made from the frames of those and are no motion of
 anything: `shuffled` (the inner frames in another order), `cut` (the first half of one video and the second of
 another), `crossfade` (the mean of the first and the last frame, pixel by pixel, with weights 1 - u and u).
+
+`manifest.csv` has a row a video: `id`, `kind`, `control` (1 for a video that shows no motion of anything, else 0),
+`file` (relative to the manifest), `prompt_a`, `prompt_b` (what its first and its last frame show), `frames` (their
+number), `sources` (for a control the ids of the videos that it was made from), `seed` and `sha256` (of the file).
+`scenes.jsonl` has `{"id", "a", "b"}` a line for each rendered video, its first and last scene as `ClevrScene.from_dict`
+reads them.
+
+The files are MP4 with lossless H.264 in RGB, so that a frame read back is the frame rendered, bit by bit.
 """
 
+import csv
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 from jaxtyping import UInt8
+from tqdm import tqdm
 
-from recipes.clevr.rendering.captions import caption
+from latent_geodesics.run.files import replacing, write_text
 from recipes.clevr.rendering.motion import Motion, Resize, Together, Translate, floor_directions
-from recipes.clevr.rendering.pairs import FRAMES, PLANS, Plan, draw_pair
+from recipes.clevr.rendering.pairs import FRAMES, PLANS, PairPlan, draw_pair
+from recipes.clevr.rendering.pool import Renderer
 from recipes.clevr.rendering.sampling import MIN_DISTANCE, SceneSampler, is_clear
-from recipes.clevr.rendering.scene import SIZES, Scene, SceneObject
-
-__all__ = ["CONTROLS", "FRAMES", "VIDEOS", "Clip", "Control", "Frames", "VideoPlan", "crossfade", "cut", "shuffled"]
+from recipes.clevr.rendering.scene import SIZES, ClevrScene, SceneObject, caption
 
 ATTEMPTS = 20_000
 SPECK = 0.005  # radius of an object that is not there yet, world units: a sixth of a pixel wide
@@ -36,7 +50,7 @@ Frames = UInt8[np.ndarray, "n h w 3"]
 class Clip:
     """The scenes of one video, and what its first and its last frame show, in words."""
 
-    scenes: tuple[Scene, ...]
+    scenes: tuple[ClevrScene, ...]
     prompt_a: str
     prompt_b: str
 
@@ -89,7 +103,7 @@ def crossfade(sources: Sequence[Frames], generator: np.random.Generator) -> Fram
     return fade
 
 
-def _clip(motion: Motion, *, first: Scene | None = None) -> Clip:
+def _clip(motion: Motion, *, first: ClevrScene | None = None) -> Clip:
     """The clip of a motion; `first` is what its first frame shows where that is not its first scene."""
     scenes = tuple(motion.scenes(FRAMES))
     return Clip(scenes=scenes, prompt_a=caption(first or scenes[0]), prompt_b=caption(scenes[-1]))
@@ -104,7 +118,7 @@ def _drawn(attempt: Callable[[np.random.Generator], Clip | None], generator: np.
     raise ValueError(f"no clear clip in {ATTEMPTS} attempts")
 
 
-def _as_pair(plan: Plan, generator: np.random.Generator) -> Clip:
+def _as_pair(plan: PairPlan, generator: np.random.Generator) -> Clip:
     """A motion of the kinds that the shipped pairs know."""
     pair = draw_pair(plan, generator)
     return Clip(scenes=pair.between, prompt_a=caption(pair.first), prompt_b=caption(pair.second))
@@ -165,14 +179,14 @@ def _pair(vector: np.ndarray) -> tuple[float, float]:
     return (float(vector[0]), float(vector[1]))
 
 
-def _nearness(scene: Scene) -> float:
+def _nearness(scene: ClevrScene) -> float:
     """The distance in the image of two objects' centres, as a share of the sum of their radii there."""
     first, second = scene.objects
     radii = sum(scene.camera.projected_radius(item.centre, item.radius) for item in scene.objects)
     return math.dist(scene.camera.project(first.centre), scene.camera.project(second.centre)) / radii
 
 
-def _apart(scene: Scene) -> bool:
+def _apart(scene: ClevrScene) -> bool:
     """Whether no object touches or hides another."""
     gaps = (
         math.dist(one.position, other.position) - one.radius - other.radius
@@ -181,7 +195,7 @@ def _apart(scene: Scene) -> bool:
     return min(gaps) >= MIN_DISTANCE and _nearness(scene) >= 1.0
 
 
-_TEMPLATES: Mapping[str, Plan] = {plan.group: plan for plan in reversed(PLANS)}
+_TEMPLATES: Mapping[str, PairPlan] = {plan.group: plan for plan in reversed(PLANS)}
 
 
 def _moved(kind: str, objects: int, amount: float = 0.0) -> VideoPlan:
@@ -232,3 +246,70 @@ CONTROLS: tuple[Control, ...] = (
     *(Control(kind="cut", sources=pair, make=cut) for pair in ((0, 22), (14, 5), (29, 10), (17, 26))),
     *(Control(kind="crossfade", sources=(number,), make=crossfade) for number in (1, 5, 23, 36)),
 )
+
+
+COLUMNS = ("id", "kind", "control", "file", "prompt_a", "prompt_b", "frames", "sources", "seed", "sha256")
+FRAME_RATE = 12
+
+
+def render_videos(
+    *,
+    folder: Path,
+    seed: int,
+    renderer: Renderer,
+    videos: Sequence[VideoPlan] = VIDEOS,
+    controls: Sequence[Control] = CONTROLS,
+) -> int:
+    """Draw the clip of each plan from (seed, its number), render it, make the controls, and write manifest and scenes.
+
+    Returns:
+        The number of frames rendered.
+    """
+    clips = [video.draw(np.random.default_rng([seed, number])) for number, video in enumerate(videos)]
+    kinds = [video.kind for video in videos] + [control.kind for control in controls]
+    names = [f"{number:02d}-{kind}" for number, kind in enumerate(kinds)]
+    rows: list[dict[str, Any]] = []
+    rendered: list[Frames] = []
+    for number, clip in enumerate(tqdm(clips, desc="render", unit="video")):
+        rendered.append(np.stack(list(renderer.render(clip.scenes))))
+        row = {"id": names[number], "kind": videos[number].kind, "control": 0, "sources": "", "seed": seed}
+        rows.append(row | _prompts(clip, clip) | _written(folder, names[number], rendered[-1]))
+    for number, control in enumerate(controls, start=len(videos)):
+        frames = control.make([rendered[source] for source in control.sources], np.random.default_rng([seed, number]))
+        row = {"id": names[number], "kind": control.kind, "control": 1, "seed": seed}
+        row |= {"sources": " ".join(names[source] for source in control.sources)}
+        first, last = (clips[control.sources[end]] for end in (0, -1))
+        rows.append(row | _prompts(first, last) | _written(folder, names[number], frames))
+    _write_manifest(folder / "manifest.csv", rows)
+    ends = zip(names, (clip.scenes for clip in clips), strict=False)
+    lines = (json.dumps({"id": name, "a": scenes[0].to_dict(), "b": scenes[-1].to_dict()}) for name, scenes in ends)
+    write_text(folder / "scenes.jsonl", "".join(line + "\n" for line in lines))
+    return sum(map(len, rendered))
+
+
+def save_video(file: Path, frames: Frames) -> None:
+    """Writes frames as a lossless MP4; what is there under that name is replaced."""
+    with replacing(file) as partial, av.open(str(partial), "w", format="mp4") as container:
+        stream = container.add_stream("libx264rgb", rate=FRAME_RATE, options={"crf": "0", "preset": "veryslow"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "rgb24"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _prompts(first: Clip, last: Clip) -> dict[str, str]:
+    return {"prompt_a": first.prompt_a, "prompt_b": last.prompt_b}
+
+
+def _written(folder: Path, name: str, frames: Frames) -> dict[str, Any]:
+    file = folder / f"{name}.mp4"
+    save_video(file, frames)
+    return {"file": file.name, "frames": len(frames), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def _write_manifest(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with replacing(file) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -7,7 +7,8 @@ of the attributes and L1 of the offset (in cells) and of the place on the floor 
 References: Zhou et al., Objects as points, 2019, arXiv 1904.07850.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from latent_geodesics.models.attributes import AttributeNetwork, AttributeNetworkConfig, CellMaps
-from recipes.clevr.training.confirmation import confirms
+from latent_geodesics.models.attributes import AttributeNetwork, AttributeNetworkConfig, CellMaps, DetectedObject
+from recipes.clevr.training.fit import Budget, BudgetedModule, adamw
 from recipes.clevr.training.frames import Frames, SampleOrder, as_unit
-from recipes.clevr.training.optimizer import adamw
-from recipes.clevr.training.schedule import Budget, BudgetedModule
-
-__all__ = ["AttributeSettings", "AttributeTraining", "build_network", "measure_network"]
 
 _SPREAD = 0.7  # cells: width of the Gaussian around a centre
 
@@ -194,3 +191,11 @@ def _focal(logits: Float[Tensor, "n i j"], heat: Float[Tensor, "n i j"]) -> Floa
     hit = (1 - probability) ** 2 * functional.logsigmoid(logits)
     miss = (1 - heat) ** 4 * probability**2 * functional.logsigmoid(-logits)
     return -torch.where(heat == 1, hit, miss).sum()
+
+
+def confirms(
+    wanted: Sequence[Mapping[str, Any]], seen: Sequence[DetectedObject], names: Sequence[str] = ("color", "shape")
+) -> bool:
+    """Whether every wanted object is seen with its attributes `names`, and nothing else is seen."""
+    asked = Counter(tuple(item[name] for name in names) for item in wanted)
+    return asked == Counter(tuple(getattr(item, name) for name in names) for item in seen)

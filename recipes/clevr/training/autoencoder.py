@@ -1,4 +1,4 @@
-"""The first stage: an autoencoder 64x64x3 -> 16x16x4, diffusers' `AutoencoderKL`.
+"""The first stages: an autoencoder, diffusers' `AutoencoderKL`, and the whitening of its latents.
 
 Loss, with x an image in [-1, 1], y its reconstruction, w >= 1 a weight that is large on objects and edges,
 <.>_w the w-weighted mean:
@@ -8,11 +8,16 @@ Loss, with x an image in [-1, 1], y its reconstruction, w >= 1 a weight that is 
 dx_h, dx_v being differences between neighbouring pixels and w = 1 + c chroma + e edge, the larger of its 5x5
 neighbourhood. Plain L1 is dominated by the smooth background and leaves the objects blurred.
 
+Whitening: with mean m and covariance C of the posterior means over all places of the training frames, the ZCA map is
+z' = C^(-1/2) (z - m): it decorrelates the channels and gives each unit variance while moving them as little as
+possible. The map goes into `quant_conv`, its inverse into `post_quant_conv`, both 1x1 convolutions, so the
+decoded image is unchanged and the folder stays an ordinary Stable Diffusion one with `scaling_factor` 1. The
+posterior's log-variance becomes a constant, its mean over the frames.
+
 Once the latents are whitened the encoder stays as it is and the decoder alone goes on with the same loss
 (`DecoderTraining`): the diffusion model needs the latents early, the decoder has until the end.
 
-References: Rombach et al., High-resolution image synthesis with latent diffusion models, 2022, arXiv
-2112.10752.
+References: Rombach et al., High-resolution image synthesis with latent diffusion models, 2022, arXiv 2112.10752.
 """
 
 from dataclasses import dataclass
@@ -22,25 +27,14 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from latent_geodesics.core.errors import UserError
+from recipes.clevr.training.fit import Budget, BudgetedModule, adamw, image_grid, publish_grid
 from recipes.clevr.training.frames import Frames, SampleOrder, as_unit
-from recipes.clevr.training.grids import image_grid, publish_grid
-from recipes.clevr.training.optimizer import adamw
-from recipes.clevr.training.schedule import Budget, BudgetedModule
-
-__all__ = [
-    "AutoencoderSettings",
-    "AutoencoderTraining",
-    "DecoderTraining",
-    "build_autoencoder",
-    "foreground_weight",
-    "psnr",
-    "reconstruct",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,3 +242,89 @@ class DecoderTraining(AutoencoderTraining):
         means = self.latents[chosen].to(self.device)
         logvar = self.autoencoder.quant_conv.bias[means.shape[1] :, None, None].expand_as(means)
         return DiagonalGaussianDistribution(torch.cat([means, logvar], dim=1))
+
+
+def given_autoencoder(folder: Path) -> AutoencoderKL:
+    """The autoencoder of a model, float32, not trainable.
+
+    Raises:
+        UserError: when there is none.
+    """
+    try:
+        autoencoder = AutoencoderKL.from_pretrained(folder, subfolder="vae", dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"There is no autoencoder in '{folder}' ({' '.join(str(error).split())[:200]}): give "
+            "task.given_autoencoder the folder of a model in diffusers' layout."
+        ) from error
+    found: AutoencoderKL = autoencoder.eval().requires_grad_(False)
+    return found
+
+
+_CHUNK = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentMoments:
+    """Moments of the posterior over all places of all frames.
+
+    Args:
+        mean: of the posterior means.
+        covariance: of the posterior means.
+        variance: mean of the posterior's own variances.
+    """
+
+    mean: Float[Tensor, " c"]
+    covariance: Float[Tensor, "c c"]
+    variance: Float[Tensor, " c"]
+
+
+def encode_means(autoencoder: AutoencoderKL, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n c i j"]:
+    """Posterior means of frames, float32."""
+    with torch.no_grad():
+        parts = [
+            autoencoder.encode(2 * as_unit(part) - 1).latent_dist.mean.float() for part in torch.split(images, _CHUNK)
+        ]
+    return torch.cat(parts)
+
+
+def latent_moments(autoencoder: AutoencoderKL, images: UInt8[Tensor, "n 3 h w"]) -> LatentMoments:
+    """Moments over the given frames, at least two of them."""
+    if len(images) < 2:
+        raise ValueError(f"moments need at least two frames, got {len(images)}")
+    means, variances = [], []
+    with torch.no_grad():
+        for part in torch.split(images, _CHUNK):
+            posterior = autoencoder.encode(2 * as_unit(part) - 1).latent_dist
+            means.append(posterior.mean.transpose(0, 1).flatten(1).double())
+            variances.append(posterior.var.transpose(0, 1).flatten(1).double())
+    places = torch.cat(means, dim=1)
+    return LatentMoments(
+        mean=places.mean(1), covariance=torch.cov(places), variance=torch.cat(variances, dim=1).mean(1)
+    )
+
+
+def whiten(autoencoder: AutoencoderKL, moments: LatentMoments) -> None:
+    """Fold the ZCA map of `moments` into `autoencoder`, in place.
+
+    Raises:
+        ValueError: when a latent channel does not vary, so that no whitening exists.
+    """
+    values, vectors = torch.linalg.eigh(moments.covariance.double())
+    if float(values[0]) <= 1e-10:
+        raise ValueError(f"a latent channel is constant (smallest eigenvalue {float(values[0]):.3g}): train longer")
+    forward = vectors @ torch.diag(values.rsqrt()) @ vectors.mT
+    backward = vectors @ torch.diag(values.sqrt()) @ vectors.mT
+    mean, channels = moments.mean.double(), len(moments.mean)
+    quant, post = autoencoder.quant_conv, autoencoder.post_quant_conv
+    with torch.no_grad():
+        weight, bias = quant.weight.double().flatten(1), quant.bias.double()
+        spread = forward.square() @ moments.variance.double()
+        weight[:channels], weight[channels:] = forward @ weight[:channels], 0.0
+        bias[:channels], bias[channels:] = forward @ (bias[:channels] - mean), spread.log()
+        quant.weight.copy_(weight[..., None, None])
+        quant.bias.copy_(bias)
+        inner = post.weight.double().flatten(1)
+        post.bias.copy_(post.bias.double() + inner @ mean)
+        post.weight.copy_((inner @ backward)[..., None, None])
+    autoencoder.register_to_config(scaling_factor=1.0)

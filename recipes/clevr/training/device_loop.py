@@ -16,11 +16,8 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
 
-from recipes.clevr.training.checkpoints import CHECKPOINT, Checkpoints
 from recipes.clevr.training.diffusion import DiffusionTraining, Draw, autocast, average_decay, even_places
-from recipes.clevr.training.optimizer import adamw
-
-__all__ = ["DeviceStep", "fit_on_device"]
+from recipes.clevr.training.fit import CHECKPOINT, Checkpoints, adamw
 
 log = logging.getLogger(__name__)
 

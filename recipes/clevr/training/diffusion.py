@@ -5,7 +5,7 @@ drawn evenly over the batch:
 
     L = mean of w_u |f(x_u, u, text(c)) - target|^2,
 
-where `recipes.clevr.training.predictions` says what x, the target and w are. A share of the captions is empty, for
+where `recipes.clevr.training.model` says what x, the target and w are. A share of the captions is empty, for
 classifier-free guidance. Weights are averaged exponentially, and the average is measured now and then, on frames held
 out and on as many trained on, always with the same noise; what ships is the average with the least loss held out.
 
@@ -30,17 +30,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import CLIPTokenizer
 
-from recipes.clevr.training.captioned import CaptionedLatents
-from recipes.clevr.training.export import assemble
-from recipes.clevr.training.frames import SampleOrder, step_generator
-from recipes.clevr.training.grids import image_grid, publish_grid
-from recipes.clevr.training.networks import build_networks, set_dropout
-from recipes.clevr.training.optimizer import adamw
-from recipes.clevr.training.predictions import PREDICTIONS, Noised, build_prediction, build_scheduler
-from recipes.clevr.training.sampling import sample
-from recipes.clevr.training.schedule import Budget, BudgetedModule
-
-__all__ = ["DiffusionSettings", "DiffusionTraining", "Draw", "Measured", "autocast", "even_places"]
+from recipes.clevr.training.fit import Budget, BudgetedModule, adamw, image_grid, publish_grid
+from recipes.clevr.training.frames import CaptionedLatents, SampleOrder, step_generator
+from recipes.clevr.training.model import (
+    PREDICTIONS,
+    Noised,
+    assemble,
+    build_networks,
+    build_prediction,
+    build_scheduler,
+    sample,
+    set_dropout,
+)
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Measured:
+class AverageErrors:
     """The averaged weights' mean errors over frames held out and over as many that were trained on.
 
     Attributes:
@@ -151,7 +152,7 @@ class Measured:
     training_error: float
 
 
-MEASURED: tuple[str, ...] = tuple(item.name for item in fields(Measured))
+MEASURED: tuple[str, ...] = tuple(item.name for item in fields(AverageErrors))
 
 
 class DiffusionTraining(BudgetedModule):
@@ -288,10 +289,10 @@ class DiffusionTraining(BudgetedModule):
         """When the kept weights were those of the average, and their figures."""
         return {"step": float(self.best_step), **dict(zip(MEASURED, self.best_figures.tolist(), strict=True))}
 
-    def measure(self) -> Measured:
+    def measure(self) -> AverageErrors:
         """The averaged weights' errors; noise and noise levels are those of every measurement."""
         count = min(len(self.held_out.tokens), len(self.data.tokens))
-        return Measured(*self._mean_errors(self.held_out, count), *self._mean_errors(self.data, count))
+        return AverageErrors(*self._mean_errors(self.held_out, count), *self._mean_errors(self.data, count))
 
     def publish(self, figures: Mapping[str, float], *, step: int) -> None:
         """Write figures to the log, to the logger, and as a line to `figures.jsonl`."""

@@ -1,24 +1,27 @@
-"""Rendered frames in memory, and the order in which training draws them.
+"""Rendered frames in memory, as images and as captioned latents, and the order in which training draws them.
 
 A frame is an RGB image of bytes with the record of its scene. The i-th sample ever drawn (i counts over all
 steps and processes) is fixed by the seed: epoch e visits the frames in the permutation of (seed, e). A resumed
 run therefore continues with the very samples that the interrupted one would have drawn.
+
+The diffusion model is trained on latents, encoded once, that may come with those of the frames' mirror images. Captions
+name the objects and no place, so those of a frame are true of both.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
+from transformers import CLIPTokenizer
 
 from latent_geodesics.core.errors import UserError
-
-__all__ = ["Frames", "SampleOrder", "as_unit", "step_generator"]
+from recipes.clevr.rendering.scene import ClevrScene, random_caption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,3 +108,65 @@ def as_unit(images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
 @lru_cache(maxsize=4)
 def _permutation(count: int, seed: int, epoch: int) -> Int64[np.ndarray, " count"]:
     return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionedLatents:
+    """Latents with several captions each.
+
+    Attributes:
+        latents: posterior means of the frames, then those of their mirror images, if there are any.
+        tokens: of some captions of each frame.
+        empty: tokens of the empty caption.
+    """
+
+    latents: Float[Tensor, "m c i j"]
+    tokens: Int[Tensor, "n k l"]
+    empty: Int64[Tensor, " l"]
+
+    def __post_init__(self) -> None:
+        if len(self.latents) not in (len(self.tokens), 2 * len(self.tokens)):
+            raise ValueError(
+                f"captions for every latent, or for every latent and its mirror image, are needed: got {len(self)} "
+                f"latents and captions of {len(self.tokens)} frames"
+            )
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def to(self, device: torch.device) -> "CaptionedLatents":
+        """The same on a device."""
+        return replace(
+            self, latents=self.latents.to(device), tokens=self.tokens.to(device), empty=self.empty.to(device)
+        )
+
+    def captions(
+        self, chosen: Int64[Tensor, " b"], *, variants: Int64[Tensor, " b"], empty: Tensor
+    ) -> Int64[Tensor, "b l"]:
+        """Tokens for the chosen latents: of the given variant of each caption, or of the empty one where `empty`."""
+        tokens = self.tokens[chosen % len(self.tokens), variants].long()
+        return torch.where(empty[:, None], self.empty, tokens)
+
+
+def tokenise(
+    records: Sequence[dict[str, Any]], tokenizer: CLIPTokenizer, *, variants: int, drop: float, seed: int
+) -> tuple[Int[Tensor, "n k l"], Int64[Tensor, " l"]]:
+    """Tokens of random captions of frames, and those of the empty caption.
+
+    Args:
+        records: the frames' scene records.
+        tokenizer: of the captions.
+        variants: captions a frame, >= 1.
+        drop: share of captions that lose the size, the material or both.
+        seed: decides the captions; those of frame i depend on it and on i.
+    """
+    texts = []
+    for index, record in enumerate(records):
+        scene, random = ClevrScene.from_dict(record["scene"]), np.random.default_rng([seed, index])
+        texts += [random_caption(scene, random, drop_share=drop) for _ in range(variants)]
+    # a caption comes many times over
+    distinct = list(dict.fromkeys(["", *texts]))
+    encoded = tokenizer(distinct, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    places = {text: place for place, text in enumerate(distinct)}
+    tokens = encoded.to(torch.int16 if len(tokenizer) < 2**15 else torch.int32)
+    return tokens[torch.tensor([places[text] for text in texts])].unflatten(0, (len(records), variants)), encoded[0]

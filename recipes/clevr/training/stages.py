@@ -1,26 +1,33 @@
 """What a stage of training was done with and what it left, on disk: by this a later run tells whether it is done.
 
 A stage's record, `stage.json` in its folder, holds its settings, a hash of each stage before it that it was made from,
-and the hashes of the files that it wrote. A stage is done if all of that is as it would be now.
+and the hashes of the files that it wrote. A stage is done if all of that is as it would be now. In a folder of work
+there is one training at a time, its results are sealed, and several processes keep in step.
 """
 
 import hashlib
+import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from filelock import FileLock, Timeout
+
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.models.machine import file_hash
 from latent_geodesics.run.config import flat_settings
-from latent_geodesics.run.files import DamagedFileError, file_hash, is_partial, read_sealed, seal, write_bytes
-from recipes.clevr.training.checkpoints import CHECKPOINT
+from latent_geodesics.run.files import DamagedFileError, clear_partials, is_partial, read_sealed, seal, write_bytes
+from recipes.clevr.training.fit import CHECKPOINT
 
 if TYPE_CHECKING:
     from latent_geodesics.run.runner import Run
-
-__all__ = ["Stage", "StageRecords"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +36,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class TrainingStage:
     """A part of the training.
 
     Attributes:
@@ -59,7 +66,7 @@ class StageRecords:
         stages: By name, each after those that it needs.
     """
 
-    def __init__(self, *, folder: Path, stages: Mapping[str, Stage]) -> None:
+    def __init__(self, *, folder: Path, stages: Mapping[str, TrainingStage]) -> None:
         self.folder, self.stages = folder, stages
 
     def origin(self, name: str) -> str:
@@ -124,7 +131,7 @@ class StageRecords:
                 f"overwrite: choose another {option}, or delete that folder."
             )
 
-    def _inputs(self, stage: Stage) -> dict[str, str]:
+    def _inputs(self, stage: TrainingStage) -> dict[str, str]:
         """A hash of what each stage that a stage needs left; empty for one that left nothing."""
         records = {name: self._read(name) for name in stage.needs}
         return {name: _digest(_named(record["outputs"])) if record else "" for name, record in records.items()}
@@ -177,3 +184,98 @@ def _named(outputs: Mapping[str, str] | None) -> list[str] | None:
 
 def _is_whole(file: Path, digest: str) -> bool:
     return file.is_file() and file_hash(file) == digest
+
+
+# Of the trained stages' settings, what changes no result.
+INCIDENTAL = ("save_every", "show_every", "graph")
+
+
+def hash_of_weights(folder: Path, *parts: str) -> str:
+    """A hash of the weights of some parts of a model, wherever it lies; that of nothing where there are none."""
+    return _hash_of_files(
+        (part, path) for part in parts or ("",) for path in sorted((folder / part).glob("*.safetensors"))
+    )
+
+
+def lasting(settings: Any) -> dict[str, Any]:
+    """What a stage's result depends on of its settings; of a model to start from, the weights, not the place."""
+    found = {key: value for key, value in asdict(settings).items() if key not in INCIDENTAL}
+    if found.get("start_from") is not None:
+        found["start_from"] = hash_of_weights(Path(found["start_from"]), "unet", "text_encoder")
+    return found
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other trainings out of a folder while it lasts.
+
+    Raises:
+        UserError: when one is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"Another training is at work in '{folder}': wait for it, or choose another task.work_dir."
+        ) from None
+    try:
+        clear_partials(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def wait_for_first(*, leads: bool, done: Callable[[], bool]) -> None:
+    """Waits until the first process has noted that something is done: the others read what it wrote."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        return
+    parent = os.getppid()
+    while not leads and not done():
+        if os.getppid() != parent:  # whoever started the processes is gone
+            raise KeyboardInterrupt
+        time.sleep(1.0)
+
+
+def files_below(folder: Path, *, without: Sequence[str] = ()) -> list[Path]:
+    """All files in a folder and below, but those of the given names."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in without]
+
+
+def hash_of_shards(folder: Path) -> str:
+    """A hash of the frames in a folder and of their records; that of nothing where there are none."""
+    return _hash_of_files((path.name, path) for path in sorted(folder.glob("shard-*")))
+
+
+def _hash_of_files(files: Iterable[tuple[str, Path]]) -> str:
+    """A hash of files, each with a name."""
+    total = hashlib.sha256()
+    for name, path in files:
+        total.update(f"{name} {file_hash(path)}\n".encode())
+    return total.hexdigest()
+
+
+def load(file: Path) -> Any:
+    """What `save` wrote.
+
+    Raises:
+        UserError: when the file is missing or damaged.
+    """
+    try:
+        return torch.load(io.BytesIO(read_sealed(file)), map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing: run stage '{file.parent.name}' first (task.stages)") from None
+    except DamagedFileError as error:
+        raise UserError(f"{file} is damaged ({error}): run stage '{file.parent.name}' again (task.stages)") from error
+
+
+def save(values: Mapping[str, Any] | torch.Tensor, file: Path) -> None:
+    """Writes tensors, numbers and mappings of them, whole and sealed."""
+    written = io.BytesIO()
+    torch.save(values, written)
+    write_bytes(file, seal(written.getvalue()))

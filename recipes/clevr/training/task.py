@@ -25,42 +25,39 @@ from recipes.clevr.training.autoencoder import (
     AutoencoderTraining,
     DecoderTraining,
     build_autoencoder,
+    encode_means,
+    given_autoencoder,
+    latent_moments,
+    whiten,
 )
-from recipes.clevr.training.captioned import CaptionedLatents, tokenise
 from recipes.clevr.training.device_loop import fit_on_device
 from recipes.clevr.training.diffusion import DiffusionSettings, DiffusionTraining
-from recipes.clevr.training.evaluation import EvaluationSettings
-from recipes.clevr.training.export import assemble, export_pipeline
-from recipes.clevr.training.fit import fit
-from recipes.clevr.training.frames import Frames
-from recipes.clevr.training.given import given_autoencoder, hash_of_weights, lasting
-from recipes.clevr.training.networks import build_networks
-from recipes.clevr.training.predictions import build_scheduler
-from recipes.clevr.training.report import evaluate, judge_figures, write_model_card
-from recipes.clevr.training.schedule import BudgetedModule
-from recipes.clevr.training.stages import Stage, StageRecords
+from recipes.clevr.training.evaluation import EvaluationSettings, evaluate, judge_figures, write_model_card
+from recipes.clevr.training.fit import BudgetedModule, fit
+from recipes.clevr.training.frames import CaptionedLatents, Frames, tokenise
+from recipes.clevr.training.model import assemble, build_networks, build_scheduler, export_pipeline
+from recipes.clevr.training.stages import (
+    StageRecords,
+    TrainingStage,
+    alone_in,
+    files_below,
+    hash_of_shards,
+    hash_of_weights,
+    lasting,
+    load,
+    save,
+    wait_for_first,
+)
 from recipes.clevr.training.tokenizer import build_tokenizer
-from recipes.clevr.training.whitening import encode_means, latent_moments, whiten
-from recipes.clevr.training.work import alone_in, files_below, hash_of_shards, load, save, wait_for_first
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
     from latent_geodesics.run.runner import Run
 
-__all__ = ["STAGES", "TrainClevrLdm"]
-
 log = logging.getLogger(__name__)
 
-STAGES: tuple[str, ...] = (
-    "autoencoder",
-    "whiten",
-    "decoder",
-    "diffusion",
-    "attributes",
-    "export",
-    "evaluation",
-)
+STAGES: tuple[str, ...] = ("autoencoder", "whiten", "decoder", "diffusion", "attributes", "export", "evaluation")
 
 
 AnySettings = AutoencoderSettings | DiffusionSettings | AttributeSettings
@@ -171,7 +168,7 @@ class TrainClevrLdm:
             log.info("stage %s: done in %.1f min", name, (time.monotonic() - start) / 60)
         wait_for_first(leads=run.leads, done=lambda: records.is_done(name))
 
-    def _stages(self, seed: int) -> dict[str, Stage]:
+    def _stages(self, seed: int) -> dict[str, TrainingStage]:
         """What there is to do, in order."""
         made_of = {"seed": seed, "held_out": self.held_out}
         frames = made_of | {"frames": self._frames_hash}
@@ -183,7 +180,7 @@ class TrainClevrLdm:
             "diffusion": (self._train_diffusion, self.diffusion, frames, ("whiten",), "best.pt"),
         }
         stages = {
-            name: Stage(
+            name: TrainingStage(
                 name=name,
                 work=work,
                 settings=lasting(settings) | data,
@@ -193,7 +190,7 @@ class TrainClevrLdm:
             )
             for name, (work, settings, data, needs, file) in trained.items()
         }
-        stages["attributes"] = Stage(
+        stages["attributes"] = TrainingStage(
             name="attributes",
             work=self._train_attributes,
             settings=lasting(self.attributes) | made_of | {"frames": self._attribute_frames_hash},
@@ -202,7 +199,7 @@ class TrainClevrLdm:
             trained=True,
             place=self.attributes_dir,
         )
-        stages["whiten"] = Stage(
+        stages["whiten"] = TrainingStage(
             name="whiten",
             work=self._whiten,
             settings=frames | {"mirrored": self.diffusion.mirror, "given": self._given_hash},
@@ -216,7 +213,7 @@ class TrainClevrLdm:
         )
         judged = "attributes" in self.stages or self._file("attributes", "stage.json").exists()
         judge = {} if judged else {"judge": hash_of_weights(self.attributes_dir)}
-        stages["export"] = Stage(
+        stages["export"] = TrainingStage(
             name="export",
             work=self._export,
             settings={},
@@ -224,7 +221,7 @@ class TrainClevrLdm:
             needs=("whiten", *with_decoder, "diffusion"),
             outputs=lambda: [self._file("export", "metrics.json"), *files_below(self.model_dir, without=CARD)],
         )
-        stages["evaluation"] = Stage(
+        stages["evaluation"] = TrainingStage(
             name="evaluation",
             work=self._evaluate,
             settings=asdict(self.evaluation) | frames | {"notes": self.notes} | judge,

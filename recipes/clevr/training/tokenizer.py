@@ -15,8 +15,6 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-__all__ = ["END", "MAX_LENGTH", "START", "WORDS", "build_tokenizer", "byte_pair_merges", "encode_word"]
-
 WORDS: tuple[str, ...] = (
     *("a", "and", "the", ",", "."),
     *("large", "small"),

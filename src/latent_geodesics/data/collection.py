@@ -17,7 +17,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import image_files
 from latent_geodesics.data.images import as_uint8
-from latent_geodesics.data.manifests import Row, read_columns, read_rows
+from latent_geodesics.data.manifests import ManifestRow, read_columns, read_rows
 from latent_geodesics.data.pairs import ImagePair, read_manifest
 
 __all__ = ["CollectedImage", "content_hash", "images_of_pairs", "read_collection"]
@@ -113,7 +113,7 @@ def _of_manifest(manifest: Path, *, verify: bool) -> list[CollectedImage]:
     ]
 
 
-def _listed(row: Row, *, verify: bool) -> CollectedImage:
+def _listed(row: ManifestRow, *, verify: bool) -> CollectedImage:
     file = row.path("image")
     if not file.is_file():
         raise UserError(f"The image '{row['id']}' in {row.place} is '{file}', which is no file.")
@@ -124,7 +124,7 @@ def _listed(row: Row, *, verify: bool) -> CollectedImage:
     )  # fmt: skip
 
 
-def _position(row: Row) -> float | None:
+def _position(row: ManifestRow) -> float | None:
     text = row["position"]
     if not text:
         return None

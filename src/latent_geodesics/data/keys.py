@@ -17,7 +17,7 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.images import SMALLEST_SIDE, read_image
-from latent_geodesics.data.manifests import Row, read_rows
+from latent_geodesics.data.manifests import ManifestRow, read_rows
 from latent_geodesics.data.pairs import ImagePair, PairBatch, PairSelection
 
 __all__ = ["KeyBatch", "KeyData", "KeySequence", "read_keys"]
@@ -134,7 +134,7 @@ def _listed(manifest: Path, *, loop: bool) -> list[KeySequence]:
     return [_of_row(row, loop=loop) for row in rows]
 
 
-def _of_row(row: Row, *, loop: bool) -> KeySequence:
+def _of_row(row: ManifestRow, *, loop: bool) -> KeySequence:
     """A line of a manifest."""
     cells = {name: [part.strip() for part in row[name].split(BETWEEN)] if row[name] else [] for name in row.cells}
     files = [replace(row, cells={**row.cells, "keys": name}).path("keys") for name in cells["keys"]]

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from latent_geodesics.core.errors import LIKE, MISTYPED, UserError, nearest
 
-__all__ = ["Row", "matches_checksum", "read_columns", "read_rows"]
+__all__ = ["ManifestRow", "matches_checksum", "read_columns", "read_rows"]
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 # Longer marks first: that of UTF-32 begins with that of UTF-16.
@@ -28,7 +28,7 @@ MARKS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ManifestRow:
     """A line of a manifest.
 
     Attributes:
@@ -94,7 +94,7 @@ def read_rows(
     thing: str,
     option: str = "data.manifest",
     files: Sequence[str] = (),
-) -> list[Row]:
+) -> list[ManifestRow]:
     """The lines of a manifest, each with an id of its own; lines without any text are left out.
 
     Args:
@@ -117,7 +117,7 @@ def read_rows(
     rows = [_row(table, number, cells) for number, cells in table.lines]
     if not rows:
         raise UserError(f"The manifest '{manifest}' lists no {thing}s: add a line for each {thing}.")
-    seen: dict[str, Row] = {}
+    seen: dict[str, ManifestRow] = {}
     named = {row["id"] for row in rows}
     for place, row in enumerate(rows):
         if not row["id"] and not files:
@@ -238,7 +238,7 @@ def _did_you_mean(name: str, known: Iterable[str], *, of: str | None = None, lea
     return f"did you mean {of} by '{near}'?" if of else f"did you mean '{near}'?"
 
 
-def _row(table: _Table, line: int, cells: list[str]) -> Row:
+def _row(table: _Table, line: int, cells: list[str]) -> ManifestRow:
     """A line as a row; one of another length is refused, since no one can say which cells belong to which column."""
     named = len(table.columns)
     if len(cells) not in (named, named + table.unnamed) or any(cells[named:]):
@@ -251,7 +251,7 @@ def _row(table: _Table, line: int, cells: list[str]) -> Row:
             f"Line {line} of '{table.manifest}' has {len(cells)} cell(s), but the first line names {named} columns: "
             f"{remedy}."
         )
-    return Row(manifest=table.manifest, line=line, cells=dict(zip(table.columns, cells[:named], strict=True)))
+    return ManifestRow(manifest=table.manifest, line=line, cells=dict(zip(table.columns, cells[:named], strict=True)))
 
 
 def matches_checksum(file: Path, expected: str | None) -> bool:

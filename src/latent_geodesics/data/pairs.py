@@ -21,7 +21,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import numbered_images
 from latent_geodesics.data.images import read_image
-from latent_geodesics.data.manifests import Row, read_rows
+from latent_geodesics.data.manifests import ManifestRow, read_rows
 
 __all__ = ["ImagePair", "PairBatch", "PairData", "PairSelection", "read_batch", "read_manifest", "read_shard"]
 
@@ -221,7 +221,7 @@ def read_manifest(manifest: str | Path, *, verify: bool = True) -> list[ImagePai
     return [_manifest_pair(row, verify=verify) for row in rows]
 
 
-def _manifest_pair(row: Row, *, verify: bool) -> ImagePair:
+def _manifest_pair(row: ManifestRow, *, verify: bool) -> ImagePair:
     files = {}
     for side in ("a", "b"):
         files[side] = row.path(f"image_{side}")
@@ -243,7 +243,7 @@ def _manifest_pair(row: Row, *, verify: bool) -> ImagePair:
     )
 
 
-def _true_frames(row: Row) -> tuple[Path, ...]:
+def _true_frames(row: ManifestRow) -> tuple[Path, ...]:
     if not row["frames"]:
         return ()
     folder = row.path("frames")
@@ -256,7 +256,7 @@ def _true_frames(row: Row) -> tuple[Path, ...]:
     return frames
 
 
-def _difficulty(row: Row) -> int | None:
+def _difficulty(row: ManifestRow) -> int | None:
     text = row["difficulty"]
     if text and not (text.isascii() and text.isdigit()):
         raise UserError(

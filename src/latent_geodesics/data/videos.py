@@ -18,7 +18,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import image_files, visible_files
 from latent_geodesics.data.grouping import in_batches
-from latent_geodesics.data.manifests import Row, read_rows
+from latent_geodesics.data.manifests import ManifestRow, read_rows
 from latent_geodesics.data.video_files import read_film
 
 __all__ = ["Video", "VideoBatch", "VideoData"]
@@ -169,7 +169,7 @@ def _read_manifest(manifest: Path, *, verify: bool) -> list[Video]:
     return [_manifest_video(row, verify=verify) for row in rows]
 
 
-def _manifest_video(row: Row, *, verify: bool) -> Video:
+def _manifest_video(row: ManifestRow, *, verify: bool) -> Video:
     file = row.path("file")
     if verify and row["sha256"] and file.is_dir():
         raise UserError(f"'{file}' in {row.place} is a folder, which has no checksum: empty the cell sha256.")

@@ -1,21 +1,18 @@
 """Methods: anything that turns a pair of images into a sequence of images, behind one seam."""
 
-from latent_geodesics.methods.adain_slerp import AdainSlerp
 from latent_geodesics.methods.aid import InnerAttentionInterpolation, OuterAttentionInterpolation
 from latent_geodesics.methods.attempts import Attempt, attempt
-from latent_geodesics.methods.base import CurveMethod, Method, Morph, PairMethod, PathMethod, TimedMethod
+from latent_geodesics.methods.base import CurveMethod, Method, Morph, PairMethod, PathMethod, Retimed, TimedMethod
 from latent_geodesics.methods.diffmorpher import DiffMorpher
 from latent_geodesics.methods.encoding import EncodedPairs, PairEncoder
 from latent_geodesics.methods.freemorph import FreeMorph
 from latent_geodesics.methods.geodesic import Geodesic
 from latent_geodesics.methods.impus import Impus
-from latent_geodesics.methods.lines import Lerp, Slerp
-from latent_geodesics.methods.lol import LinearCombination
+from latent_geodesics.methods.lines import AdainSlerp, Lerp, LinearCombination, Slerp
 from latent_geodesics.methods.nao import NormGuided
 from latent_geodesics.methods.noise_diffusion import NoiseDiffusion
 from latent_geodesics.methods.references import AutoencodedTruth, CrossFade, InvertedTruth, TrueFrames
 from latent_geodesics.methods.reposed import Reposed
-from latent_geodesics.methods.retimed import Retimed
 from latent_geodesics.methods.smooth_diffusion import SmoothDiffusion
 from latent_geodesics.methods.statuses import status_sentence
 from latent_geodesics.methods.timing import AttributeDistance, PerceptualTiming, Timing

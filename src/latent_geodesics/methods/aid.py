@@ -14,10 +14,8 @@ from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.sampling import check_share, check_tau, frame_groups, guided, noise_level, noisy_ends
 from latent_geodesics.methods.timing import Draw
-from latent_geodesics.models.attention import Inner, Mixture, Outer
-from latent_geodesics.models.ddim import descend, sampling_levels
-
-__all__ = ["InnerAttentionInterpolation", "OuterAttentionInterpolation", "beta_quantiles"]
+from latent_geodesics.models.attention import AttentionMixture, Inner, Outer
+from latent_geodesics.models.inversion import descend, sampling_levels
 
 
 def beta_quantiles(u: Float[Tensor, " n"], alpha: float, beta: float) -> Float[Tensor, " n"]:
@@ -56,7 +54,7 @@ class _AttentionInterpolation(PairMethod):
         self.tau, self.guidance = check_tau(tau), guidance
 
     @abstractmethod
-    def mixture(self, weights: Float[Tensor, " n"]) -> Mixture:
+    def mixture(self, weights: Float[Tensor, " n"]) -> AttentionMixture:
         """How rows of these weights attend to the first and the last."""
 
     @contextmanager
@@ -105,7 +103,7 @@ class OuterAttentionInterpolation(_AttentionInterpolation):
     exploration; `Retimed` spaces the frames by what is seen of them.
     """
 
-    def mixture(self, weights: Float[Tensor, " n"]) -> Mixture:
+    def mixture(self, weights: Float[Tensor, " n"]) -> AttentionMixture:
         """Interpolation after attention."""
         return Outer(weights=weights, fused=self.fused)
 
@@ -116,6 +114,6 @@ class InnerAttentionInterpolation(_AttentionInterpolation):
     Otherwise as `OuterAttentionInterpolation`.
     """
 
-    def mixture(self, weights: Float[Tensor, " n"]) -> Mixture:
+    def mixture(self, weights: Float[Tensor, " n"]) -> AttentionMixture:
         """Interpolation before attention."""
         return Inner(weights=weights, fused=self.fused)

@@ -13,8 +13,6 @@ from latent_geodesics.methods.base import Method, Morph
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.statuses import FAILED, UNINVERTED
 
-__all__ = ["Attempt", "attempt"]
-
 log = logging.getLogger(__name__)
 
 

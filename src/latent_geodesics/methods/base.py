@@ -1,24 +1,40 @@
-"""The seam of every method: encoded pairs in, sequences of images out, with what they cost."""
+"""The seam of every method: encoded pairs in, sequences of images out, with what they cost.
+
+The cost is measured alike for every method:
+
+- seconds of wall-clock time, solving and decoding apart: *solving* is all that comes before the frames are drawn (the
+  path, a method's own training and encoding, the trial drawings of a timing), *decoding* is drawing them;
+- U-Net calls: how many latents went through the U-Net, forwards, for whatever purpose; a guided step counts twice, a
+  training step once for each row of its batch. `Denoiser.evaluations` is the one counter;
+- peak memory in MB (10^6 bytes): on a GPU the most that tensors held at once, elsewhere the process's largest resident
+  set. NaN where the system does not tell.
+
+The encoding that all methods share is not in it, what a method encodes for itself is.
+"""
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.manifold import Manifold
 from latent_geodesics.core.records import BoundaryProblem, Solution
-from latent_geodesics.methods.cost import Meter
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.statuses import SAMPLED
 from latent_geodesics.methods.timing import Draw, Timing
-from latent_geodesics.models.tensor_cache import content_key
+from latent_geodesics.models.accelerator import DECODING, SOLVING, Stopwatch, peak_memory_mb, reset_peak
+from latent_geodesics.models.latent_model import LatentModel
+from latent_geodesics.models.store import content_key
 
-__all__ = ["CurveMethod", "Method", "Morph", "PairMethod", "PathMethod", "TimedMethod", "pair_seed"]
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_RESET_PEAK = "5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +47,13 @@ class Morph:
         evaluations: Points at which the score was evaluated to find the sequence, per pair; 0 for a method that asks
             for no score.
         seconds: Time to find the sequence and to decode it, per pair (the batch's time over its size).
-        seconds_solving: The part of it before the frames were drawn; see `latent_geodesics.methods.cost`. NaN if the
+        seconds_solving: The part of it before the frames were drawn; see `latent_geodesics.methods.base`. NaN if the
             method does not tell.
         solution: The path in the latent space, for the methods that have one.
         manifold: What that path lies on.
         posed: The problem that the path belongs to, where it is another than the run's.
         unet_calls: Latents sent through the U-Net to find the sequence and to decode it, per pair; NaN if not counted.
-        peak_memory_mb: The most memory that was held meanwhile; see `latent_geodesics.methods.cost`.
+        peak_memory_mb: The most memory that was held meanwhile; see `latent_geodesics.methods.base`.
     """
 
     frames: Float[Tensor, "p n 3 h w"]
@@ -77,6 +93,53 @@ class TimedMethod(Method):
         """The sequences at the positions that a timing chooses for u, pair by pair; None keeps u."""
 
 
+class Meter:
+    """Starts measuring when it is made, with solving.
+
+    Args:
+        model: The model that the method uses.
+    """
+
+    def __init__(self, model: LatentModel) -> None:
+        self._model = model
+        self._calls = model.network_evaluations
+        self._resettable = self._reset_peak()
+        self._watch = Stopwatch(model.device)
+
+    def solved(self) -> None:
+        """What went before was solving."""
+        self._watch.lap(SOLVING)
+
+    def decoded(self) -> None:
+        """What went before was decoding."""
+        self._watch.lap(DECODING)
+
+    def cost(self, pairs: int) -> dict[str, Any]:
+        """What was spent since, spread evenly over so many pairs, as a `Morph` has it; it ends with decoding."""
+        self.decoded()
+        return {
+            "seconds": sum(self._watch.seconds.values()) / pairs,
+            "seconds_solving": self._watch.seconds.get(SOLVING, 0.0) / pairs,
+            "unet_calls": (self._model.network_evaluations - self._calls) / pairs,
+            "peak_memory_mb": self._peak() if self._resettable else float("nan"),
+        }
+
+    def _reset_peak(self) -> bool:
+        if self._model.device.type != "cpu":
+            return reset_peak(self._model.device)
+        try:
+            _CLEAR.write_text(_RESET_PEAK)
+        except OSError:
+            return False
+        return True
+
+    def _peak(self) -> float:
+        if self._model.device.type != "cpu":
+            return peak_memory_mb(self._model.device)
+        lines = [line.split() for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:")]
+        return float(lines[0][1]) * 1024 / 1e6 if lines else float("nan")
+
+
 class CurveMethod(TimedMethod):
     """A method that draws a path in the latent space and decodes it: a subclass says which path."""
 
@@ -107,12 +170,9 @@ class CurveMethod(TimedMethod):
             frames=frames,
             statuses=self.statuses(solution),
             evaluations=solution.stats["evaluations"],
-            seconds=cost.seconds,
-            seconds_solving=cost.seconds_solving,
             solution=solution,
             manifold=self.manifold(pairs.problem),
-            unet_calls=cost.unet_calls,
-            peak_memory_mb=cost.peak_memory_mb,
+            **cost,
         )
 
 
@@ -153,15 +213,11 @@ class PairMethod(TimedMethod):
                 meter.solved()
                 frames.append(draw(positions))
                 meter.decoded()
-        cost = meter.cost(count)
         return Morph(
             frames=torch.stack(frames),
             statuses=(self.status,) * count,
             evaluations=torch.zeros(count),
-            seconds=cost.seconds,
-            seconds_solving=cost.seconds_solving,
-            unet_calls=cost.unet_calls,
-            peak_memory_mb=cost.peak_memory_mb,
+            **meter.cost(count),
         )
 
 
@@ -183,3 +239,26 @@ def _timed(
     frames = draw(positions)
     meter.decoded()
     return frames
+
+
+class Retimed(Method):
+    """Creates a method that draws another one's sequence at positions chosen by a timing.
+
+    What comes before drawing (a path, a training) is done once; the trial sequences count in the cost.
+
+    Args:
+        method: The method; it must be able to draw its sequence at any positions.
+        timing: What chooses them.
+    """
+
+    def __init__(self, *, method: Method, timing: Timing) -> None:
+        if not isinstance(method, TimedMethod):
+            raise UserError(
+                f"{type(method).__name__} cannot be drawn at positions of one's choice: re-time one of the methods "
+                "that derive from TimedMethod."
+            )
+        self.method, self.timing = method, timing
+
+    def morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Morph:
+        """The method's sequences at the positions that the timing chooses."""
+        return self.method.timed_morph(pairs, u, self.timing)

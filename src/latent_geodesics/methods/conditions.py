@@ -29,8 +29,6 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError, near_name
 from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = ["PathCondition", "check_path_condition", "moves", "path_conditions"]
-
 PathCondition = Literal["mean", "union", "empty", "moving"]
 NAMES: tuple[str, ...] = get_args(PathCondition)
 

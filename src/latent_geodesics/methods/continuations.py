@@ -5,7 +5,6 @@ ahead ("lerp" beyond its ends). Both are known in closed form and cost no evalua
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import fields
 
 import torch
 from jaxtyping import Float
@@ -14,11 +13,10 @@ from torch import Tensor
 from latent_geodesics.core.hermite import HermitePath
 from latent_geodesics.core.manifold import Euclidean, Manifold, Sphere
 from latent_geodesics.core.path import Path, StraightLine
-from latent_geodesics.core.records import InitialProblem, Solution, Status, Trace
+from latent_geodesics.core.records import InitialProblem, Solution, Status
 from latent_geodesics.core.solvers import InitialSolver
+from latent_geodesics.methods.lines import known_solution
 from latent_geodesics.methods.statuses import CLOSED_FORM
-
-__all__ = ["Continuation", "GeodesicOn", "GreatCircleOn", "StraightOn"]
 
 ARC_KNOTS = 65
 
@@ -95,18 +93,14 @@ class StraightOn(_Known):
 
 
 def _known(path: Path, like: Float[Tensor, "p d"]) -> Solution:
-    """A path that needs no solving."""
+    """A path that needs no integration."""
     none = torch.zeros(path.pairs, dtype=torch.long, device=like.device)
-    empty = like.new_empty(0, path.pairs)
-    return Solution(
-        path=path,
-        status=(Status.INTEGRATED,) * path.pairs,
-        stats={
-            "evaluations": none,
-            "iterations": none,
-            "sequential": none,
-            "residual": torch.full_like(like[:, 0], torch.nan),
-            "reached": torch.ones_like(like[:, 0]),
-        },
-        trace=Trace(**{column.name: empty for column in fields(Trace)}),
-    )
+    whole = torch.ones_like(like[:, 0])
+    found = {
+        "evaluations": none,
+        "iterations": none,
+        "sequential": none,
+        "residual": whole * torch.nan,
+        "reached": whole,
+    }
+    return known_solution(path, Status.INTEGRATED, **found)

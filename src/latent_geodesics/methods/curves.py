@@ -11,8 +11,6 @@ from torch import Tensor
 
 from latent_geodesics.core.path import Path
 
-__all__ = ["FormulaPath", "adain", "slerp"]
-
 _SMALLEST_SINE = 1e-6
 
 

@@ -12,72 +12,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from latent_geodesics.core.fields import ScoreField
 from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.core.path import Path
 from latent_geodesics.core.records import BoundaryProblem, InitialProblem, Solution
 from latent_geodesics.data.starts import Start
-from latent_geodesics.methods.conditions import PathCondition, check_path_condition, moves, path_conditions
-from latent_geodesics.methods.encoding import check_levels, decode_paths
-from latent_geodesics.methods.power import GeometryChoice, geometry_of, power_of_density
-from latent_geodesics.models.latent_model import LatentModel
-from latent_geodesics.models.scores import Score
-
-__all__ = ["Departure", "Encoded", "Launch", "Lead", "Setting", "encode_images"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What all paths of a run have in common.
-
-    Args:
-        model: The diffusion model.
-        score: Which score of it the geometry is made of.
-        tau: Noise level at which the paths live, in (0, 1).
-        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.power`.
-        alpha: The power itself, in place of `alpha_d`; one of the two is given.
-        guidance: Classifier-free guidance at decoding; 1 is the conditional prediction alone.
-        geometry: The geometry, in place of that of p^alpha.
-        condition: What the density of a path between two prompts is conditioned on; see `methods.conditions`.
-    """
-
-    model: LatentModel
-    score: Score
-    tau: float
-    alpha_d: float | None = None
-    alpha: float | None = None
-    guidance: float = 1.0
-    geometry: GeometryChoice = None
-    condition: PathCondition = "mean"
-
-    def __post_init__(self) -> None:
-        check_levels(tau=self.tau, alpha=self.power, guidance=self.guidance)
-        check_path_condition(self.condition)
-
-    @property
-    def power(self) -> float:
-        """The power alpha on the density."""
-        return power_of_density(alpha_d=self.alpha_d, alpha=self.alpha, dimension=self.model.dimension)
-
-    def field(self, condition0: Float[Tensor, "p l c"], condition1: Float[Tensor, "p l c"] | None = None) -> ScoreField:
-        """The score of the density of paths from one prompt to another, or of those under a prompt that stays."""
-        start, end = condition0, None
-        if condition1 is not None:
-            start, end = path_conditions(self.condition, self.model, condition0, condition1)
-        return self.model.field(condition0=start, condition1=end, tau=self.tau, score=self.score)
-
-    def decode(
-        self,
-        points: Float[Tensor, "p n d"],
-        u: Float[Tensor, " n"],
-        *,
-        condition0: Float[Tensor, "p l c"],
-        condition1: Float[Tensor, "p l c"] | None,
-    ) -> Float[Tensor, "p n 3 h w"]:
-        """The images of latents at the positions u of a path, under a condition that moves along it or stays."""
-        end = condition0 if condition1 is None else condition1
-        condition = torch.lerp(condition0[:, None], end[:, None], u.to(condition0)[:, None, None])
-        return decode_paths(self.model, points, condition=condition, tau=self.tau, guidance=self.guidance)
+from latent_geodesics.methods.conditions import moves
+from latent_geodesics.methods.encoding import Setting
+from latent_geodesics.methods.power import geometry_of
 
 
 @dataclass(frozen=True, kw_only=True)

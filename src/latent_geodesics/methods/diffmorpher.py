@@ -14,12 +14,9 @@ from latent_geodesics.methods.sampling import check_share, check_tau, frame_grou
 from latent_geodesics.methods.statuses import TRAINED
 from latent_geodesics.methods.timing import Draw
 from latent_geodesics.models.attention import Inner
-from latent_geodesics.models.ddim import descend, sampling_levels
-from latent_geodesics.models.lora import Loras
-from latent_geodesics.models.lora_training import LoraTraining
-from latent_geodesics.models.tensor_cache import content_key
-
-__all__ = ["DiffMorpher"]
+from latent_geodesics.models.inversion import descend, sampling_levels
+from latent_geodesics.models.lora import Loras, LoraTraining
+from latent_geodesics.models.store import content_key
 
 
 class DiffMorpher(PairMethod):

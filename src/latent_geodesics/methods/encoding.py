@@ -25,12 +25,10 @@ from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.data import PairBatch
 from latent_geodesics.methods.conditions import PathCondition, check_path_condition, moves, path_conditions
 from latent_geodesics.methods.power import GeometryChoice, geometry_of, power_of_density
+from latent_geodesics.models.accelerator import ENCODING, INVERSION, Stopwatch
 from latent_geodesics.models.inversion import Fault
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
-from latent_geodesics.models.stopwatch import ENCODING, INVERSION, Stopwatch
-
-__all__ = ["EncodedPairs", "PairEncoder", "check_levels", "decode_paths"]
 
 log = logging.getLogger(__name__)
 
@@ -148,23 +146,19 @@ class EncodedPairs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairEncoder:
-    """Encodes batches of pairs.
+class Setting:
+    """What all paths of a run have in common.
 
     Args:
         model: The diffusion model.
         score: Which score of it the geometry is made of (one of `latent_geodesics.models.scores`).
-        tau: Noise level at which the path lives, in (0, 1).
+        tau: Noise level at which the paths live, in (0, 1).
         alpha_d: Power of the density times the dimension d of a latent, alpha = alpha_d / d, at least 0; 0 makes every
             geodesic a great circle. See `methods.power`.
         alpha: The power itself, in place of `alpha_d`; one of the two is given.
         guidance: Classifier-free guidance at decoding; 1 is the conditional prediction alone.
-        condition: What the density is conditioned on along the path, one of `conditions.PathCondition`; decoding always
-            uses (1-u) c_A + u c_B.
-        textual_inversion: Options of `LatentModel.invert_text`; empty: a prompt's embedding is the text encoder's.
-        refinements: The most refinements of a step of the inversion, 0 for the published one; None is the model's own.
-        seed: Where the random numbers of textual inversion start.
-        remember: Whether inversions are kept in the model's cache, and taken from there.
+        condition: What the density is conditioned on along a path between two prompts, one of
+            `conditions.PathCondition`; decoding always uses (1-u) c_A + u c_B.
         geometry: The geometry, in place of that of p^alpha.
     """
 
@@ -175,10 +169,6 @@ class PairEncoder:
     alpha: float | None = None
     guidance: float = 1.0
     condition: PathCondition = "mean"
-    textual_inversion: Mapping[str, Any] = field(default_factory=dict)
-    refinements: int | None = None
-    seed: int = 0
-    remember: bool = True
     geometry: GeometryChoice = None
 
     def __post_init__(self) -> None:
@@ -189,6 +179,43 @@ class PairEncoder:
     def power(self) -> float:
         """The power alpha on the density."""
         return power_of_density(alpha_d=self.alpha_d, alpha=self.alpha, dimension=self.model.dimension)
+
+    def field(self, condition0: Float[Tensor, "p l c"], condition1: Float[Tensor, "p l c"] | None = None) -> ScoreField:
+        """The score of the density of paths from one prompt to another, or of those under a prompt that stays."""
+        start, end = condition0, None
+        if condition1 is not None:
+            start, end = path_conditions(self.condition, self.model, condition0, condition1)
+        return self.model.field(condition0=start, condition1=end, tau=self.tau, score=self.score)
+
+    def decode(
+        self,
+        points: Float[Tensor, "p n d"],
+        u: Float[Tensor, " n"],
+        *,
+        condition0: Float[Tensor, "p l c"],
+        condition1: Float[Tensor, "p l c"] | None,
+    ) -> Float[Tensor, "p n 3 h w"]:
+        """The images of latents at the positions u of a path, under a condition that moves along it or stays."""
+        end = condition0 if condition1 is None else condition1
+        condition = torch.lerp(condition0[:, None], end[:, None], u.to(condition0)[:, None, None])
+        return decode_paths(self.model, points, condition=condition, tau=self.tau, guidance=self.guidance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairEncoder(Setting):
+    """Encodes batches of pairs.
+
+    Args (those of `Setting`, and):
+        textual_inversion: Options of `LatentModel.invert_text`; empty: a prompt's embedding is the text encoder's.
+        refinements: The most refinements of a step of the inversion, 0 for the published one; None is the model's own.
+        seed: Where the random numbers of textual inversion start.
+        remember: Whether inversions are kept in the model's cache, and taken from there.
+    """
+
+    textual_inversion: Mapping[str, Any] = field(default_factory=dict)
+    refinements: int | None = None
+    seed: int = 0
+    remember: bool = True
 
     def encode(self, batch: PairBatch) -> EncodedPairs:
         """Poses the boundary value problem between the two images of each pair; see `EncodedPairs.lost`."""
@@ -214,7 +241,7 @@ class PairEncoder:
         norms_a, norms_b = x_a.norm(dim=-1), x_b.norm(dim=-1)
         radius = (norms_a + norms_b) / 2
         problem = BoundaryProblem(
-            field=self._field(condition_a, condition_b),
+            field=self.field(condition_a, condition_b),
             manifold=Sphere(radius=radius),
             x0=x_a * (radius / norms_a)[:, None],
             x1=x_b * (radius / norms_b)[:, None],
@@ -241,10 +268,6 @@ class PairEncoder:
         if self.textual_inversion:
             return self.model.invert_text(images, prompts, seed=self.seed, **self.textual_inversion)
         return self.model.condition(prompts)
-
-    def _field(self, condition_a: Float[Tensor, "p l c"], condition_b: Float[Tensor, "p l c"]) -> ScoreField:
-        start, end = path_conditions(self.condition, self.model, condition_a, condition_b)
-        return self.model.field(condition0=start, condition1=end, tau=self.tau, score=self.score)
 
 
 def _worse(first: Sequence[Fault | None], second: Sequence[Fault | None]) -> tuple[Fault | None, ...]:

@@ -14,10 +14,8 @@ from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.sampling import check_share, check_tau, guided, noise_level
 from latent_geodesics.methods.timing import Draw
-from latent_geodesics.models.attention import Average, Mixture, Outer
-from latent_geodesics.models.ddim import ascend, descend, sampling_levels
-
-__all__ = ["FreeMorph", "replace_high_frequencies"]
+from latent_geodesics.models.attention import AttentionMixture, FrameAverage, Outer
+from latent_geodesics.models.inversion import ascend, descend, sampling_levels
 
 _PRIOR_FROM, _STEP_FROM = 0.3, 0.6
 _STEP_UNTIL, _AVERAGE_UNTIL = 0.2, 0.6
@@ -38,7 +36,7 @@ class FreeMorph(PairMethod):
 
     1. Both images' clean latents and embeddings are interpolated (slerp, lerp) to one batch, ends included.
     2. The batch is inverted as one. Attention is plain over the first 0.3 of the steps; then every frame attends to
-       every frame (`Average`); from 0.6 on to both ends, `(1-a) Attn(Q, K_A, V_A) + a Attn(Q, K_B, V_B)`.
+       every frame (`FrameAverage`); from 0.6 on to both ends, `(1-a) Attn(Q, K_A, V_A) + a Attn(Q, K_B, V_B)`.
     3. The highest frequencies of all rows are replaced by those of one noise.
     4. Denoised with guidance: attention to both ends with weights a until 0.2 of the steps, with 1/2 each until 0.6,
        plain after.
@@ -92,13 +90,15 @@ class FreeMorph(PairMethod):
         model, schedule = pair.model, pair.model.schedule
         level, condition = schedule.level(noise_level(pair, self.tau)), pair.condition(u)[0]
         weights = beta_quantiles(u, self.beta, self.beta).to(x)
-        stepwise, average = Outer(weights=weights), Average()
+        stepwise, average = Outer(weights=weights), FrameAverage()
         halves = Outer(weights=torch.where((u > 0) & (u < 1), 0.5, u).to(x))
         guidance = pair.guidance if self.guidance is None else self.guidance
 
         def up(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, "n d"]:
             done = (k - 1) / level
-            mixture: Mixture | None = stepwise if done >= _STEP_FROM else average if done >= _PRIOR_FROM else None
+            mixture: AttentionMixture | None = (
+                stepwise if done >= _STEP_FROM else average if done >= _PRIOR_FROM else None
+            )
             return guided(model, x, k, condition=condition, weight=1.0, mixture=mixture)
 
         def down(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, "n d"]:

@@ -6,8 +6,6 @@ from latent_geodesics.core.solvers import BoundarySolver
 from latent_geodesics.methods.base import PathMethod
 from latent_geodesics.methods.power import GeometryChoice, geometry_of
 
-__all__ = ["Geodesic"]
-
 
 class Geodesic(PathMethod):
     """The path whose length in a geometry is stationary, of one density: int p^-alpha |g'| du, or another geometry's.

@@ -15,11 +15,8 @@ from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.sampling import check_tau, noise_level, noisy_ends
 from latent_geodesics.methods.statuses import TRAINED
 from latent_geodesics.methods.timing import Distance, Draw
-from latent_geodesics.models.ddim import descend, sampling_levels, times
-from latent_geodesics.models.lora import Loras
-from latent_geodesics.models.lora_training import LoraTraining
-
-__all__ = ["Impus", "lora_rank"]
+from latent_geodesics.models.inversion import descend, sampling_levels, times
+from latent_geodesics.models.lora import Loras, LoraTraining
 
 _TRIAL_STEPS = 10
 _CONDITIONAL, _UNCONDITIONAL = "conditional", "unconditional"

@@ -21,13 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.core.manifold import Euclidean, Manifold
+from latent_geodesics.core.manifold import Euclidean
 from latent_geodesics.core.path import KnotPath
 from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.methods.lines import ClosedForm, known_solution
 from latent_geodesics.methods.statuses import OPTIMISED
-
-__all__ = ["NormGuided"]
 
 
 class NormGuided(ClosedForm):
@@ -38,18 +36,13 @@ class NormGuided(ClosedForm):
         iterations: The most iterations of L-BFGS.
     """
 
+    status = OPTIMISED
+    flat = True
+
     def __init__(self, *, knots: int = 129, iterations: int = 300) -> None:
         if knots < 3 or iterations < 1:
             raise UserError(f"the norm-guided path needs knots >= 3 and iterations >= 1, got {knots} and {iterations}.")
         self.knots, self.iterations = knots, iterations
-
-    def statuses(self, solution: Solution) -> tuple[str, ...]:
-        """The path was optimised, without the network."""
-        return (OPTIMISED,) * solution.path.pairs
-
-    def manifold(self, problem: BoundaryProblem) -> Manifold:
-        """The flat space around the sphere."""
-        return Euclidean()
 
     def solve(self, problem: BoundaryProblem) -> Solution:
         """The path of each pair, found by itself."""

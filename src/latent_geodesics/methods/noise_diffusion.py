@@ -14,8 +14,6 @@ from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.sampling import check_tau, noise_level, noisy_ends
 from latent_geodesics.methods.timing import Draw
 
-__all__ = ["NoiseDiffusion"]
-
 
 class NoiseDiffusion(PairMethod):
     """Creates NoiseDiffusion.

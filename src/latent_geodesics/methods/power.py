@@ -17,8 +17,6 @@ from collections.abc import Callable
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.geometries import Conformal, Geometry
 
-__all__ = ["GeometryChoice", "geometry_of", "power_of_density"]
-
 GeometryChoice = Geometry | Callable[..., Geometry] | None
 """A geometry, one that is still to be told the power alpha, or none: that of p^alpha."""
 

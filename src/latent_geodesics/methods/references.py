@@ -14,9 +14,7 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.base import Method, Morph
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.statuses import CLOSED_FORM
-from latent_geodesics.models.stopwatch import DECODING, SOLVING, Stopwatch
-
-__all__ = ["AutoencodedTruth", "CrossFade", "InvertedTruth", "TrueFrames"]
+from latent_geodesics.models.accelerator import DECODING, SOLVING, Stopwatch
 
 
 class _Reference(Method):
@@ -75,10 +73,7 @@ class InvertedTruth(TrueFrames):
     def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"], watch: Stopwatch) -> Float[Tensor, "p n 3 h w"]:
         """The true frames as inversion and decoding make them again."""
         truth = super().frames(pairs, u, watch)
-        mixed = torch.lerp(
-            pairs.condition_a[:, None], pairs.condition_b[:, None], u.to(pairs.condition_a)[:, None, None]
-        )
-        condition = mixed.flatten(0, 1)
+        condition = pairs.condition(u).flatten(0, 1)
         x = pairs.model.invert(truth.flatten(0, 1), condition=condition, tau=pairs.tau).sound
         watch.lap(SOLVING)
         images = pairs.model.decode(x, condition=condition, tau=pairs.tau, guidance=pairs.guidance)

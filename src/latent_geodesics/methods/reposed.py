@@ -8,15 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.methods.base import CurveMethod, Morph, TimedMethod
+from latent_geodesics.methods.base import CurveMethod, Meter, Morph, TimedMethod
 from latent_geodesics.methods.conditions import PathCondition, check_path_condition
-from latent_geodesics.methods.cost import Meter
 from latent_geodesics.methods.encoding import EncodedPairs, PairEncoder
 from latent_geodesics.methods.power import power_of_density
 from latent_geodesics.methods.timing import Timing
 from latent_geodesics.models.scores import Score
-
-__all__ = ["Reposed"]
 
 
 class Reposed(TimedMethod):
@@ -79,10 +76,7 @@ class Reposed(TimedMethod):
         return replace(
             morph,
             posed=posed,
-            seconds=cost.seconds,
-            seconds_solving=cost.seconds - morph.seconds_decoding,
-            unet_calls=cost.unet_calls,
-            peak_memory_mb=cost.peak_memory_mb,
+            **(cost | {"seconds_solving": cost["seconds"] - morph.seconds_decoding}),
         )
 
     def pose(self, pairs: EncodedPairs) -> EncodedPairs:

@@ -8,12 +8,10 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.encoding import EncodedPairs
-from latent_geodesics.models.attention import Mixture, attending
-from latent_geodesics.models.ddim import times
+from latent_geodesics.models.attention import AttentionMixture, attending
+from latent_geodesics.models.inversion import times
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import check_guidance
-
-__all__ = ["check_share", "check_tau", "frame_groups", "guided", "noise_level", "noisy_ends"]
 
 
 def check_tau(tau: float | None) -> float | None:
@@ -57,7 +55,7 @@ def guided(
     *,
     condition: Float[Tensor, "n l c"],
     weight: float,
-    mixture: Mixture | None = None,
+    mixture: AttentionMixture | None = None,
     part: str = "",
     cross: bool = True,
 ) -> Float[Tensor, "n d"]:

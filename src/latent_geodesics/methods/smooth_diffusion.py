@@ -16,8 +16,6 @@ from latent_geodesics.methods.sampling import check_tau, noise_level
 from latent_geodesics.methods.timing import Draw
 from latent_geodesics.models.lora import Loras
 
-__all__ = ["SmoothDiffusion"]
-
 
 class SmoothDiffusion(PairMethod):
     """Creates Smooth Diffusion: both images are inverted and decoded with a LoRA that smooths the latent space.

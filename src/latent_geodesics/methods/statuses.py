@@ -2,18 +2,6 @@
 
 from latent_geodesics.core.records import Status
 
-__all__ = [
-    "CLOSED_FORM",
-    "FAILED",
-    "GIVEN",
-    "LOST",
-    "OPTIMISED",
-    "SAMPLED",
-    "TRAINED",
-    "UNINVERTED",
-    "status_sentence",
-]
-
 CLOSED_FORM = "closed_form"
 OPTIMISED = "optimised"
 SAMPLED = "sampled"

@@ -13,8 +13,6 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.attributes import shared_network
 
-__all__ = ["AttributeDistance", "Distance", "Draw", "PerceptualTiming", "Timing"]
-
 Draw = Callable[[Tensor], Tensor]
 """The frames [n 3 h w] of one pair at positions [n] in [0, 1]."""
 

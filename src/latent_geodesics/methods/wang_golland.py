@@ -13,9 +13,7 @@ from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.sampling import check_share
 from latent_geodesics.methods.timing import Draw
-from latent_geodesics.models.ddim import descend, sampling_levels, times
-
-__all__ = ["WangGolland"]
+from latent_geodesics.models.inversion import descend, sampling_levels, times
 
 
 class WangGolland(PairMethod):

@@ -3,14 +3,14 @@
 from latent_geodesics.metrics.attributes import AttributeErrors
 from latent_geodesics.metrics.base import FrameMetric, MorphMetric, Provenance, RunFacts, SequenceMetric, SetMetric
 from latent_geodesics.metrics.columns import Column, known_columns
-from latent_geodesics.metrics.cross_fade import CrossFade
+from latent_geodesics.metrics.cross_fade import Ghosting
 from latent_geodesics.metrics.curves import PathCurves, closed_curves, path_curves, reference_curves
 from latent_geodesics.metrics.density_bow import DensityBow
 from latent_geodesics.metrics.feature_distances import FeatureDistances
 from latent_geodesics.metrics.features import ClevrFeatures, FeatureNetwork, Inception
 from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
 from latent_geodesics.metrics.inputs import ImageNetRange, InputRange, SignedRange, UnitRange
-from latent_geodesics.metrics.measured import FrameDistances, GivenPairs, MeasuredMorph, Memory, in_eight_bits
+from latent_geodesics.metrics.measured import FrameDistances, GivenPairs, MeasuredMorph, MetricMemory, in_eight_bits
 from latent_geodesics.metrics.networks import ClevrPerception, Lpips, PerceptualNetwork
 from latent_geodesics.metrics.noise_norm import NoiseNorm
 from latent_geodesics.metrics.optical_flow import OpticalFlow
@@ -42,7 +42,7 @@ __all__ = [
     "ClevrPerception",
     "ColorVideoVdp",
     "Column",
-    "CrossFade",
+    "Ghosting",
     "DensityBow",
     "Evenness",
     "FeatureDistances",
@@ -58,7 +58,7 @@ __all__ = [
     "InputRange",
     "Lpips",
     "MeasuredMorph",
-    "Memory",
+    "MetricMemory",
     "MetricPanel",
     "MetricRecord",
     "MorphMetric",

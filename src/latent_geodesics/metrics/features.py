@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latent_geodesics.metrics.networks import network_hash
 from latent_geodesics.models.attributes import shared_network
-from latent_geodesics.models.weights import Requirement, WeightsRegistry, file_hash, load_tensors
+from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
 
 __all__ = ["ClevrFeatures", "FeatureNetwork", "Inception"]
 
@@ -92,7 +92,7 @@ class Inception(FeatureNetwork):
     @property
     def weights(self) -> Mapping[str, str]:
         """The hash of its file."""
-        return {"inception": file_hash(self._registry.take("inception"))}
+        return {"inception": weights_file_hash(self._registry.take("inception"))}
 
     @cached_property
     def network(self) -> Any:

@@ -15,14 +15,14 @@ from latent_geodesics.metrics.curves import PathCurves
 from latent_geodesics.metrics.networks import PerceptualNetwork
 from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = ["FrameDistances", "GivenPairs", "MeasuredMorph", "Memory", "in_eight_bits", "true_frames"]
+__all__ = ["FrameDistances", "GivenPairs", "MeasuredMorph", "MetricMemory", "in_eight_bits", "true_frames"]
 
 T = TypeVar("T")
 
 _FRAMES = 4
 
 
-class Memory:
+class MetricMemory:
     """What several metrics need of the same images, found once."""
 
     def __init__(self) -> None:
@@ -82,8 +82,8 @@ class MeasuredMorph:
     morph: Morph
     u: Float[Tensor, " n"]
     curves: PathCurves | None
-    own: Memory = field(default_factory=Memory, repr=False, compare=False)
-    shared: Memory = field(default_factory=Memory, repr=False, compare=False)
+    own: MetricMemory = field(default_factory=MetricMemory, repr=False, compare=False)
+    shared: MetricMemory = field(default_factory=MetricMemory, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         height, width = self.morph.frames.shape[-2:]

@@ -24,7 +24,7 @@ from torch.nn import functional
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.inputs import InputRange, SignedRange
 from latent_geodesics.models.attributes import shared_network
-from latent_geodesics.models.weights import Requirement, WeightsRegistry, file_hash, load_tensors
+from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
 
 __all__ = ["NETWORKS", "ClevrPerception", "Lpips", "PerceptualNetwork", "as_network", "build_lpips", "network_hash"]
 
@@ -148,7 +148,10 @@ class Lpips(PerceptualNetwork):
     def weights(self) -> Mapping[str, str]:
         """Of the ImageNet network and of the heads."""
         file = self._registry.take(self.BACKBONES[self.variant])
-        return {self.BACKBONES[self.variant]: file_hash(file), f"{self.name}_heads": file_hash(_heads(self.variant))}
+        return {
+            self.BACKBONES[self.variant]: weights_file_hash(file),
+            f"{self.name}_heads": weights_file_hash(_heads(self.variant)),
+        }
 
     @cached_property
     def network(self) -> Any:

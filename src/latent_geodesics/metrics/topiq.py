@@ -24,7 +24,7 @@ from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerF
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.packages import Package, require_packages
 from latent_geodesics.metrics.perceptual import check_truth
-from latent_geodesics.models.weights import Requirement, WeightsRegistry, file_hash, load_tensors
+from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
 
 __all__ = ["TopiqNoReference", "TopiqTruth", "build_topiq"]
 
@@ -59,7 +59,7 @@ class _Topiq(FrameMetric):
     @property
     def weights(self) -> Mapping[str, str]:
         """The hash of its file."""
-        return {self.network: file_hash(self._registry.take(self.network))}
+        return {self.network: weights_file_hash(self._registry.take(self.network))}
 
     def check(self, facts: RunFacts) -> None:
         """Refuses images too small for the network."""

@@ -31,7 +31,7 @@ from latent_geodesics.data.collection import read_collection
 from latent_geodesics.data.images import read_image
 from latent_geodesics.metrics.base import Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.columns import Column
-from latent_geodesics.metrics.measured import MeasuredMorph, Memory
+from latent_geodesics.metrics.measured import MeasuredMorph, MetricMemory
 from latent_geodesics.models.latent_model import LatentModel
 
 __all__ = ["Typicality", "bounded_log_density"]
@@ -40,7 +40,7 @@ FEWEST = 20
 TAILS = (0.025, 0.975)
 
 
-class _Shared(Memory):
+class _Shared(MetricMemory):
     """What the copies of a metric share."""
 
     def __deepcopy__(self, memo: Any) -> "_Shared":

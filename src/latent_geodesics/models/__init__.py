@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from latent_geodesics.models.latent_model import LatentModel
     from latent_geodesics.models.loading import load_model
     from latent_geodesics.models.random_weights import random_model
-    from latent_geodesics.models.renoising import Renoised
-    from latent_geodesics.models.scores import Conditional, Contrastive, Guided, Score, Unconditional
+    from latent_geodesics.models.scores import Conditional, Contrastive, Guided, Renoised, Score, Unconditional
     from latent_geodesics.models.typical_range import TypicalRange, measure_typical_range
 
 __all__ = [
@@ -32,8 +31,7 @@ __getattr__, __dir__ = names_on_demand(
         "latent_model": ("LatentModel",),
         "loading": ("load_model",),
         "random_weights": ("random_model",),  # a module must not be called as what it defines
-        "renoising": ("Renoised",),
-        "scores": ("Conditional", "Contrastive", "Guided", "Score", "Unconditional"),
+        "scores": ("Conditional", "Contrastive", "Guided", "Renoised", "Score", "Unconditional"),
         "typical_range": ("TypicalRange", "measure_typical_range"),
     },
 )

@@ -1,18 +1,17 @@
-"""What is asked of a device besides arithmetic, said once for all kinds of them: CUDA, XPU and whatever torch knows.
+"""Accelerators of whatever kind: what is asked of them besides arithmetic, time on them, and compiling for them.
 
-torch has a module for each kind (`torch.cuda`, `torch.xpu`, `torch.mps`, ...), not all of which have every function.
-Numbers of the host's processor are no matter of this module: on `cpu` there is nothing to wait for, to give back or
-to measure.
+torch has a module for each kind of accelerator (`torch.cuda`, `torch.xpu`, `torch.mps`, ...), not all of which have
+every function. On `cpu` there is nothing to wait for, to give back or to measure.
 """
 
 import os
+import shutil
+import time
 from typing import Any
 
 import torch
 
 from latent_geodesics.core.errors import UserError
-
-__all__ = ["accelerators", "choose_device", "device_name", "give_back_memory", "peak_memory_mb", "reset_peak", "wait"]
 
 
 def choose_device(name: str | torch.device) -> torch.device:
@@ -120,3 +119,54 @@ def _has_float64(device: torch.device) -> bool:
         return float(torch.ones(1, dtype=torch.float64, device=device).sum()) == 1
     except (TypeError, RuntimeError):
         return False
+
+
+COMPILERS = ("g++", "clang++", "c++")
+
+
+def compile_network(unet: Any, device: torch.device) -> None:
+    """Has a U-Net compile itself at its first call; its weights and its name stay what they are.
+
+    Raises:
+        UserError: on a CPU without a C++ compiler, which the library would tell of in the middle of the run.
+    """
+    named = os.environ.get("CXX")
+    if device.type == "cpu" and not any(map(shutil.which, (named,) if named else COMPILERS)):
+        raise UserError(
+            f"compile=true needs a C++ compiler, and there is none of {named or ', '.join(COMPILERS)}: install one "
+            "(Debian and Ubuntu: apt-get install g++), or leave compile=false"
+        )
+    unet.compile()
+
+
+def is_compiled(unet: Any) -> bool:
+    """Whether a U-Net is, or will be at its first call."""
+    return unet._compiled_call_impl is not None
+
+
+ENCODING, INVERSION, SOLVING, DECODING, METRICS = STAGES = ("encoding", "inversion", "solving", "decoding", "metrics")
+"""What interpolating a pair consists of."""
+
+
+class Stopwatch:
+    """Starts when it is made. The device is waited for where a stage ends and nowhere else.
+
+    Args:
+        device: Where the work is done.
+
+    Attributes:
+        seconds: Stage -> seconds so far.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds: dict[str, float] = {}
+        wait(device)
+        self._since = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Ends a stage: the time since the last one ended was its, beside what it had."""
+        wait(self._device)
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._since
+        self._since = now

@@ -2,7 +2,7 @@
 
 An attention layer computes `Attn(Q(h), K(s), V(s))` from its input h and a source s: the image's own features in
 self-attention (s = h), the text's embedding in cross-attention. Frames of one sequence are made alike by giving them
-other sources. A `Mixture` says which: every row's output becomes a weighted sum
+other sources. A `AttentionMixture` says which: every row's output becomes a weighted sum
 
     sum_i w_i Attn(Q(h), K(s_i), V(s_i)),      sum_i w_i = 1,
 
@@ -23,13 +23,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Average", "Inner", "Mixture", "Outer", "attending"]
-
 Source = tuple[Tensor, Tensor]
 """A weight of every row [n], and what every row attends to [n m c]."""
 
 
-class Mixture(ABC):
+class AttentionMixture(ABC):
     """Says what the rows of a batch attend to."""
 
     @abstractmethod
@@ -37,7 +35,7 @@ class Mixture(ABC):
         """The weighted sources, given every row's own."""
 
 
-class Inner(Mixture):
+class Inner(AttentionMixture):
     """Attends to the blend of both ends' features: `Attn(Q, (1-w) K_0 + w K_1, (1-w) V_0 + w V_1)`.
 
     Args:
@@ -58,7 +56,7 @@ class Inner(Mixture):
         return [(torch.ones_like(weights), _beside(own, blend) if self.fused else blend)]
 
 
-class Outer(Mixture):
+class Outer(AttentionMixture):
     """Blends what comes of attending to either end: `(1-w) Attn(Q, K_0, V_0) + w Attn(Q, K_1, V_1)`.
 
     Args:
@@ -80,7 +78,7 @@ class Outer(Mixture):
         return [(1 - weights, first), (weights, second)]
 
 
-class Average(Mixture):
+class FrameAverage(AttentionMixture):
     """Every frame attends to every frame, each weighing the same; the two ends attend to themselves.
 
     References:
@@ -97,7 +95,7 @@ class Average(Mixture):
 
 
 @contextmanager
-def attending(unet: Any, mixture: Mixture | None, *, part: str = "", cross: bool = True) -> Iterator[None]:
+def attending(unet: Any, mixture: AttentionMixture | None, *, part: str = "", cross: bool = True) -> Iterator[None]:
     """Lets the attention layers of a U-Net follow a mixture while the context lasts.
 
     Args:
@@ -123,7 +121,7 @@ def attending(unet: Any, mixture: Mixture | None, *, part: str = "", cross: bool
 class _Mixing:
     """An attention processor that has another one compute the terms of a mixture."""
 
-    def __init__(self, base: Any, mixture: Mixture, *, cross: bool) -> None:
+    def __init__(self, base: Any, mixture: AttentionMixture, *, cross: bool) -> None:
         self._base, self._mixture, self._cross = base, mixture, cross
 
     def __call__(

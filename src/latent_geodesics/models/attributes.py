@@ -29,8 +29,6 @@ from torch.nn import functional
 
 from latent_geodesics.core.errors import UserError, is_out_of_memory
 
-__all__ = ["CELL", "AttributeNetwork", "AttributeNetworkConfig", "DetectedObject", "shared_network"]
-
 CELL = 4  # pixels: the side of a cell
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 _CHUNK = 64

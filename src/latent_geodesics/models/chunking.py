@@ -23,8 +23,6 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.accelerator import give_back_memory
 from latent_geodesics.models.machine import machine_cores
 
-__all__ = ["Chunker", "one_thread"]
-
 Rows = tuple[Tensor, ...]
 
 

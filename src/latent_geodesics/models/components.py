@@ -20,8 +20,6 @@ from latent_geodesics.models.families import FAMILIES, Components, Family
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER
 from latent_geodesics.models.sources import INDEX, check_model_folder, first_line
 
-__all__ = ["check_components", "family_of", "quiet", "read_component", "read_components", "weight_files"]
-
 FLOW_PREDICTION = "flow_prediction"
 """What diffusers calls the velocity of a flow model where a scheduler takes several predictions."""
 _WEIGHTS = ("*.safetensors", "*.bin")

@@ -22,8 +22,6 @@ from tqdm.auto import tqdm
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.network import Denoiser
 
-__all__ = ["Fit", "Masters", "NoisyDraws"]
-
 _FIRST, _LEAST, _MOST = 2.0**10, 2.0**-10, 2.0**24
 _CALM = 100
 _NARROW = 1e6  # the largest number of a precision whose range has to be minded; float16's is 65,504

@@ -15,8 +15,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Found", "solve_fixed_point"]
-
 _MEMORY = 4
 # Keeps the small normal equations solvable when the last iterates are all but equal.
 _RIDGE = 1e-10

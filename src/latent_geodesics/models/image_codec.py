@@ -19,8 +19,6 @@ from latent_geodesics.models.chunking import Chunker
 from latent_geodesics.models.families import Family
 from latent_geodesics.models.precision import products_in
 
-__all__ = ["ImageCodec"]
-
 log = logging.getLogger(__name__)
 
 # Images that were resized or blended stray from [0, 1] by rounding; more than this is a wrong scale.

@@ -19,12 +19,9 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.fields import Resolution
 from latent_geodesics.models.latent_field import LatentField
 from latent_geodesics.models.layout import Layout
-from latent_geodesics.models.machine import measured_once
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.precision import machine_name
-from latent_geodesics.models.tensor_cache import content_key
-
-__all__ = ["Ladder"]
+from latent_geodesics.models.store import content_key, measured_once
 
 log = logging.getLogger(__name__)
 

@@ -23,23 +23,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.compilation import is_compiled
-from latent_geodesics.models.conditioning import TextConditioner, match_rows
+from latent_geodesics.models.accelerator import ENCODING, Stopwatch, is_compiled
 from latent_geodesics.models.families import Components
-from latent_geodesics.models.fingerprints import weights_hash
 from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import Guidance, Inverted, denoise, invert
 from latent_geodesics.models.ladder import Ladder
-from latent_geodesics.models.latent_field import LatentField
+from latent_geodesics.models.latent_field import LatentField, TextConditioner, match_rows
 from latent_geodesics.models.layout import fastest_layout
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.precision import Precision
 from latent_geodesics.models.scores import Conditional, Score, check_guidance
-from latent_geodesics.models.stopwatch import ENCODING, Stopwatch
-from latent_geodesics.models.tensor_cache import TensorCache, content_key
-from latent_geodesics.models.textual_inversion import Subject, TextInversion
-
-__all__ = ["Components", "LatentModel"]
+from latent_geodesics.models.store import TensorCache, content_key, weights_hash
+from latent_geodesics.models.textual_inversion import TextInversion, TextSubject
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +206,7 @@ class LatentModel:
         level = self.schedule.level(tau)
         setting = self._guidance(len(images), condition, guidance, negative)
         refinements = self._refinements if refinements is None else refinements
-        if not remember or not self._cache.keeps:
+        if not remember or self._cache.folder is None:
             return self._inverted(images, level, setting, refinements, watch)
         settings = (self.fingerprint, self.schedule.steps, level, guidance, refinements, self._inversion_tolerance)
         key = content_key("inversion and its errors", settings, images, setting.condition, setting.negative)
@@ -359,13 +354,13 @@ class LatentModel:
         embeddings = inversion.run(self.network, subjects, seed=seed, fingerprint=self.fingerprint, cache=self._cache)
         return embeddings.expand(len(images), -1, -1)
 
-    def _subjects(self, images: Float[Tensor, "p 3 h w"], texts: Sequence[str]) -> list[Subject]:
+    def _subjects(self, images: Float[Tensor, "p 3 h w"], texts: Sequence[str]) -> list[TextSubject]:
         """One subject for each text; a single text is the text of all images."""
         images = images.to(self.device, torch.float32)
         latents, initial = self._codec.encode(images), self._embed(texts)
         m = len(images) // len(texts)
         return [
-            Subject(
+            TextSubject(
                 images=images[i * m : (i + 1) * m], latents=latents[i * m : (i + 1) * m], prompt=text, initial=start
             )
             for i, (text, start) in enumerate(zip(texts, initial, strict=True))

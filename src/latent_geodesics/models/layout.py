@@ -15,14 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.models.accelerator import wait
-from latent_geodesics.models.compilation import is_compiled
-from latent_geodesics.models.machine import measured_once
+from latent_geodesics.models.accelerator import is_compiled, wait
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.precision import machine_name
-from latent_geodesics.models.tensor_cache import content_key
-
-__all__ = ["Layout", "fastest_layout"]
+from latent_geodesics.models.store import content_key, measured_once
 
 _SECONDS = 0.3
 _ROUNDS = 3

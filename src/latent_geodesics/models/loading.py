@@ -14,16 +14,13 @@ from typing import Any
 import torch
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.accelerator import choose_device
-from latent_geodesics.models.compilation import compile_network
+from latent_geodesics.models.accelerator import choose_device, compile_network
 from latent_geodesics.models.components import family_of, quiet, read_component, read_components
 from latent_geodesics.models.families import Components, Family, reduction_factor
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.precision import PRECISIONS, Precision, fitting_precision
 from latent_geodesics.models.single_file import unpacked
 from latent_geodesics.models.sources import hub_problem, is_hub_id, no_model
-
-__all__ = ["choose_precision", "load_model", "place"]
 
 
 def load_model(
@@ -57,7 +54,7 @@ def load_model(
         inversion_tolerance: relative change below which a step is solved; None is 1e-5, in half precision 5e-4.
         cache_dir: folder that keeps inversions, embeddings and measurements of the device between runs, or None.
         cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
-        compile: whether to compile the network (`models.compilation`); it then keeps its memory layout.
+        compile: whether to compile the network (`accelerator.compile_network`); it then keeps its memory layout.
         settings_of: for a file of all weights, the folder or hub id whose settings go with it; None is diffusers' own.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) on the attention of a U-Net, there for a while.
+"""Low-rank adapters (LoRA) on the attention of a U-Net, there for a while, and how they are fitted to images.
 
 An adapter adds `w (alpha/r) B A x` to a linear layer's output `W x`, with A and B of rank r and w a weight that may
 differ from row to row of a batch, so that every frame of a sequence has a blend of its own. Several adapters add up:
@@ -7,6 +7,10 @@ with weights 1-w and w the change of the layer moves linearly from the one to th
 peft does the work; on leaving the context the layers are the model's own again, the very same objects. The factors are
 float32 on a network of any precision, so that they can be fitted; the sum is rounded to the precision of `W x`.
 
+A fit minimises over an adapter's factors, for images with clean latents z and embeddings c, with AdamW (`fitting`),
+
+    E_{image, t ~ U{0..T-1}, eps ~ N(0, I)}  mean (out(x_t, t, c) - target)^2,      x_t = sqrt(abar_t) z + sigma_t eps.
+
 References:
     Hu et al. 2021, arXiv 2106.09685.
 """
@@ -14,6 +18,7 @@ References:
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,8 +28,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-
-__all__ = ["Loras"]
+from latent_geodesics.models.fitting import Fit, NoisyDraws
+from latent_geodesics.models.network import Denoiser
+from latent_geodesics.models.sources import first_line
 
 _PROJECTIONS = ("to_q", "to_k", "to_v")
 
@@ -106,8 +112,8 @@ class Loras:
             StableDiffusionPipeline.load_lora_into_unet(state, alphas, self._unet, adapter_name=name)
             self._fill(name, state)
         except (ValueError, RuntimeError, KeyError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"the adapter {source} does not fit the model ({first}); take one made for it") from error
+            said = first_line(error)
+            raise UserError(f"the adapter {source} does not fit the model ({said}); take one made for it") from error
         if not self._having(name):
             raise UserError(f"the adapter {source} has no weights for the U-Net; take another file")
 
@@ -183,3 +189,72 @@ def _read(source: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise UserError(f"the adapter {files[0]} is not a readable .safetensors file ({error})") from error
     return tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraTraining:
+    """How an adapter is made.
+
+    Args:
+        rank: its rank, at least 1.
+        steps: optimisation steps, at least 1.
+        learning_rate: step size of AdamW, above 0.
+        batch_size: draws of (image, t, eps) a step, at least 1.
+    """
+
+    rank: int = 16
+    steps: int = 200
+    learning_rate: float = 2e-4
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        whole = min(self.rank, self.steps, self.batch_size) >= 1
+        if not whole or not 0.0 < self.learning_rate < float("inf"):
+            raise UserError(
+                "a LoRA needs rank >= 1, steps >= 1, batch_size >= 1 and a finite learning_rate > 0; received "
+                f"{self.rank}, {self.steps}, {self.batch_size} and {self.learning_rate}"
+            )
+
+    def run(
+        self,
+        network: Denoiser,
+        loras: Loras,
+        name: str,
+        *,
+        latents: Float[Tensor, "m d"],
+        conditions: Float[Tensor, "m l c"],
+        seed: int,
+    ) -> None:
+        """Adds an adapter of that name and fits it; it is left as the only one in force.
+
+        Args:
+            network: the denoising network.
+            loras: where the adapter goes.
+            name: its name.
+            latents: clean latents of the images; every draw takes one of them at random.
+            conditions: embedding of each.
+            seed: seed of the factors and of the draws.
+
+        Raises:
+            UserError: when the fit does not stay finite; the sentence tells a learning rate from a precision.
+        """
+        loras.add(name, rank=self.rank, seed=seed)
+        loras.weigh({name: 1.0}, train=True)
+        rng = torch.Generator().manual_seed(seed)
+        with torch.inference_mode(False), torch.enable_grad():
+            latents, conditions = latents.clone(), conditions.clone()
+
+            def draw() -> NoisyDraws:
+                return NoisyDraws.sample(latents, self.batch_size, times=network.schedule.training_times, rng=rng)
+
+            def losses(draws: NoisyDraws) -> Float[Tensor, " 1"]:
+                return draws.errors(network, conditions[draws.which]).sum()[None]
+
+            def without(draws: NoisyDraws) -> Float[Tensor, " 1"]:
+                loras.weigh({})
+                return losses(draws)
+
+            Fit(name=f"fitting the LoRA '{name}'", steps=self.steps, learning_rate=self.learning_rate).run(
+                [loras.parameters(name)], network=network, draw=draw, losses=losses, without=without
+            )
+        loras.weigh({name: 1.0})

@@ -20,8 +20,6 @@ from latent_geodesics.models.families import Family
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 from latent_geodesics.models.precision import NOMINAL_ERROR, products_in
 
-__all__ = ["Denoiser"]
-
 log = logging.getLogger(__name__)
 
 

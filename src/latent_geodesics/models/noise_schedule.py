@@ -33,8 +33,6 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 
-__all__ = ["FLOW_SCHEDULER", "NoiseSchedule"]
-
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")
 

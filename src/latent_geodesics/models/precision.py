@@ -20,19 +20,8 @@ from torch import Tensor
 
 from latent_geodesics.models.accelerator import device_name, wait
 from latent_geodesics.models.families import Family
-from latent_geodesics.models.fingerprints import weights_hash
-from latent_geodesics.models.machine import machine_cores, measured_once, processor
-from latent_geodesics.models.tensor_cache import content_key
-
-__all__ = [
-    "LARGEST_ERROR",
-    "NOMINAL_ERROR",
-    "PRECISIONS",
-    "Precision",
-    "device_name",
-    "fitting_precision",
-    "products_in",
-]
+from latent_geodesics.models.machine import machine_cores, processor
+from latent_geodesics.models.store import content_key, measured_once, weights_hash
 
 PRECISIONS = {
     "float32": torch.float32,

@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
@@ -21,8 +19,6 @@ from latent_geodesics.models.precision import PRECISIONS
 from latent_geodesics.models.scores import Score
 from latent_geodesics.models.single_file import pipeline_of, shapes
 from latent_geodesics.models.sources import check_source, is_hub_id
-
-__all__ = ["Inspection", "Part", "free_memory", "inspect", "usual_strength"]
 
 POINTS = 5
 """Positions at which a score is looked at."""
@@ -210,11 +206,4 @@ def _numbers(file: Path) -> int:
     """How many numbers a file holds, by its header; of pickled files, as many as halves of four bytes."""
     if file.suffix != ".safetensors":
         return file.stat().st_size // 4
-    total = 0
-    with safe_open(file, framework="pt") as content:
-        for key in content.keys():  # noqa: SIM118 - it is no mapping
-            count: Any = 1
-            for side in content.get_slice(key).get_shape():
-                count *= side
-            total += count
-    return total
+    return sum(tensor.numel() for tensor in shapes(file).values())

@@ -12,8 +12,6 @@ from latent_geodesics.models.families.stable_diffusion import StableDiffusion
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.loading import choose_precision, place
 
-__all__ = ["random_model"]
-
 
 def random_model(
     *,

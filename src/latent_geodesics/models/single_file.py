@@ -19,8 +19,6 @@ from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.models.families import FAMILIES
 from latent_geodesics.models.sources import INDEX, SUFFIXES, first_line, hub_problem
 
-__all__ = ["pipeline_of", "shapes", "unpacked"]
-
 _LACKS = (
     "lacks some of the weights of a {}: copy it again, or give model.settings_of=<a folder in diffusers' format of the "
     "model that it was made from>"

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from latent_geodesics.core.errors import UserError
 
-__all__ = ["check_source", "check_model_folder", "first_line", "hub_problem", "is_hub_id", "no_model"]
-
 INDEX = "model_index.json"
 SUFFIXES = (".safetensors", ".ckpt")
 """Files that hold all weights of a model."""

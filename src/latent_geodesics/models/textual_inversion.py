@@ -24,13 +24,11 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.chunking import Chunker
 from latent_geodesics.models.fitting import Fit, NoisyDraws
 from latent_geodesics.models.network import Denoiser
-from latent_geodesics.models.tensor_cache import TensorCache, content_key
-
-__all__ = ["Subject", "TextInversion"]
+from latent_geodesics.models.store import TensorCache, content_key
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class TextSubject:
     """What one embedding is to describe: a single image, or several that share it.
 
     Args:
@@ -72,7 +70,7 @@ class TextInversion:
             )
 
     def run(
-        self, network: Denoiser, subjects: Sequence[Subject], *, seed: int, fingerprint: str, cache: TensorCache
+        self, network: Denoiser, subjects: Sequence[TextSubject], *, seed: int, fingerprint: str, cache: TensorCache
     ) -> Float[Tensor, "g l c"]:
         """The embedding of each subject, from the cache where it has it.
 
@@ -94,7 +92,7 @@ class TextInversion:
         found = torch.stack([result for result in results if result is not None])
         return found.to(subjects[0].initial.device, torch.float32)
 
-    def _invert(self, network: Denoiser, subjects: Sequence[Subject], seed: int) -> Sequence[Float[Tensor, "l c"]]:
+    def _invert(self, network: Denoiser, subjects: Sequence[TextSubject], seed: int) -> Sequence[Float[Tensor, "l c"]]:
         """The embeddings of subjects with equally many images, as many at once as fit."""
         if not subjects:
             return []

@@ -24,8 +24,6 @@ from latent_geodesics.core.path import GreatCircle
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
 
-__all__ = ["TypicalRange", "measure_typical_range"]
-
 FEWEST = 8
 DEVIATIONS = 2.0
 

@@ -11,26 +11,23 @@ but only when it downloads them; the other libraries check nothing. Where no has
 that the file has, and `sha256` of `WeightsRegistry` can hold later runs to it.
 """
 
-import hashlib
 import os
-import urllib.request
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from latent_geodesics.core.errors import UserError, is_out_of_memory
-from latent_geodesics.models.fingerprints import remembered
-
-__all__ = ["KNOWN", "Requirement", "WeightsFile", "WeightsRegistry", "file_hash", "load_tensors", "require"]
+from latent_geodesics.models.machine import file_hash
+from latent_geodesics.models.sources import first_line
+from latent_geodesics.models.store import remembered
 
 FOLDER_VARIABLE = "LATENT_GEODESICS_WEIGHTS"
 HASHES = Path(".cache/hashes")
 """Where the hashes of files are remembered, below the folder that a run is started in."""
 PATIENCE = 30  # seconds without an answer before a download is given up
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +146,7 @@ class WeightsRegistry:
         place = self.find(file)
         if place is None:
             return self._missing(file)
-        expected, found = self.sha256.get(file.id, file.sha256) or file.prefix, file_hash(place)
+        expected, found = self.sha256.get(file.id, file.sha256) or file.prefix, weights_file_hash(place)
         if not found.startswith(expected.lower()):
             return (
                 f"{file.name} ({file.what}): '{place}' is another file (its sha256 is {found[:16]}..., not "
@@ -174,28 +171,21 @@ class WeightsRegistry:
         Raises:
             UserError: when the address does not answer.
         """
-        from tqdm import tqdm
+        import torch
 
         assert file.url is not None
         target = Path(self.folder).expanduser() / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial-{uuid4().hex}")
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(PATIENCE)
         try:
-            with (
-                urllib.request.urlopen(file.url, timeout=PATIENCE) as answer,
-                partial.open("wb") as out,
-                tqdm(total=round(file.megabytes * 1e6), unit="B", unit_scale=True, desc=file.name, leave=False) as bar,
-            ):
-                while block := answer.read(_BLOCK):
-                    out.write(block)
-                    bar.update(len(block))
-            partial.replace(target)
+            torch.hub.download_url_to_file(file.url, str(target))
         except OSError as error:
             raise UserError(
                 f"{file.name} could not be downloaded from {file.url} ({error}): put it at '{target}' by other means."
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            socket.setdefaulttimeout(before)
 
     def _missing(self, file: WeightsFile) -> str:
         if file.id in self.files:
@@ -241,9 +231,9 @@ def require(requirements: Iterable[Requirement]) -> None:
         )
 
 
-def file_hash(path: str | Path) -> str:
-    """The sha256 of a file."""
-    return remembered(HASHES, [Path(path)], (), partial(_file_hash, Path(path)))
+def weights_file_hash(path: Path) -> str:
+    """The sha256 of a file, remembered for as long as the file stays as it is."""
+    return remembered(HASHES, [path], (), partial(file_hash, path))
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
@@ -259,16 +249,10 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except Exception as error:  # unpickling raises whatever it meets
         if is_out_of_memory(error):
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"'{path}' cannot be read as a file of weights ({reason}): restore it.") from error
+        raise UserError(f"'{path}' cannot be read as a file of weights ({first_line(error)}): restore it.") from error
     if not isinstance(found, dict):
         raise UserError(f"'{path}' holds a {type(found).__name__} instead of named weights: restore it.")
     return found
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _of_the_hub(file: WeightsFile) -> list[Path]:

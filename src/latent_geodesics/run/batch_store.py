@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.run.files import DamagedFileError, file_hash, read_sealed, seal, write_bytes
+from latent_geodesics.models.machine import file_hash
+from latent_geodesics.run.files import DamagedFileError, read_sealed, seal, write_bytes
 
 __all__ = ["FOLDER", "BatchStore", "read_batches"]
 

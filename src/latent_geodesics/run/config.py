@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.machine import machine_cores
-from latent_geodesics.run.launch import ALONE, Place, find_place
+from latent_geodesics.run.launch import ALONE, RunProcess, find_place
 from latent_geodesics.run.unread import read_keys
 
 __all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "processes", "settle"]
@@ -31,7 +31,7 @@ class Settings:
     logger: Mapping[str, Any]
     expected: Path | None
     resolved: Mapping[str, Any]
-    place: Place = ALONE
+    place: RunProcess = ALONE
 
     def as_yaml(self) -> str:
         """The resolved configuration as YAML."""

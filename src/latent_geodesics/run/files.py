@@ -19,7 +19,6 @@ from latent_geodesics.core.errors import UserError
 __all__ = [
     "DamagedFileError",
     "clear_partials",
-    "file_hash",
     "inside",
     "is_partial",
     "read_sealed",
@@ -115,9 +114,3 @@ def read_sealed(path: Path) -> bytes:
     if seal(content) != whole:
         raise DamagedFileError("its checksum is wrong")
     return content
-
-
-def file_hash(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

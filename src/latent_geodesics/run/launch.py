@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
     from torch.distributed import Store  # type: ignore[attr-defined]
 
-__all__ = ["ALONE", "Place", "cluster", "dismiss", "find_place", "join", "lead", "refuse"]
+__all__ = ["ALONE", "RunProcess", "cluster", "dismiss", "find_place", "join", "lead", "refuse"]
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ PORTS = range(20_000, 30_000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class RunProcess:
     """A process among those of its run.
 
     Attributes:
@@ -57,10 +57,10 @@ class Place:
         return self.rank == 0
 
 
-ALONE = Place()
+ALONE = RunProcess()
 
 
-def find_place(trainer: Mapping[str, Any]) -> Place:
+def find_place(trainer: Mapping[str, Any]) -> RunProcess:
     """The place of this process, by the environment and by how many processes the trainer's options ask for.
 
     What the environment says besides is taken out of it, since libraries would believe it.
@@ -82,7 +82,7 @@ def find_place(trainer: Mapping[str, Any]) -> Place:
     return place
 
 
-def cluster(place: Place) -> "ClusterEnvironment":
+def cluster(place: RunProcess) -> "ClusterEnvironment":
     """What tells Lightning's trainer the place, whatever else stands in the environment."""
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -93,7 +93,7 @@ def cluster(place: Place) -> "ClusterEnvironment":
 
 
 @contextmanager
-def lead(place: Place, folder: Path) -> Iterator[None]:
+def lead(place: RunProcess, folder: Path) -> Iterator[None]:
     """While it lasts, this process is the first of its run in `folder`, and the others know."""
     os.environ[FIRST] = f"{os.getpid()}:{folder.absolute()}"
     try:
@@ -107,19 +107,19 @@ def lead(place: Place, folder: Path) -> Iterator[None]:
                 os.environ.pop(name, None)
 
 
-def refuse(place: Place, sentence: str) -> None:
+def refuse(place: RunProcess, sentence: str) -> None:
     """Tells the other processes of a launcher why there is no run."""
     if place.world > 1:
         _tell(place, "refusal", sentence)
 
 
-def dismiss(place: Place) -> None:
+def dismiss(place: RunProcess) -> None:
     """Tells the other processes of a launcher that there is nothing left to do."""
     if place.world > 1:
         _tell(place, "nothing", "")
 
 
-def join(place: Place) -> Path | None:
+def join(place: RunProcess) -> Path | None:
     """The folder of the run in which this process is not the first; waits until the first has claimed it.
 
     None if there is nothing left to do.
@@ -144,14 +144,14 @@ def join(place: Place) -> Path | None:
     return Path(text) if kind == "folder" else None
 
 
-def _lightning_child() -> Place | None:
+def _lightning_child() -> RunProcess | None:
     parent, _, folder = os.environ.get(FIRST, "").partition(":")
     if not folder or "LOCAL_RANK" not in os.environ or parent != str(os.getppid()):
         return None
-    return Place(rank=int(os.environ["LOCAL_RANK"]), starter="lightning", folder=Path(folder))
+    return RunProcess(rank=int(os.environ["LOCAL_RANK"]), starter="lightning", folder=Path(folder))
 
 
-def _of_torchrun(trainer: Mapping[str, Any]) -> Place | None:
+def _of_torchrun(trainer: Mapping[str, Any]) -> RunProcess | None:
     """The place that torchrun, or whoever sets the same variables, gave this process."""
     rank, world, local = (_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if rank is None or world is None or local is None or world == 1:
@@ -167,10 +167,10 @@ def _of_torchrun(trainer: Mapping[str, Any]) -> Place | None:
             f"trainer.devices={world}, or start it by itself, without a launcher."
         )
     _check_strategy(trainer, "torchrun")
-    return Place(rank=rank, world=world, starter="torchrun")
+    return RunProcess(rank=rank, world=world, starter="torchrun")
 
 
-def _of_srun(trainer: Mapping[str, Any]) -> Place | None:
+def _of_srun(trainer: Mapping[str, Any]) -> RunProcess | None:
     """The place that srun gave this process, if its tasks are as many as this run asks for.
 
     Tasks that are not are runs of their own, such as the shards of a large one.
@@ -192,7 +192,7 @@ def _of_srun(trainer: Mapping[str, Any]) -> Place | None:
         "MASTER_ADDR": SLURMEnvironment.resolve_root_node_address(nodes),
         "MASTER_PORT": str(PORTS[(31 * job + step) % len(PORTS)]),
     }
-    return Place(rank=rank, world=world, starter="srun")
+    return RunProcess(rank=rank, world=world, starter="srun")
 
 
 def _wanted(trainer: Mapping[str, Any]) -> int:
@@ -223,7 +223,7 @@ def _number(name: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _tell(place: Place, kind: str, text: str) -> None:
+def _tell(place: RunProcess, kind: str, text: str) -> None:
     """Tells all others one thing and waits until they have heard it."""
     store = _meet(place)
     try:
@@ -241,7 +241,7 @@ def _tell(place: Place, kind: str, text: str) -> None:
     os.environ["MASTER_PORT"] = port
 
 
-def _meet(place: Place) -> "Store":
+def _meet(place: RunProcess) -> "Store":
     """A store that all processes of a launcher see."""
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
@@ -269,7 +269,7 @@ def _free_port() -> int:
         return port
 
 
-def _alone(place: Place) -> str:
+def _alone(place: RunProcess) -> str:
     return (
         f"{place.starter} says that this is process {place.rank} of {place.world} of one run, but the others could not "
         f"be reached at {os.environ.get('MASTER_ADDR', '127.0.0.1')}: start all of them at once, or the run by itself "

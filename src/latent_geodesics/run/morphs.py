@@ -16,7 +16,7 @@ from latent_geodesics.methods.conditions import PathCondition
 from latent_geodesics.methods.power import GeometryChoice
 from latent_geodesics.metrics import (
     MeasuredMorph,
-    Memory,
+    MetricMemory,
     MetricPanel,
     MetricRecord,
     MorphMetric,
@@ -28,7 +28,7 @@ from latent_geodesics.metrics import (
     reference_curves,
 )
 from latent_geodesics.models import LatentModel
-from latent_geodesics.models.stopwatch import METRICS, Stopwatch
+from latent_geodesics.models.accelerator import METRICS, Stopwatch
 from latent_geodesics.run.results import BatchResult, MethodResult
 
 __all__ = ["Morphs"]
@@ -140,12 +140,13 @@ class Morphs:
         """What methods and metrics make of pairs that are encoded."""
         for panel in self._panels.values():
             panel.clear()
-        results, shared = [], Memory()
+        results, shared = [], MetricMemory()
         for name, method in self.methods.items():
             with telling(f"{name}: "):
                 parts = attempt(name, method, pairs, self.u)
             for part in parts:
-                results.append(self._measure(self._panels[name], part, shared if part.pairs is pairs else Memory()))
+                memory = shared if part.pairs is pairs else MetricMemory()
+                results.append(self._measure(self._panels[name], part, memory))
         states = {name: panel.states for name, panel in self._panels.items()}
         return BatchResult(pairs=pairs, u=self.u, methods=tuple(results), states=states)
 
@@ -164,7 +165,7 @@ class Morphs:
             found += panel.records(of_method, seed=seed)
         return found
 
-    def _measure(self, panel: MetricPanel, part: Attempt, shared: Memory) -> MethodResult:
+    def _measure(self, panel: MetricPanel, part: Attempt, shared: MetricMemory) -> MethodResult:
         """What a method made of some pairs, with its scores; `shared` is what metrics need not compute again.
 
         Frames are measured as their files hold them, so that whoever reads those finds the same numbers.
@@ -191,10 +192,10 @@ class Morphs:
             seconds_metrics=watch.seconds[METRICS] / len(part.pairs.batch),
         )
 
-    def _curves(self, pairs: EncodedPairs, morph: Morph, shared: Memory) -> PathCurves | None:
+    def _curves(self, pairs: EncodedPairs, morph: Morph, shared: MetricMemory) -> PathCurves | None:
         problem = (morph.posed or pairs).problem
         if morph.solution is None or morph.manifold is None:
             return None
-        known = shared if morph.posed is None else Memory()
+        known = shared if morph.posed is None else MetricMemory()
         reference = known.recall("reference curves", lambda: reference_curves(problem))
         return path_curves(morph.solution.path, problem.field, morph.manifold, problem.geometry, reference=reference)

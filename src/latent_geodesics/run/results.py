@@ -14,7 +14,7 @@ from latent_geodesics.data import ImagePair
 from latent_geodesics.methods import EncodedPairs, Morph
 from latent_geodesics.methods.statuses import LOST, UNINVERTED
 from latent_geodesics.metrics import Column, PathCurves, known_columns, verdict_word
-from latent_geodesics.models.stopwatch import DECODING, METRICS, SOLVING, STAGES
+from latent_geodesics.models.accelerator import DECODING, METRICS, SOLVING, STAGES
 
 __all__ = [
     "COLUMNS",

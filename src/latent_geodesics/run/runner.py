@@ -22,7 +22,7 @@ from latent_geodesics.run.expectations import hold
 from latent_geodesics.run.files import write_json, write_text
 from latent_geodesics.run.inputs import check_inputs
 from latent_geodesics.run.kinds import check_kinds
-from latent_geodesics.run.launch import ALONE, Place, cluster, dismiss, join, lead, refuse
+from latent_geodesics.run.launch import ALONE, RunProcess, cluster, dismiss, join, lead, refuse
 from latent_geodesics.run.run_folder import claimed, complete, finished
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Run:
     config: Mapping[str, Any]
     films: "Films"
     leads: bool = True
-    place: Place = ALONE
+    place: RunProcess = ALONE
     shown: set[str] = field(default_factory=set, repr=False)
 
     def show(self, file: str) -> None:

@@ -8,8 +8,8 @@ from latent_geodesics.core.records import Status
 from latent_geodesics.data import PairBatch
 from latent_geodesics.methods import PairEncoder
 from latent_geodesics.methods.base import CurveMethod
+from latent_geodesics.models.accelerator import DECODING, SOLVING
 from latent_geodesics.models.latent_model import LatentModel
-from latent_geodesics.models.stopwatch import DECODING, SOLVING
 
 __all__ = ["pair_cost"]
 

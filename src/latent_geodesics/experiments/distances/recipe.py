@@ -26,7 +26,7 @@ from latent_geodesics.experiments.distances.report import add_sections, broken_p
 from latent_geodesics.experiments.distances.rivals import rival_distances
 from latent_geodesics.metrics.perceptual import network_hash
 from latent_geodesics.models.attributes import shared_network
-from latent_geodesics.models.tensor_cache import content_key
+from latent_geodesics.models.store import content_key
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.runner import Run
 

@@ -86,10 +86,11 @@ class Evolution:
         self._encoder = partial(PairEncoder, model=model, **encoder)
         self._encoder(seed=0)  # so that a number out of range is refused before anything starts
         self.weights = {} if pair is None else {"model": model.fingerprint}
+        self.machinery = {} if pair is None else model.machinery
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Watches every solver on every problem; returns `<pair>/<solver>/<column>`."""
-        run.record_environment(weights=self.weights)
+        run.record_environment(weights=self.weights, machinery=self.machinery)
         subjects = [[subject] for subject in self.subjects]
         tables = run.each(subjects, partial(self.work, run), read=itemgetter(0), made_with=self.weights)
         if not run.leads:

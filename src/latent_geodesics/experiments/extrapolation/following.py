@@ -14,7 +14,8 @@ from latent_geodesics.core.records import InitialProblem, Solution
 from latent_geodesics.data import in_batches, read_image
 from latent_geodesics.data.starts import Start
 from latent_geodesics.methods.continuations import Continuation, GeodesicOn
-from latent_geodesics.methods.departure import Departure, Encoded, Launch, Lead, Setting, encode_images
+from latent_geodesics.methods.departure import Departure, Encoded, Launch, Lead, encode_images
+from latent_geodesics.methods.encoding import Setting
 from latent_geodesics.methods.velocities import InitialVelocity
 from latent_geodesics.metrics import PathCurves, closed_curves
 from latent_geodesics.metrics.plausibility import PlausibilityCurves, RealLatents

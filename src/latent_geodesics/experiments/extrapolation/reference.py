@@ -7,7 +7,8 @@ from tqdm import tqdm
 
 from latent_geodesics.data import in_batches, read_image
 from latent_geodesics.data.collection import read_collection
-from latent_geodesics.methods.departure import Setting, encode_images
+from latent_geodesics.methods.departure import encode_images
+from latent_geodesics.methods.encoding import Setting
 from latent_geodesics.metrics.plausibility import RealLatents
 from latent_geodesics.models.chunking import one_thread
 

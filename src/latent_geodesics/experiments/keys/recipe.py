@@ -18,7 +18,7 @@ from latent_geodesics.data.keys import read_keys
 from latent_geodesics.experiments.keys.chains import Chain, chain_of, has_path, meeting, positions_of, shares
 from latent_geodesics.experiments.keys.figures import draw_speeds
 from latent_geodesics.methods import EncodedPairs, Method
-from latent_geodesics.methods.cost import Meter
+from latent_geodesics.methods.base import Meter
 from latent_geodesics.methods.statuses import CLOSED_FORM, FAILED, status_sentence
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.morphs import Morphs
@@ -144,10 +144,10 @@ class Keys:
         cost = meter.cost(1)
         found = {
             "status": _worst(chain.statuses),
-            "seconds": cost.seconds,
+            "seconds": cost["seconds"],
             "evaluations": int(chain.solution.stats["evaluations"].sum()),
-            "unet_calls": cost.unet_calls,
-            "peak_memory_mb": cost.peak_memory_mb,
+            "unet_calls": cost["unet_calls"],
+            "peak_memory_mb": cost["peak_memory_mb"],
             "miss": chain.misses,
             "turn": chain.turns,
         }

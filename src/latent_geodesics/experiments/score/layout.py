@@ -23,7 +23,7 @@ from PIL import Image
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import image_files, in_natural_order, visible_files
-from latent_geodesics.data.manifests import Row
+from latent_geodesics.data.manifests import ManifestRow
 
 __all__ = ["FoundSequence", "find_sequences"]
 
@@ -146,7 +146,7 @@ def _of_manifest(manifest: Path, method: str | None) -> list[FoundSequence]:
     return found
 
 
-def _rows(manifest: Path) -> Iterable[Row]:
+def _rows(manifest: Path) -> Iterable[ManifestRow]:
     try:
         text = manifest.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -166,4 +166,4 @@ def _rows(manifest: Path) -> Iterable[Row]:
         if None in cells or None in cells.values():
             raise UserError(f"Line {reader.line_num} of '{manifest}' has not as many cells as the first line: mend it.")
         known = {name: str(cell).strip() for name, cell in cells.items()}
-        yield Row(manifest=manifest, line=reader.line_num, cells=known | {"id": known["pair"]})
+        yield ManifestRow(manifest=manifest, line=reader.line_num, cells=known | {"id": known["pair"]})

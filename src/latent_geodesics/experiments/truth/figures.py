@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from latent_geodesics.experiments.truth.errors import ERRORS
-from latent_geodesics.experiments.truth.floor import Track
+from latent_geodesics.experiments.truth.floor import FloorTrack
 from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color
 
 __all__ = ["draw_along", "draw_groups", "draw_tracks"]
@@ -65,7 +65,9 @@ def draw_groups(file: Path, pairs: pd.DataFrame, *, references: Sequence[str]) -
         legend_below(figure, grid[0, 0], fontsize=9)
 
 
-def draw_tracks(file: Path, tracks: Mapping[str, Mapping[str, Sequence[Track]]], *, references: Sequence[str]) -> None:
+def draw_tracks(
+    file: Path, tracks: Mapping[str, Mapping[str, Sequence[FloorTrack]]], *, references: Sequence[str]
+) -> None:
     """Draws, for each pair, the true course of its objects over the floor and where every method shows them.
 
     Args:
@@ -88,7 +90,7 @@ def draw_tracks(file: Path, tracks: Mapping[str, Mapping[str, Sequence[Track]]],
         legend_below(figure, grid[0, 0], fontsize=9)
 
 
-def _draw_pair(axes: Axes, methods: Mapping[str, Sequence[Track]], references: Sequence[str]) -> None:
+def _draw_pair(axes: Axes, methods: Mapping[str, Sequence[FloorTrack]], references: Sequence[str]) -> None:
     names = list(methods)
     for number, one in enumerate(methods[names[0]]):
         axes.plot(*one.true.T, color="#000000", linewidth=7, alpha=0.16, solid_capstyle="round", zorder=0,

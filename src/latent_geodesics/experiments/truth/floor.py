@@ -22,16 +22,16 @@ from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.objects import match
 from latent_geodesics.metrics.perceptual import network_hash
 from latent_geodesics.models.attributes import AttributeNetwork, shared_network
-from recipes.clevr.rendering.between import floor_position, scene_between
-from recipes.clevr.rendering.scene import Scene
+from recipes.clevr.rendering.motion import floor_position, scene_between
+from recipes.clevr.rendering.scene import ClevrScene
 
-__all__ = ["FloorError", "Track", "read_scenes", "track"]
+__all__ = ["FloorError", "FloorTrack", "read_scenes", "track"]
 
-Ends = tuple[Scene, Scene]
+Ends = tuple[ClevrScene, ClevrScene]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Track:
+class FloorTrack:
     """The course of one object over the floor in a sequence.
 
     Attributes:
@@ -56,7 +56,7 @@ def read_scenes(file: str | Path) -> dict[str, Ends]:
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             record = json.loads(line)
-            scenes[str(record["id"])] = (Scene.from_dict(record["a"]), Scene.from_dict(record["b"]))
+            scenes[str(record["id"])] = (ClevrScene.from_dict(record["a"]), ClevrScene.from_dict(record["b"]))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"Line {number} of '{file}' is no record of two scenes ({error}): restore it.") from error
     return scenes
@@ -64,7 +64,7 @@ def read_scenes(file: str | Path) -> dict[str, Ends]:
 
 def track(
     network: AttributeNetwork, frames: Float[Tensor, "n 3 h w"], ends: Ends, u: Float[Tensor, " n"]
-) -> list[Track]:
+) -> list[FloorTrack]:
     """The course of every object of a motion over the floor, as a sequence shows it."""
     count = len(ends[0].objects)
     true, found = torch.full((count, len(u), 2), torch.nan), torch.full((count, len(u), 2), torch.nan)
@@ -75,7 +75,7 @@ def track(
         for i, index in match([item.pixel for item in seen], scene.pixels()):
             height = scene.objects[index].half_height
             found[index, number] = torch.tensor(floor_position(scene.camera, seen[i].pixel, height))
-    return [Track(true=true[index], found=found[index]) for index in range(count)]
+    return [FloorTrack(true=true[index], found=found[index]) for index in range(count)]
 
 
 class FloorError(FrameMetric):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latent_geodesics.experiments.truth.errors import ERRORS, OF_PATHS, inner_means
 from latent_geodesics.metrics import FrameMetric, MeasuredMorph, NoiseNorm, PathQuality
-from latent_geodesics.models.stopwatch import METRICS, Stopwatch
+from latent_geodesics.models.accelerator import METRICS, Stopwatch
 from latent_geodesics.run.results import BatchResult, MethodResult
 
 __all__ = ["method_rows"]

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.experiments.truth.floor import FloorError, Track, track, travelled
+from latent_geodesics.experiments.truth.floor import FloorError, FloorTrack, track, travelled
 from latent_geodesics.metrics import FrameMetric
 from latent_geodesics.run.results import PairResult
 
@@ -30,10 +30,10 @@ def pair_tracks(
     return {one.method: [asdict(course) for course in track(network, one.frames, scenes, u)] for one in made}
 
 
-def drawn_tracks(batches: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, list[Track]]]:
+def drawn_tracks(batches: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, list[FloorTrack]]]:
     """Pair -> method -> the courses of its objects, of what the batches kept."""
     return {
-        pair: {method: [Track(**course) for course in courses] for method, courses in of_pair.items()}
+        pair: {method: [FloorTrack(**course) for course in courses] for method, courses in of_pair.items()}
         for batch in batches
         for pair, of_pair in batch.items()
         if of_pair

@@ -21,8 +21,7 @@ from latent_geodesics.experiments.video_analysis.gradient import Gradient, indep
 from latent_geodesics.experiments.video_analysis.optimised import Optimised, Optimiser
 from latent_geodesics.experiments.video_analysis.variations import great_circle, perturbed, smoothed, tangent_noise
 from latent_geodesics.methods.power import power_of_density
-from latent_geodesics.models.renoising import Renoised
-from latent_geodesics.models.scores import Score
+from latent_geodesics.models.scores import Renoised, Score
 
 __all__ = ["Analyser", "BatchMeasures", "PathMeasures"]
 

@@ -22,7 +22,7 @@ from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.data import VideoBatch
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
-from latent_geodesics.models.tensor_cache import content_key
+from latent_geodesics.models.store import content_key
 
 __all__ = ["Again", "EncodedVideos", "VideoEncoder"]
 

@@ -20,8 +20,7 @@ from latent_geodesics.core.fields import ScoreField
 from latent_geodesics.core.geometry import norm, normal_to
 from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.experiments.video_analysis.derivatives import Derivatives
-from latent_geodesics.models.renoising import Renoised
-from latent_geodesics.models.scores import Score
+from latent_geodesics.models.scores import Renoised, Score
 
 __all__ = ["Gradient", "independent_draws", "measure_gradient"]
 

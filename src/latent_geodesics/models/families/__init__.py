@@ -3,9 +3,8 @@
 from latent_geodesics.models.families.base import Components, Family, reduction_factor
 from latent_geodesics.models.families.flux import Flux
 from latent_geodesics.models.families.flux2 import Flux2Klein
-from latent_geodesics.models.families.stable_diffusion import StableDiffusion
+from latent_geodesics.models.families.stable_diffusion import StableDiffusion, StableDiffusionXL
 from latent_geodesics.models.families.stable_diffusion_3 import StableDiffusion3
-from latent_geodesics.models.families.stable_diffusion_xl import StableDiffusionXL
 
 __all__ = ["FAMILIES", "Components", "Family", "reduction_factor"]
 

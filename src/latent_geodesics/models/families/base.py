@@ -15,8 +15,6 @@ from torch import Tensor
 
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 
-__all__ = ["Components", "Family", "beside_tokens", "reduction_factor", "split_pooled"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Components:

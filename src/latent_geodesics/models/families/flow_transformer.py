@@ -4,8 +4,6 @@ from typing import Any, ClassVar
 
 from latent_geodesics.models.families.base import Components, Family, reduction_factor
 
-__all__ = ["PATCH", "FlowTransformer", "image_shift"]
-
 PATCH = 2
 """The side in latents of the autoencoder of what a transformer takes as one token."""
 

@@ -11,8 +11,6 @@ from latent_geodesics.models.families.base import Components, beside_tokens, spl
 from latent_geodesics.models.families.flow_transformer import PATCH, FlowTransformer, image_shift
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
-__all__ = ["Flux"]
-
 GUIDANCE = 3.5
 """What the distilled models are told of guidance, the pipeline's default.
 

@@ -11,8 +11,6 @@ from latent_geodesics.models.families.base import Components
 from latent_geodesics.models.families.flow_transformer import PATCH, FlowTransformer
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
-__all__ = ["Flux2Klein"]
-
 
 class Flux2Klein(FlowTransformer):
     """FLUX.2 [klein], of which the base models are not distilled and take classifier-free guidance.

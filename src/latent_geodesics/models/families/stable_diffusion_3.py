@@ -12,8 +12,6 @@ from latent_geodesics.models.families.flow_transformer import PATCH, FlowTransfo
 from latent_geodesics.models.families.stable_diffusion import warn_of_dropped_words
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
-__all__ = ["StableDiffusion3"]
-
 
 class StableDiffusion3(FlowTransformer):
     """SD3 and SD3.5; the third text encoder, T5, may be absent.

@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.run.files import file_hash, inside
+from latent_geodesics.models.machine import file_hash
+from latent_geodesics.run.files import inside
 from latent_geodesics.run.markup import unguarded
 from latent_geodesics.run.results import COLUMNS, DESCRIPTIVE, HIGHER_IS_BETTER, LOWER_IS_BETTER
 
@@ -26,7 +27,7 @@ __all__ = [
     "FILES",
     "MEASURED",
     "RESULTS",
-    "Measured",
+    "MetricsFile",
     "check_whole",
     "read_config",
     "read_json",
@@ -44,7 +45,7 @@ ADVICE = "leave the run out, or do it again"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MetricsFile:
     """What `metrics.json` holds.
 
     Attributes:
@@ -138,7 +139,7 @@ def read_table(folder: Path) -> pd.DataFrame:
     return pd.DataFrame({name: _column(table[name], file) for name in header})
 
 
-def read_measured(folder: Path) -> Measured:
+def read_measured(folder: Path) -> MetricsFile:
     """A run's `metrics.json`; nothing where there is none.
 
     Raises:
@@ -158,7 +159,7 @@ def read_measured(folder: Path) -> Measured:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         file = folder / METRICS
         raise UserError(f"'{file}' cannot be read ({error!r}): {ADVICE}.") from error
-    return Measured(numbers=numbers, summed=summed, origins=origins)
+    return MetricsFile(numbers=numbers, summed=summed, origins=origins)
 
 
 def _images(record: Mapping[str, Any]) -> Mapping[str, Any]:
