@@ -30,7 +30,6 @@ REFUSED = {
     "score=null": "score=<value>",
     "logger=null": "logger=<name>",
     "+alhpa=1": "Did you mean 'alpha'?",
-    "+data.limt=1": "no option 'limt' at `data`. Did you mean 'limit'?",
     "data=folder data.root=data/pairs/images data.paring=names": "Did you mean 'data.pairing'?",
     "experiment=keys data.keys=[README.md,READM.md]": "Did you mean 'README.md'?",
     "--alpha=1": "alpha=<value>",
