@@ -162,6 +162,7 @@ def test_methods_without_a_path_are_joined_and_what_fails_harms_no_other(go, key
         (("data.prompts=[x,y]",), "3 keys and 2 prompts"),
         (("data=clevr_pairs",), "choose data=keys"),
         (("fps=0",), "fps"),
+        (("+data.tims=[0,1,2]",), "no option 'tims' at `data`. Did you mean 'times'?"),
     ],
 )
 def test_bad_input_is_one_sentence_and_does_not_block_the_corrected_command(go, keys, tmp_path, arguments, words):
