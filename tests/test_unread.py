@@ -35,3 +35,9 @@ def test_another_key_is_refused_by_name(command_line, tmp_path, arguments, key):
     assert outcome.code == 2
     assert f"reads '{key}'" in outcome.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_preflight_takes_the_keys_of_the_run_that_it_stands_for(command_line, tmp_path, tiny_model_folder):
+    given = (f"model.path_or_name={tiny_model_folder}", "model.device=cpu", "method=[slerp]", "frames=5", "metrics=[]")
+    outcome = command_line("--preflight", *given, "logger.mode=disabled", f"output_dir={tmp_path / 'run'}")
+    assert outcome.code == 0, outcome.stderr

@@ -11,6 +11,8 @@ from latent_geodesics.core.errors import UserError, near_name
 __all__ = ["check_read", "read_keys"]
 
 EVERY_RUN = ("task", "trainer", "logger", "seed", "output_dir", "expected", "fps", "format")
+LOOKS_AT_ALL = "latent_geodesics.run.preflight.Preflight"
+"""What stands for another run, whose keys it is given."""
 PLURALS = {"density": "densities", "integrator": "integrators", "method": "methods", "velocity": "velocities"}
 """Groups of which a run has several options, and the keys that these lie below."""
 _MENTION = re.compile(r"\$\{(?:oc\.select:)?\s*([A-Za-z_]\w*)")
@@ -22,6 +24,9 @@ def read_keys(raw: Mapping[Any, Any]) -> set[str]:
     Args:
         raw: The composed configuration before its interpolations are resolved.
     """
+    task = raw.get("task")
+    if isinstance(task, Mapping) and task.get("_target_") == LOOKS_AT_ALL:
+        return {*EVERY_RUN, *map(str, raw), *PLURALS.values()}
     found: set[str] = set()
     waiting = list(EVERY_RUN)
     while waiting:
