@@ -24,9 +24,8 @@ def read_keys(raw: Mapping[Any, Any]) -> set[str]:
     Args:
         raw: The composed configuration before its interpolations are resolved.
     """
-    task = raw.get("task")
-    if isinstance(task, Mapping) and task.get("_target_") == LOOKS_AT_ALL:
-        return {*EVERY_RUN, *map(str, raw), *PLURALS.values()}
+    if _looks_at_all(raw):
+        return set(map(str, raw))
     found: set[str] = set()
     waiting = list(EVERY_RUN)
     while waiting:
@@ -43,7 +42,7 @@ def check_read(raw: Mapping[Any, Any]) -> None:
     Raises:
         UserError: for the first such key.
     """
-    if not HydraConfig.initialized():
+    if not HydraConfig.initialized() or _looks_at_all(raw):
         return
     hydra, read = HydraConfig.get(), read_keys(raw)
     for argument in hydra.overrides.task:
@@ -56,6 +55,11 @@ def check_read(raw: Mapping[Any, Any]) -> None:
             f"Nothing in '{chosen}' reads '{key}', which {argument} sets: leave it out. It reads "
             f"{', '.join(known)}.{near_name(key, known)}"
         )
+
+
+def _looks_at_all(raw: Mapping[Any, Any]) -> bool:
+    task = raw.get("task")
+    return isinstance(task, Mapping) and task.get("_target_") == LOOKS_AT_ALL
 
 
 def _texts(node: Any) -> Iterator[str]:
