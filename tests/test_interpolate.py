@@ -97,7 +97,7 @@ def test_it_is_saved_by_the_ending(quick, pictures):
         ({"settings": ["solver.memry=3"]}, "Did you mean 'solver.memory'"),
         ({"method": "true_frames"}, "true_frames made no sequence"),
     ],
-    ids=lambda value: str(next(iter(value.items()))) if isinstance(value, dict) else "",
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_cannot_be_is_one_sentence(quick, options, words):
     with pytest.raises(lg.UserError) as said:
