@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models import LatentModel, Score, compilation, load_model, loading, precision
+from latent_geodesics.models import LatentModel, Score, accelerator, load_model, loading, precision
 from latent_geodesics.models.store import recall, remember
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -165,7 +165,7 @@ def test_compiling_without_a_compiler_is_refused_before_anything_runs(shipped, m
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, compilation.COMPILERS)), reason="there is no C++ compiler here")
+@pytest.mark.skipif(not any(map(shutil.which, accelerator.COMPILERS)), reason="there is no C++ compiler here")
 def test_a_compiled_network_gives_the_same_numbers(shipped, tmp_path):
     plain = load_model(shipped, device="cpu", steps=5)
     compiled = load_model(shipped, device="cpu", steps=5, compile=True, cache_dir=tmp_path)

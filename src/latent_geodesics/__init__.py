@@ -15,6 +15,7 @@ Example:
 from typing import TYPE_CHECKING
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.former import install
 from latent_geodesics.core.lazy import names_on_demand
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ __all__ = [
     "shortest_path",
     "solvers",
 ]
+
+install()
 
 # torch takes seconds to import: a wrong argument on the command line is told without it.
 __getattr__, __dir__ = names_on_demand(

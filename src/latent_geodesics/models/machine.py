@@ -4,7 +4,9 @@ import hashlib
 import os
 import platform
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 
 @cache
@@ -27,3 +29,10 @@ def file_hash(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def __getattr__(name: str) -> Any:
+    # Where it was before version 0.2; its module of today imports torch.
+    if name == "measured_once":
+        return getattr(import_module("latent_geodesics.models.store"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

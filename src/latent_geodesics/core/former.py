@@ -1,0 +1,88 @@
+"""Modules by the names that they had before version 0.2: importing one of those warns, and gives that of today."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+__all__ = ["FORMER", "FormerNames"]
+
+PACKAGE = "latent_geodesics."
+_CORE = (
+    *("errors", "fields", "geometries", "geometry", "hermite", "lazy", "manifold", "path", "records", "solvers"),
+    "vectors",
+)
+_RUN = (
+    *("arguments", "batch_store", "canvas", "command", "config", "environment", "expectations", "files", "inputs"),
+    *("kinds", "launch", "lightning_logger", "markup", "names", "pages", "results", "run_folder", "runner"),
+    *("sentences", "statistics", "strips", "tracking"),
+)
+_TASKS = (
+    *("bench", "distances", "evolution", "extrapolation", "interpolation", "pipelines", "toy", "truth"),
+    "video_analysis",
+)
+FORMER = {
+    **{PACKAGE + name: f"{PACKAGE}core.{name}" for name in _CORE},
+    **{PACKAGE + name: f"{PACKAGE}run.{name}" for name in _RUN},
+    **{f"{PACKAGE}tasks.{name}": f"{PACKAGE}experiments.{name}.recipe" for name in _TASKS},
+    "latent_geodesics.batch_loop": "latent_geodesics.run.each",
+    "latent_geodesics.comparison": "latent_geodesics.run.compare",
+    "latent_geodesics.interpolation": "latent_geodesics.core.splines",
+    "latent_geodesics.models.conditioning": "latent_geodesics.models.latent_field",
+    "latent_geodesics.models.ddim": "latent_geodesics.models.inversion",
+    "latent_geodesics.models.fingerprints": "latent_geodesics.models.store",
+    "latent_geodesics.models.lora_training": "latent_geodesics.models.lora",
+    "latent_geodesics.models.stopwatch": "latent_geodesics.models.accelerator",
+    "latent_geodesics.models.tensor_cache": "latent_geodesics.models.store",
+    "latent_geodesics.plane_arcs": "latent_geodesics.data.plane_arcs",
+    "latent_geodesics.scenes": "latent_geodesics.data.scenes",
+    "latent_geodesics.tasks": "latent_geodesics.experiments",
+    "latent_geodesics.truth": "latent_geodesics.experiments.truth",
+}
+"""The former name -> that of today; what lies below moves along."""
+
+
+class FormerNames(MetaPathFinder, Loader):
+    """Finds modules by their former names, before any other finder makes a second module of one that lies below."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """A specification that leads to the module of today; None for a name that never was one."""
+        if not fullname.startswith(PACKAGE) or _today(fullname) is None:
+            return None
+        return ModuleSpec(fullname, self)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module of today itself."""
+        today = _today(spec.name)
+        assert today is not None
+        warnings.warn(f"{spec.name} is {today} since version 0.2.", DeprecationWarning, stacklevel=2)
+        module = import_module(today)
+        self._own = {**getattr(self, "_own", {}), spec.name: module.__spec__}
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is executed again."""
+        assert module.__spec__ is not None
+        module.__spec__ = self._own.pop(module.__spec__.name)
+
+
+def _today(name: str) -> str | None:
+    """What a module is called today that is asked for by a former name."""
+    head, tail = name, ""
+    while head:
+        if head in FORMER:
+            return FORMER[head] + tail
+        head, dot, last = head.rpartition(".")
+        tail = f"{dot}{last}{tail}"
+    return None
+
+
+def install() -> None:
+    """Lets former names be imported."""
+    if not any(isinstance(finder, FormerNames) for finder in sys.meta_path):
+        sys.meta_path.insert(0, FormerNames())

@@ -1,0 +1,30 @@
+"""Modules that moved are found by their former names, with a warning."""
+
+import sys
+from importlib import import_module
+
+import pytest
+
+from latent_geodesics.core.former import FORMER
+
+
+@pytest.mark.parametrize("name", sorted(FORMER))
+def test_a_former_name_is_the_module_of_today(name):
+    sys.modules.pop(name, None)
+    with pytest.warns(DeprecationWarning, match="since version 0.2"):
+        module = import_module(name)
+    today = import_module(FORMER[name])
+    assert module is today
+    assert today.__name__ == today.__spec__.name == FORMER[name]
+
+
+def test_what_lies_below_moves_along():
+    sys.modules.pop("latent_geodesics.comparison.tables", None)
+    with pytest.warns(DeprecationWarning):
+        former = import_module("latent_geodesics.comparison.tables")
+    assert former is import_module("latent_geodesics.run.compare.tables")
+
+
+def test_other_names_are_still_missing():
+    with pytest.raises(ModuleNotFoundError):
+        import_module("latent_geodesics.nonsense")
