@@ -134,5 +134,9 @@ def test_the_page_in_a_browser(wish, pictures):
                 assert len(list(opened.decode(video=0))) == 5
             assert page.overflow() <= 0
             assert not [error for error in page.errors() if "cdnjs" not in error and "iframe" not in error]
+            with Browser(400) as narrow:
+                narrow.open(address)
+                wait(narrow, "document.querySelector('#go') !== null")
+                assert narrow.overflow() <= 0
         finally:
             served.close()

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, pairwise
@@ -120,7 +121,7 @@ def _model(name: str, settings: tuple[str, ...]) -> "LatentModel":
 
 def _leg(wish: Wish, place: int, prompts: Sequence[str], model: "LatentModel") -> Interpolation:
     (a, b), legs = list(pairwise(wish.files))[place], len(wish.files) - 1
-    with telling(f"{place + 1} of {legs}: " if legs > 1 else ""):
+    with telling(f"{place + 1} of {legs}: ") if legs > 1 else nullcontext():
         return interpolate(
             a,
             b,
@@ -219,7 +220,7 @@ def build(defaults: Wish | None = None) -> "gr.Blocks":
             found = answer(
                 wish,
                 folder=Path(tempfile.mkdtemp(dir=folder.name)),
-                tell=lambda words: progress((next(steps), None), desc=words),
+                tell=lambda words: progress((next(steps), None), unit=f"· {words}"),  # a description wants a total
             )
         except UserError as error:
             return f"<p class='error'>{escape(str(error))}</p>", "", gr.skip(), None, None

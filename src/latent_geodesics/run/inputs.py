@@ -98,7 +98,7 @@ READS: Mapping[str, Input] = {
     "FolderPairs.prompts": Input(kind=FILE, what="file of prompts", remedy="give a text file, or null for no prompts"),
     "KeyData.keys": _IMAGE,
     "Submit.runs": Input(kind=FOLDER, what="folder", remedy="name the folder of a run of experiment=benchmark"),
-    "Leaderboard.suite": Input(kind=FOLDER, what="suite", remedy="name one such as benchmarks/clevr-morph-1"),
+    "Leaderboard.suite": Input(kind=FOLDER, what="suite", remedy="make one by task=submit task.runs=[<run's folder>]"),
     "MorphBench.prompts": Input(
         kind=FILE, what="file of prompts", remedy="give a CSV file with the columns id, prompt_a, prompt_b"
     ),
