@@ -112,7 +112,9 @@ def test_the_experiment_runs_and_is_held_against_its_bounds(pace, pictures, comm
     assert outcome.code == 0, outcome.stderr
     summary = json.loads((folder / "summary.json").read_text())
     even = ((1 - 1 / 16**2) / 12) ** 0.5  # of sixteen equal steps at the middles of their intervals
-    assert summary["crossfade/spread"] == pytest.approx(even, abs=1e-6)
+    assert summary["crossfade/spread"] == pytest.approx(
+        even, abs=1e-3
+    )  # frames are measured as files of 8 bits hold them
     assert 0 < summary["slerp/spread"] < 0.5
     assert [row["method"] for row in csv.DictReader((folder / "results.csv").open())] == ["slerp", "crossfade"]
     assert len(list(csv.DictReader((folder / "steps.csv").open()))) == 2 * 16

@@ -21,6 +21,8 @@ from recipes.clevr.rendering.videos import save_video
 
 CONF = Path(__file__).parents[1] / "conf"
 APART = {
+    "leaderboard": "it reads rows that runs have submitted",
+    "submit": "it reads tables that runs have written",
     "preflight": "it reads the headers of files, and nothing is computed",
     "render_clevr": "it starts a renderer and has no tensors",
     "render_pairs": "it starts a renderer and has no tensors",

@@ -40,6 +40,7 @@ def draw(command_line, tmp_path):
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     """A folder of the user's own, as the README has it: a module and a file of the density group."""
+    monkeypatch.delitem(sys.modules, "wave", raising=False)  # the standard library has one too
     folder = tmp_path / "mine"
     (folder / "density").mkdir(parents=True)
     (folder / "wave.py").write_text(code_of("python"))
