@@ -90,6 +90,7 @@ def test_the_report_stands_alone(offline_run):
     assert page.count("data:image/png;base64,") >= 3
     for method in METHODS:
         assert html.escape(title_of(method)) in page
+    assert re.search(r"<figcaption>Slerp <b>(fade|morph|jump)</b></figcaption>", page)
 
 
 @pytest.mark.parametrize("width", [400, 1300, 1900])

@@ -58,6 +58,7 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
         if curves:
             name = f"figures/{file_stem(pair.id)}.png"
             figure = rows.file(name, lambda file: draw_pair(file, curves, density=result.pairs.density))
+    verdicts = {one.method: one.row.get("verdict") for one in made}
     page = PairPage(
         id=pair.id,
         group=pair.group,
@@ -65,7 +66,7 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
         prompt_b=pair.prompt_b,
         ends=ends,
         strip=strip.result(),
-        players=[job.result() for job in players],
+        players=[job.result() | {"verdict": verdicts.get(name)} for name, job in zip(shown, players, strict=True)],
         reconstruction=_reconstruction(made, batch.images_a[place], batch.images_b[place]),
         figure=figure,
         rows=[one.row for one in of_pair],
