@@ -137,24 +137,17 @@ class Run:
             if len(table):
                 write_text(self.folder / f"{name}.csv", csv_text(table))
         page.write(self.folder)
-        self._tell_logger()
+        results = tables["results"] if tables is not None else extra.get("results")
+        if results is not None:
+            self.logger.table("results", list(results.columns), results.to_numpy().tolist())
+        for place in ("figures", "images"):
+            for file in sorted((self.folder / place).glob("*.png")):
+                self.show(f"{place}/{file.name}")
         if tables is not None and not tables.whole:
             raise KeyboardInterrupt
         if broken:
             raise UserError(broken)
         return summary
-
-    def _tell_logger(self) -> None:
-        """Tells the logger of `results.csv` and of every picture in the folder."""
-        import pandas as pd
-
-        results = self.folder / "results.csv"
-        if results.is_file():
-            table = pd.read_csv(results)
-            self.logger.table("results", list(table.columns), table.to_numpy().tolist())
-        for place in ("figures", "images"):
-            for file in sorted((self.folder / place).glob("*.png")):
-                self.show(f"{place}/{file.name}")
 
     def one_cuda_device(self) -> "torch.device | None":
         """The CUDA device on which the trainer's options put the whole of the work, if it is one."""
