@@ -233,20 +233,15 @@ class LatentModel:
         # of their norm, by one in bfloat16 by three.
         rounds = self.network.rounding and not self.network.adapted
         network = self._ladder.finer if rounds else self.network
-
-        def inverted(network: Denoiser) -> Inverted:
-            usual = _HALF_TOLERANCE if network.rounding else _INVERSION_TOLERANCE
-            return invert(
-                network,
-                clean,
-                level=level,
-                guidance=setting,
-                refinements=refinements,
-                tolerance=self._inversion_tolerance or usual,
-            )
-
-        found = inverted(network)
-        return inverted(self._ladder.finer) if self._overflown(network, found.x) else found
+        usual = _HALF_TOLERANCE if network.rounding else _INVERSION_TOLERANCE
+        return invert(
+            network,
+            clean,
+            level=level,
+            guidance=setting,
+            refinements=refinements,
+            tolerance=self._inversion_tolerance or usual,
+        )
 
     def _overflown(self, network: Denoiser, found: Tensor) -> bool:
         """Whether a lower precision overflowed, so that its float32 is to do what it did; says so."""
