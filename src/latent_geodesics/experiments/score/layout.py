@@ -13,9 +13,7 @@ A folder of frames may hold other files (prompts, an animation of the same frame
 film, the folder is taken, since films lose something.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from PIL import Image
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import image_files, in_natural_order, visible_files
-from latent_geodesics.data.manifests import ManifestRow
+from latent_geodesics.data.manifests import read_rows
 
 __all__ = ["FoundSequence", "find_sequences"]
 
@@ -135,35 +133,18 @@ def _is_film(file: Path) -> bool:
 
 
 def _of_manifest(manifest: Path, method: str | None) -> list[FoundSequence]:
+    rows = read_rows(
+        manifest,
+        required=("pair", "frames"),
+        optional=("id", "method"),
+        thing="sequence",
+        option="frames",
+        files=("frames",),
+    )
     found = []
-    for row in _rows(manifest):
+    for row in rows:
         if not row["pair"]:
             raise UserError(f"The sequence in {row.place} has no pair: name one in the column pair.")
         maker = row["method"] or method or ALONE
         found.append(FoundSequence(method=maker, pair=row["pair"], place=row.path("frames")))
-    if not found:
-        raise UserError(f"The manifest '{manifest}' lists no sequences: add a line for each.")
     return found
-
-
-def _rows(manifest: Path) -> Iterable[ManifestRow]:
-    try:
-        text = manifest.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"The manifest '{manifest}' is no CSV file in UTF-8: save it as 'CSV UTF-8'.") from error
-    first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
-    reader = csv.DictReader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
-    columns = [str(name).strip() for name in reader.fieldnames or ()]
-    missing = [name for name in ("pair", "frames") if name not in columns]
-    if missing:
-        raise UserError(
-            f"The manifest '{manifest}' lacks the column(s) {', '.join(missing)}: its first line must name pair and "
-            "frames, and method where there are several."
-        )
-    reader.fieldnames = columns
-    for cells in reader:
-        if None in cells or None in cells.values():
-            raise UserError(f"Line {reader.line_num} of '{manifest}' has not as many cells as the first line: mend it.")
-        known = {name: str(cell).strip() for name, cell in cells.items()}
-        yield ManifestRow(manifest=manifest, line=reader.line_num, cells=known | {"id": known["pair"]})
