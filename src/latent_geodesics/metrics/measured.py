@@ -15,7 +15,15 @@ from latent_geodesics.metrics.curves import PathCurves
 from latent_geodesics.metrics.networks import PerceptualNetwork
 from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = ["FrameDistances", "GivenPairs", "MeasuredMorph", "MetricMemory", "in_eight_bits", "true_frames"]
+__all__ = [
+    "FrameDistances",
+    "GivenPairs",
+    "MeasuredMorph",
+    "MetricMemory",
+    "has_positions",
+    "in_eight_bits",
+    "true_frames",
+]
 
 T = TypeVar("T")
 
@@ -175,9 +183,14 @@ def _across(
     return torch.cat(columns, dim=1)
 
 
+def has_positions(truth: int, frames: int) -> bool:
+    """Whether so many evenly spaced true frames lie at the positions of a sequence of so many frames."""
+    return frames >= 2 and truth > 0 and not (truth - 1) % (frames - 1)
+
+
 def true_frames(truth: Float[Tensor, "m 3 h w"] | None, count: int) -> Float[Tensor, "n 3 h w"] | None:
     """Of evenly spaced true frames, as many as a sequence has; None where they do not lie at its positions."""
-    if truth is None or count < 2 or (len(truth) - 1) % (count - 1):
+    if truth is None or not has_positions(len(truth), count):
         return None
     return truth[:: (len(truth) - 1) // (count - 1)]
 

@@ -27,6 +27,7 @@ from latent_geodesics.metrics import (
     path_curves,
     reference_curves,
 )
+from latent_geodesics.metrics.measured import has_positions
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.accelerator import METRICS, Stopwatch
 from latent_geodesics.run.results import BatchResult, MethodResult
@@ -107,7 +108,7 @@ class Morphs:
 
     def has_truth(self, pair: ImagePair) -> bool:
         """Whether true frames of a pair are known at the positions of the sequences."""
-        return bool(pair.frames) and not (len(pair.frames) - 1) % (self.frames - 1)
+        return has_positions(len(pair.frames), self.frames)
 
     def facts(self, pairs: Sequence[ImagePair]) -> RunFacts:
         """What metrics need to know of a run; those that its pairs cannot serve are `skipped` from here on.
