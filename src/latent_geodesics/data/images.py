@@ -18,7 +18,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.appearance import as_shown, fitted, shown_size
 
-__all__ = ["SMALLEST_SIDE", "as_uint8", "from_pil", "read_image", "readable", "to_pil"]
+__all__ = ["SMALLEST_SIDE", "as_uint8", "from_pil", "read_image", "psnr", "readable", "to_pil"]
 
 SMALLEST_SIDE = 8
 REMEDIES = {"image": ("a PNG, JPEG or WebP file", "PNG"), "video": ("an MP4 or a GIF", "MP4")}
@@ -97,3 +97,9 @@ def as_uint8(images: Float[Tensor, "*b 3 h w"]) -> np.ndarray:
 def to_pil(image: Float[Tensor, "3 h w"]) -> Image.Image:
     """One image in [0, 1] as a Pillow image."""
     return Image.fromarray(as_uint8(image))
+
+
+def psnr(found: Float[Tensor, "n 3 h w"], true: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+    """The peak signal-to-noise ratio of each image in [0, 1], in dB; 100 at most."""
+    error = (found.cpu() - true.cpu()).double().square().mean(dim=(1, 2, 3))
+    return -10 * error.clamp_min(1e-10).log10()

@@ -15,7 +15,7 @@ from latent_geodesics.data.images import to_pil
 from latent_geodesics.run.files import replacing
 from latent_geodesics.run.strips import save_loop
 
-__all__ = ["FILM_FORMATS", "Films", "save_film", "save_frames", "save_sprite"]
+__all__ = ["FILM_FORMATS", "Films", "save_film", "save_frame", "save_frames", "save_sprite"]
 
 FILM_FORMATS = ("mp4", "webp", "gif", "none")
 SPRITE_SIDE = 192
@@ -50,9 +50,14 @@ def save_frames(folder: Path, frames: Float[Tensor, "n 3 h w"]) -> list[str]:
     """Writes every frame in full resolution as `0000.png` and so on; returns the names."""
     names = [f"{number:04d}.png" for number in range(len(frames))]
     for name, frame in zip(names, frames, strict=True):
-        with replacing(folder / name) as partial:
-            to_pil(frame).save(partial, format="PNG", compress_level=4)
+        save_frame(folder / name, frame)
     return names
+
+
+def save_frame(file: Path, frame: Float[Tensor, "3 h w"]) -> None:
+    """Writes an image in full resolution as PNG."""
+    with replacing(file) as partial:
+        to_pil(frame).save(partial, format="PNG", compress_level=4)
 
 
 def save_film(file: Path, frames: Float[Tensor, "n 3 h w"], *, fps: float) -> None:

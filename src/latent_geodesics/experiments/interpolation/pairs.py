@@ -1,26 +1,24 @@
 """What a run shows of a pair: its strip, a film a method, the figure of its curves, and their numbers."""
 
 import logging
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.data.images import to_pil
+from latent_geodesics.data.images import psnr
 from latent_geodesics.experiments.interpolation.figures import Curve, draw_pair
 from latent_geodesics.experiments.interpolation.report import LEAST_PSNR, PairPage
 from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.models.machine import machine_cores
 from latent_geodesics.run.each import Rows
-from latent_geodesics.run.files import replacing
 from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.results import BatchResult, MethodResult, PairResult
+from latent_geodesics.run.sequences import save_frame
 from latent_geodesics.run.tracking import RunLogger
 
 __all__ = ["log_courses", "show_pair"]
@@ -45,7 +43,7 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
     drawn = [one for one in made if one.result.curves is not None and one.result.morph.posed is None]
     curves = [_curve(one.result, one.index) for one in drawn]  # of one density, that of the run
     ends = [
-        rows.file(f"ends/{file_stem(pair.id, end)}.png", partial(_save, image))
+        rows.file(f"ends/{file_stem(pair.id, end)}.png", partial(save_frame, frame=image))
         for end, image in (("a", batch.images_a[place]), ("b", batch.images_b[place]))
     ]
     # Side by side: what takes time is compression, which needs no interpreter.
@@ -58,7 +56,7 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
         if curves:
             name = f"figures/{file_stem(pair.id)}.png"
             figure = rows.file(name, lambda file: draw_pair(file, curves, density=result.pairs.density))
-    verdicts = {one.method: one.row.get("verdict") for one in made}
+    numbers = {one.method: one.row for one in of_pair}
     page = PairPage(
         id=pair.id,
         group=pair.group,
@@ -66,10 +64,13 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
         prompt_b=pair.prompt_b,
         ends=ends,
         strip=strip.result(),
-        players=[job.result() | {"verdict": verdicts.get(name)} for name, job in zip(shown, players, strict=True)],
+        players=[
+            job.result() | {"verdict": numbers.get(name, {}).get("verdict")}
+            for name, job in zip(shown, players, strict=True)
+        ],
         reconstruction=_reconstruction(made, batch.images_a[place], batch.images_b[place]),
         figure=figure,
-        rows=[one.row for one in of_pair],
+        rows=list(numbers.values()),
         courses={curve.method: _course(curve) for curve in curves},
     )
     if page.unknown:
@@ -84,11 +85,6 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
     return page
 
 
-def _save(image: Float[Tensor, "3 h w"], file: Path) -> None:
-    with replacing(file) as partial_file:
-        to_pil(image).save(partial_file, format="PNG")
-
-
 def _reconstruction(
     made: Sequence[PairResult], first: Float[Tensor, "3 h w"], last: Float[Tensor, "3 h w"]
 ) -> float | None:
@@ -96,9 +92,7 @@ def _reconstruction(
     through = [one.frames for one in made if one.result.morph.solution is not None]
     if not through:
         return None
-    frames = through[0].cpu().float()
-    error = max(float((frames[at] - image.cpu()).square().mean()) for at, image in ((0, first), (-1, last)))
-    return 10 * math.log10(1 / max(error, 1e-10))
+    return float(psnr(through[0][[0, -1]].float(), torch.stack([first, last])).min())
 
 
 def log_courses(logger: RunLogger, pages: Sequence[PairPage]) -> None:

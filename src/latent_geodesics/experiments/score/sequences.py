@@ -16,10 +16,12 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError, near_name
 from latent_geodesics.data import ImagePair, PairBatch, PairData, read_image
+from latent_geodesics.data.images import psnr
 from latent_geodesics.data.pairs import read_manifest
 from latent_geodesics.experiments.score.films import TrueFrames, WholeFilm, look_at
 from latent_geodesics.experiments.score.layout import FoundSequence, find_sequences
 from latent_geodesics.metrics import RunFacts
+from latent_geodesics.metrics.measured import has_positions
 from latent_geodesics.run.names import file_stem
 
 __all__ = ["GivenFrames", "GivenSequence", "ScoredPair", "SequenceData"]
@@ -143,7 +145,7 @@ class SequenceData:
         own = self._of(method)
         film = next(iter(own.values())).film
         with_truth = [
-            scored.truth is not None and _fits(scored.truth.count, len(film.chosen))
+            scored.truth is not None and has_positions(scored.truth.count, len(film.chosen))
             for scored in self.pairs
             if scored.id in own
         ]
@@ -203,7 +205,7 @@ class SequenceData:
         sequences = []
         for one in found:
             film = look_at(one.place, count=count, size=size)
-            if films and truth is not None and not _fits(truth.count, len(film.chosen)):
+            if films and truth is not None and not has_positions(truth.count, len(film.chosen)):
                 raise UserError(
                     f"The pair '{pair.id}' has {truth.count} true frames and {len(film.chosen)} by {one.method}: true "
                     "frames stand at the positions of a sequence where one less of them is a multiple of one less of "
@@ -234,7 +236,7 @@ class SequenceData:
         unfit = [
             scored.id for scored in self.pairs
             if scored.truth is not None
-            and not all(_fits(scored.truth.count, len(one.film.chosen)) for one in scored.sequences)
+            and not all(has_positions(scored.truth.count, len(one.film.chosen)) for one in scored.sequences)
         ]  # fmt: skip
         if not unfit:
             return []
@@ -295,11 +297,6 @@ def _truth_of(pair: ImagePair, films: Mapping[str, WholeFilm]) -> TrueFrames | N
     return TrueFrames(source=pair.frames, count=len(pair.frames)) if pair.frames else None
 
 
-def _fits(truth: int, frames: int) -> bool:
-    """Whether true frames stand at the positions of a sequence."""
-    return not (truth - 1) % (frames - 1)
-
-
 def _images(
     pair: ImagePair, stated: bool, truth: TrueFrames | None, size: tuple[int, int]
 ) -> Float[Tensor, "2 3 h w"] | None:
@@ -310,7 +307,7 @@ def _images(
 
 
 def _decibels(one: Float[Tensor, "2 3 h w"], other: Float[Tensor, "2 3 h w"]) -> tuple[float, float]:
-    first, last = (-10 * (one - other).double().square().mean(dim=(1, 2, 3)).clamp_min(1e-10).log10()).tolist()
+    first, last = psnr(one, other).tolist()
     return first, last
 
 
