@@ -23,7 +23,7 @@ from PIL import Image
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.progress import listening, telling
-from latent_geodesics.data.images import readable
+from latent_geodesics.data.images import readable, to_pil
 from latent_geodesics.run.interpolation import Interpolation, density_figure, interpolate, named_model
 from latent_geodesics.run.main import CONF, ROOT
 from latent_geodesics.run.names import title_of
@@ -105,8 +105,7 @@ def answer(wish: Wish, *, folder: Path, tell: Callable[[str], object] = lambda w
     film = folder / "morph.mp4"
     save_film(film, images, fps=FPS)
     return Answer(
-        frames=[frame for leg in legs[:1] for frame in leg.frames]
-        + [one for leg in legs[1:] for one in leg.frames[1:]],
+        frames=[to_pil(image) for image in images],
         film=film,
         curve=density_figure(legs) if all(leg.curves is not None for leg in legs) else None,
         words=" ".join(_said(leg, place, len(legs)) for place, leg in enumerate(legs)),
@@ -215,49 +214,58 @@ def build(defaults: Wish | None = None) -> "gr.Blocks":
             frames=int(frames),
             settings=first.settings,
         )
-        steps = count(1)
-        try:
-            found = answer(
-                wish,
-                folder=Path(tempfile.mkdtemp(dir=folder.name)),
-                tell=lambda words: progress((next(steps), None), unit=f"· {words}"),  # a description wants a total
-            )
-        except UserError as error:
-            return f"<p class='error'>{escape(str(error))}</p>", "", gr.skip(), None, None
-        slider = gr.update(maximum=len(found.frames) - 1, value=0, interactive=True)
-        return f"<p>{escape(found.words)}</p>", str(_pictures(found.frames)), slider, found.curve, str(found.film)
+        return _shown(wish, Path(tempfile.mkdtemp(dir=folder.name)), progress)
 
     with gr.Blocks(title="latent-geodesics", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown("# latent-geodesics\nThe shortest path between images that stays among probable images.")
         with gr.Row():
             with gr.Column():
-                files = gr.File(label="Two or more images, in order", file_count="multiple", elem_id="files",
-                                allow_reordering=True)  # fmt: skip
-                example = gr.Button("Take two shipped images", size="sm", elem_id="example")
-                prompts = gr.Textbox(label="Prompts, one line an image", lines=2, value=first.prompts)
-                models = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
-                model = gr.Dropdown(
-                    models, value=first.model, label="Model: a name, or a folder", allow_custom_value=True
-                )
-                method = gr.Dropdown(_methods(), value=first.method, label="Method")
-                with gr.Row():
-                    alpha_d = gr.Number(first.alpha_d, minimum=0, label="Power on the density, alpha d")
-                    tau = gr.Slider(0.05, 0.95, first.tau, step=0.05, label="Noise level, tau")
-                frames = gr.Slider(3, MOST_FRAMES, first.frames, step=1, label="Frames")
-                go = gr.Button("Interpolate", variant="primary", elem_id="go")
+                fields, example, go = _fields(first)
             with gr.Column():
                 said = gr.HTML(elem_id="said", min_height=72)  # room for the progress
                 shown = gr.HTML(elem_id="frames")
                 slider = gr.Slider(0, first.frames - 1, 0, step=1, label="Frame", elem_id="slider", interactive=True)
                 curve = gr.Plot(label="Density along the path", elem_id="curve")
                 film = gr.File(label="The film (mp4)", elem_id="film", interactive=False)
-        go.click(
-            work, [files, prompts, model, method, alpha_d, tau, frames], [said, shown, slider, curve, film],
-            show_progress_on=said,
-        )  # fmt: skip
+        go.click(work, fields, [said, shown, slider, curve, film], show_progress_on=said)
         slider.change(None, [slider], None, js=SHOW)
-        example.click(_shipped_example, None, [files, prompts])
+        example.click(_shipped_example, None, fields[:2])
     return page
+
+
+def _fields(first: Wish) -> tuple[list[Any], Any, Any]:
+    """The fields in the order in which they are asked for, the button for an example, and the one that starts."""
+    import gradio as gr
+
+    files = gr.File(label="Two or more images, in order", file_count="multiple", elem_id="files", allow_reordering=True)
+    example = gr.Button("Take two shipped images", size="sm", elem_id="example")
+    prompts = gr.Textbox(label="Prompts, one line an image", lines=2, value=first.prompts)
+    models = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+    model = gr.Dropdown(models, value=first.model, label="Model: a name, or a folder", allow_custom_value=True)
+    method = gr.Dropdown(_methods(), value=first.method, label="Method")
+    with gr.Row():
+        alpha_d = gr.Number(first.alpha_d, minimum=0, label="Power on the density, alpha d")
+        tau = gr.Slider(0.05, 0.95, first.tau, step=0.05, label="Noise level, tau")
+    frames = gr.Slider(3, MOST_FRAMES, first.frames, step=1, label="Frames")
+    go = gr.Button("Interpolate", variant="primary", elem_id="go")
+    return [files, prompts, model, method, alpha_d, tau, frames], example, go
+
+
+def _shown(wish: Wish, folder: Path, progress: Any) -> tuple[Any, ...]:
+    """What the page shows for a wish: words, frames, the slider, the curve, the film."""
+    import gradio as gr
+
+    steps = count(1)
+
+    def tell(words: str) -> None:
+        progress((next(steps), None), unit=f"· {words}")  # a description wants a total
+
+    try:
+        found = answer(wish, folder=folder, tell=tell)
+    except UserError as error:
+        return f"<p class='error'>{escape(str(error))}</p>", "", gr.skip(), None, None
+    slider = gr.update(maximum=len(found.frames) - 1, value=0, interactive=True)
+    return f"<p>{escape(found.words)}</p>", str(_pictures(found.frames)), slider, found.curve, str(found.film)
 
 
 def _methods() -> list[tuple[str, str]]:

@@ -33,14 +33,14 @@ from latent_geodesics.run.kinds import check_kinds
 from latent_geodesics.run.main import CONF, find_shipped
 from latent_geodesics.run.results import PairResult
 from latent_geodesics.run.sentences import sentence_of
-from latent_geodesics.run.sequences import Films, save_frames
+from latent_geodesics.run.sequences import FILM_FORMATS, Films, save_frames
 
 if TYPE_CHECKING:
     from latent_geodesics.run.morphs import Morphs
 
 __all__ = ["Interpolation", "density_figure", "interpolate", "named_model"]
 
-FORMATS = ("mp4", "webp", "gif")
+FORMATS = tuple(name for name in FILM_FORMATS if name != "none")
 
 
 @dataclass(frozen=True, kw_only=True)
