@@ -13,7 +13,7 @@ from latent_geodesics.core.records import Status
 from latent_geodesics.data import ImagePair
 from latent_geodesics.methods import EncodedPairs, Morph
 from latent_geodesics.methods.statuses import LOST, UNINVERTED
-from latent_geodesics.metrics import Column, PathCurves, known_columns, verdict_word
+from latent_geodesics.metrics import Column, MetricRecord, PathCurves, known_columns, verdict_word
 from latent_geodesics.models.accelerator import DECODING, METRICS, SOLVING, STAGES
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "PairResult",
     "broken_pairs",
     "closes",
+    "protocol_notes",
     "result_row",
     "summarise",
     "unsolved_inversions",
@@ -249,8 +250,13 @@ def unsolved_inversions(table: pd.DataFrame) -> str | None:
     )
 
 
-def summarise(table: pd.DataFrame) -> dict[str, float]:
-    """Means over the pairs as a flat mapping `<method>/<column>` -> number, and how often the geodesic wins."""
+def summarise(table: pd.DataFrame, records: Sequence[MetricRecord] = ()) -> dict[str, float]:
+    """Means over the pairs as a flat mapping `<method>/<column>` -> number, and how often the geodesic wins.
+
+    Args:
+        table: A row a pair and method.
+        records: What the metrics amount to over all pairs, which goes before means.
+    """
     numbers = [column for column in table.columns if column not in DESCRIPTIVE]
     summary: dict[str, float] = {"pairs": float(table["pair"].nunique())}
     for method, rows in table.groupby("method", sort=False):
@@ -258,7 +264,19 @@ def summarise(table: pd.DataFrame) -> dict[str, float]:
             values = rows[column].to_numpy(dtype=float)
             if np.isfinite(values).any():
                 summary[f"{method}/{column}"] = float(np.nanmean(values))
-    return summary | wins(table, methods=("geodesic", "geodesic_paper"), against="slerp")
+    over_pairs = {f"{one.method}/{one.column}": one.value for one in records if np.isfinite(one.value)}
+    return summary | wins(table, methods=("geodesic", "geodesic_paper"), against="slerp") | over_pairs
+
+
+def protocol_notes(records: Sequence[MetricRecord]) -> dict[str, dict[str, str]]:
+    """In what numbers depart from their source's: protocol -> notes -> the columns that they are about."""
+    found: dict[str, dict[str, str]] = {}
+    for record in records:
+        if record.protocol is not None and record.notes:
+            stem, notes = record.column.partition("@")[0], "; ".join(record.notes)
+            about = found.setdefault(record.protocol, {})
+            about[notes] = ", ".join(dict.fromkeys([*filter(None, about.get(notes, "").split(", ")), stem]))
+    return found
 
 
 def closes(means: "Mapping[str, float] | pd.Series[float]", column: str) -> bool:

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 
-import numpy as np
-
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import PairBatch, PairData, in_batches
 from latent_geodesics.data.starts import pick_pairs
@@ -62,8 +60,7 @@ class Interpolation:
         }
         draw_grid(run.folder / "figures" / "grid", grid, columns=self.grid_columns)
         results = tables["results"]
-        over_pairs = {f"{one.method}/{one.column}": one.value for one in records if np.isfinite(one.value)}
-        summary = summarise(results) | over_pairs
+        summary = summarise(results, records)
         report = InterpolationReport(
             table=results, summary=summary, pages=pages, config=run.config, expected=len(self.data), records=records,
             skipped=list(morphs.skipped.values()),

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import pandas as pd
 from latent_geodesics.experiments.interpolation.figures import draw_overview
 from latent_geodesics.methods.statuses import status_sentence
 from latent_geodesics.metrics import MetricRecord
-from latent_geodesics.run.compare.report import say, write_protocols, write_tables
-from latent_geodesics.run.compare.runs import read_run
+from latent_geodesics.run.compare.report import write_own
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.pages import number, render_template, settings_of
 from latent_geodesics.run.results import (
@@ -22,6 +21,7 @@ from latent_geodesics.run.results import (
     LOWER_IS_BETTER,
     STAGE_TITLES,
     closes,
+    protocol_notes,
     unsolved_inversions,
 )
 
@@ -29,7 +29,6 @@ __all__ = ["InterpolationReport", "PairPage"]
 
 log = logging.getLogger(__name__)
 
-BASELINE = "slerp"
 LEAST_PSNR = 25.0
 """dB: ends that a model gives back worse are images that it does not know."""
 
@@ -111,9 +110,7 @@ class InterpolationReport:
 
     def write(self, folder: Path) -> None:
         """Writes the tables of means, the overview and `report.html` into the run's folder."""
-        own = [replace(read_run(folder), finished=len(self.pages) == self.expected, pairs=self.expected)]
-        baseline = BASELINE if BASELINE in set(self.table["method"]) else None
-        remarks = say(*(write(folder, own, baseline=baseline) for write in (write_tables, write_protocols)))
+        remarks = write_own(folder, finished=len(self.pages) == self.expected, pairs=self.expected).remarks
         if unsolved := unsolved_inversions(self.table):
             log.warning(unsolved)
             remarks = [*remarks, unsolved]
@@ -144,7 +141,7 @@ def _page(report: InterpolationReport, folder: Path, remarks: Sequence[str]) -> 
         least_psnr=LEAST_PSNR,
         remarks=remarks,
         protocols=_protocol_rows(report.records, methods),
-        notes=_protocol_notes(report.records),
+        notes=protocol_notes(report.records),
         verdicts=_verdicts(report.summary),
         statuses={name: (status_sentence(name), int((table["status"] == name).sum())) for name in statuses},
         overview="figures/overview.png" if (folder / "figures" / "overview.png").exists() else None,
@@ -187,17 +184,6 @@ def _protocol_rows(records: Sequence[MetricRecord], methods: Sequence[str]) -> l
             )
         )
     return rows
-
-
-def _protocol_notes(records: Sequence[MetricRecord]) -> dict[str, dict[str, str]]:
-    """In what numbers depart from their source's: protocol -> notes -> the columns that they are about."""
-    found: dict[str, dict[str, str]] = {}
-    for record in records:
-        if record.protocol is not None and record.notes:
-            stem, notes = record.column.partition("@")[0], "; ".join(record.notes)
-            about = found.setdefault(record.protocol, {})
-            about[notes] = ", ".join(dict.fromkeys([*filter(None, about.get(notes, "").split(", ")), stem]))
-    return found
 
 
 def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cell]]:

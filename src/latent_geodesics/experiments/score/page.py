@@ -1,7 +1,6 @@
 """The page of a score: verdicts, means, published protocols, what was checked, and a strip of every pair."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import pandas as pd
 from jaxtyping import Float
@@ -9,17 +8,16 @@ from torch import Tensor
 
 from latent_geodesics.experiments.score.sequences import GivenFrames, SequenceData
 from latent_geodesics.metrics import MetricRecord
-from latent_geodesics.run.compare.report import say, write_protocols, write_tables
-from latent_geodesics.run.compare.runs import read_run
+from latent_geodesics.run.compare.report import write_own
 from latent_geodesics.run.each import Tables
 from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.pages import Page
-from latent_geodesics.run.results import COLUMNS
+from latent_geodesics.run.results import COLUMNS, protocol_notes
 from latent_geodesics.run.runner import Run
 
 __all__ = ["score_page", "shown"]
 
-BASELINE, TRUTH = "slerp", "true_frames"
+TRUTH = "true_frames"
 LEAD = (
     "Sequences of images that were made elsewhere, measured as they are: no model was asked how they came to be. The "
     "columns are those of this project's own runs, so that task=report puts both side by side."
@@ -58,12 +56,9 @@ def score_page(
 ) -> Page:
     """Writes the tables of means into the run's folder and composes its page."""
     results = tables["results"]
-    own = [replace(read_run(run.folder), finished=tables.whole, pairs=len(data))]
     known = [name for name in COLUMNS if name in results.columns and results[name].notna().any()]
-    baseline = BASELINE if BASELINE in data.methods else None
-    means = write_tables(run.folder, own, baseline=baseline, columns=known)
-    protocols = write_protocols(run.folder, own, baseline=baseline)
-    said = [*notes, *say(means, protocols)]
+    own = write_own(run.folder, finished=tables.whole, pairs=len(data), columns=known)
+    said = [*notes, *own.remarks]
     page = run.page(
         "Frames scored", LEAD, pairs=tables.counted, methods=len(data.methods), frames=data.place, seed=run.seed
     )
@@ -71,9 +66,9 @@ def score_page(
         page.section("Before comparing", *said)
     if "fades" in results.columns:
         page.section("A morph, a fade or a jump", VERDICTS, table=_verdicts(results))
-    page.section("Means over the pairs", MEANS, table=means.html_frame())
-    if protocols is not None:
-        page.section("By the definitions of published sources", PROTOCOLS, table=protocols.html_frame())
+    page.section("Means over the pairs", MEANS, table=own.means.html_frame())
+    if own.protocols is not None:
+        page.section("By the definitions of published sources", PROTOCOLS, table=own.protocols.html_frame())
         page.section("Before comparing with a source's own figures", table=_departures(records))
     page.section("What was given", table=_given(data))
     for pair in dict.fromkeys(results["pair"]):
@@ -102,15 +97,10 @@ def _of_pair(results: pd.DataFrame) -> pd.DataFrame:
 
 def _departures(records: Sequence[MetricRecord]) -> pd.DataFrame:
     """In what numbers depart from their source's, each thing once."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for record in records:
-        if record.protocol is not None and record.notes:
-            columns = found.setdefault((record.protocol, "; ".join(record.notes)), [])
-            stem = record.column.partition("@")[0]
-            if stem not in columns:
-                columns.append(stem)
     return pd.DataFrame(
-        {"source": source, "columns": ", ".join(columns), "note": words} for (source, words), columns in found.items()
+        {"source": source, "columns": columns, "note": words}
+        for source, about in protocol_notes(records).items()
+        for words, columns in about.items()
     )
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from latent_geodesics.core.errors import UserError
@@ -86,8 +85,7 @@ class Score:
             return {}
         records = self._records(tables.kept("states"), seed=run.seed)
         write_json(run.folder / "metrics.json", {"records": [record.as_dict() for record in records]})
-        over_pairs = {f"{one.method}/{one.column}": one.value for one in records if np.isfinite(one.value)}
-        summary = summarise(tables["results"]) | over_pairs
+        summary = summarise(tables["results"], records)
         page = score_page(run, self.data, tables, records, notes=self.notes)
         return run.finish(page, tables, summary=summary)
 

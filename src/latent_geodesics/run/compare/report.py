@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,19 @@ import pandas as pd
 
 from latent_geodesics.run.compare.figures import draw_sweep
 from latent_geodesics.run.compare.published import published_figures
-from latent_geodesics.run.compare.runs import RunRecord
+from latent_geodesics.run.compare.runs import RunRecord, read_run
 from latent_geodesics.run.compare.tables import ComparisonTable, compare_runs
 from latent_geodesics.run.files import write_json, write_text
 from latent_geodesics.run.pages import Picture, Section, write_page
 from latent_geodesics.run.results import COLUMNS, PROTOCOL_MARK, STAGE_TITLES
 
-__all__ = ["say", "write_comparison", "write_protocols", "write_tables"]
+__all__ = ["OwnTables", "say", "write_comparison", "write_own", "write_protocols", "write_tables"]
 
 log = logging.getLogger(__name__)
 
 SWEEP = "figures/sweep.png"
+BASELINE = "slerp"
+"""What a run's own methods are compared with."""
 
 
 def write_comparison(
@@ -54,6 +57,31 @@ def say(*tables: ComparisonTable | None) -> list[str]:
     for note in notes:
         log.warning("%s", note)
     return notes
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnTables:
+    """A run's own means: of the known columns, by published protocols, and what a reader must know of them."""
+
+    means: ComparisonTable
+    protocols: ComparisonTable | None
+    remarks: Sequence[str]
+
+
+def write_own(folder: Path, *, finished: bool, pairs: int, columns: Sequence[str] | None = None) -> OwnTables:
+    """Writes `comparison.*` and `protocols.*` of the run in a folder into it, and says what there is to say of them.
+
+    Args:
+        folder: The run's folder, which has its configuration and `results.csv` already.
+        finished: Whether all of the run is there.
+        pairs: How many pairs it has in all.
+        columns: See `compare_runs`; the known columns that it has, if not given.
+    """
+    own = [replace(read_run(folder), finished=finished, pairs=pairs)]
+    baseline = BASELINE if BASELINE in set(own[0].table["method"]) else None
+    means = write_tables(folder, own, baseline=baseline, columns=columns)
+    protocols = write_protocols(folder, own, baseline=baseline)
+    return OwnTables(means=means, protocols=protocols, remarks=say(means, protocols))
 
 
 def write_tables(
