@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from latent_geodesics.experiments.interpolation.figures import draw_overview
 from latent_geodesics.run.canvas import legend_below
-from latent_geodesics.run.pages import Section, write_page
+from latent_geodesics.run.pages import Page
 
 
 @pytest.mark.parametrize(("width", "names"), [(4, 6), (15, 3), (6, 30)])
@@ -32,7 +32,9 @@ def test_an_overview_of_one_column_and_many_methods_is_drawn(tmp_path):
 
 def test_headings_may_go_on_after_an_underscore_and_stay_text(tmp_path):
     table = pd.DataFrame({"log_density_mean": [1e-05], "<b>_x": ["a-b"]})
-    write_page(tmp_path, title="t", lead="l", facts={}, sections=[Section(title="s", table=table)])
+    report = Page("t", "l", {})
+    report.section("s", table=table)
+    report.write(tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "<th>log_<wbr>density_<wbr>mean</th><th>&lt;b&gt;_<wbr>x</th>" in page
     assert '<td class="whole">1e-05</td><td>a-b</td>' in page

@@ -1,7 +1,7 @@
 """Report pages: one HTML file that holds its own pictures, so that it can be mailed and opened anywhere.
 
-Every kind of run ends in such a page. `write_page` makes one of sections (words, pictures, a table each), which is what
-most tasks need; a task with a layout of its own renders its own template, which extends `base.html`.
+Every kind of run ends in such a page. `Page` is one of sections (words, sequences, pictures, a table each), which is
+what most experiments need; one with a layout of its own renders its own template, which extends `base.html`.
 """
 
 import base64
@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from latent_geodesics.run.files import inside, write_text
 from latent_geodesics.run.names import title_of
 
-__all__ = ["Page", "PageLike", "Picture", "Section", "number", "render_template", "settings_of", "write_page"]
+__all__ = ["Page", "PageLike", "Picture", "Section", "number", "render_template", "settings_of"]
 
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 
@@ -81,23 +81,8 @@ class Page:
 
     def write(self, folder: Path) -> None:
         """Writes `report.html` into the run's folder, where the pictures already are."""
-        write_page(folder, title=self.title, lead=self.lead, facts=self.facts, sections=self.sections)
-
-
-def write_page(folder: Path, *, title: str, lead: str, facts: Mapping[str, Any], sections: Sequence[Section]) -> None:
-    """Writes `report.html` into the run's folder.
-
-    Args:
-        folder: The run's folder, where the pictures already are.
-        title: The heading.
-        lead: What the page shows, in a sentence or two.
-        facts: Settings and counts that a reader needs to judge the rest, name -> value.
-        sections: The page, from top to bottom.
-    """
-    write_text(
-        folder / "report.html",
-        render_template("page.html", folder=folder, title=title, lead=lead, facts=facts, sections=sections),
-    )
+        shown = {"title": self.title, "lead": self.lead, "facts": self.facts, "sections": self.sections}
+        write_text(folder / "report.html", render_template("page.html", folder=folder, **shown))
 
 
 def settings_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:

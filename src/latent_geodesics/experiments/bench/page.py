@@ -8,7 +8,7 @@ import pandas as pd
 from latent_geodesics.experiments.bench.record import BenchRecord
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.markup import csv_text
-from latent_geodesics.run.pages import Section, write_page
+from latent_geodesics.run.pages import Page
 
 __all__ = ["write_bench_page", "write_bench_table"]
 
@@ -42,14 +42,12 @@ def write_bench_page(folder: Path, record: BenchRecord, *, ratios: Mapping[str, 
         ]
     )
     spent = pd.DataFrame([{"stage": name, "seconds": seconds} for name, seconds in record.stages.items()])
-    write_page(
-        folder,
-        title="Speed",
-        lead="What the machinery around the network costs on this machine, and against the runs before on such a one.",
-        facts={"best raw rate, latents a second": round(record.numbers["raw/best"], 1)},
-        sections=[
-            Section(title="Ratios", table=first),
-            Section(title="All numbers", table=table),
-            Section(title="What measuring took", table=spent),
-        ],
+    page = Page(
+        "Speed",
+        "What the machinery around the network costs on this machine, and against the runs before on such a one.",
+        {"best raw rate, latents a second": round(record.numbers["raw/best"], 1)},
     )
+    page.section("Ratios", table=first)
+    page.section("All numbers", table=table)
+    page.section("What measuring took", table=spent)
+    page.write(folder)

@@ -13,7 +13,7 @@ from latent_geodesics.run.compare.published import published_figures
 from latent_geodesics.run.compare.runs import RunRecord, read_run
 from latent_geodesics.run.compare.tables import ComparisonTable, compare_runs
 from latent_geodesics.run.files import write_json, write_text
-from latent_geodesics.run.pages import Picture, Section, write_page
+from latent_geodesics.run.pages import Page
 from latent_geodesics.run.results import COLUMNS, PROTOCOL_MARK, STAGE_TITLES
 
 __all__ = ["OwnTables", "say", "write_comparison", "write_own", "write_protocols", "write_tables"]
@@ -23,6 +23,21 @@ log = logging.getLogger(__name__)
 SWEEP = "figures/sweep.png"
 BASELINE = "slerp"
 """What a run's own methods are compared with."""
+MEANS_NOTE = (
+    "Intervals: percentile bootstrap over pairs, those of one kind together, 95 %. Runs that differ in their seed "
+    "alone are averaged pair by pair first. A number of fewer pairs than n says of how many. Lengths, log-densities "
+    "and residuals are ranked within one density, score, tau and alpha alone. The same table: comparison.md, "
+    "comparison.tex, comparison.csv."
+)
+PROTOCOLS_NOTE = (
+    "Each column follows the source after the @. Fréchet and kernel distances: 95 % by the jackknife over pairs. The "
+    "same table: protocols.md, protocols.tex, protocols.csv; what each number is made of: metrics.json of a run."
+)
+DIFFERENCES_NOTE = (
+    "p: Wilcoxon's signed-rank test over the pairs, those of one kind changing their signs together, two-sided, "
+    "corrected by Holm's method. Where a kind has one pair it is the usual test."
+)
+PUBLISHED_NOTE = "Printed by the sources named, under their own protocols; a dash means that nothing contradicts it."
 
 
 def write_comparison(
@@ -44,7 +59,7 @@ def write_comparison(
     if table.varied:
         draw_sweep(folder / SWEEP, table, titles=COLUMNS)
     notes = say(table, protocols)
-    _write_page(folder, runs, table, protocols, notes)
+    _page(folder, runs, table, protocols, notes).write(folder)
     summary = _summary(table) | (_summary(protocols) if protocols else {})
     write_json(folder / "summary.json", summary)
     log.info("%d runs compared: %s", len(runs), folder / "report.html")
@@ -109,69 +124,36 @@ def _write_table(folder: Path, stem: str, table: ComparisonTable) -> ComparisonT
     return table
 
 
-def _write_page(
+def _page(
     folder: Path,
     runs: Sequence[RunRecord],
     table: ComparisonTable,
     protocols: ComparisonTable | None,
     notes: Sequence[str],
-) -> None:
-    sections = [Section(title="Before comparing", text=notes)] if notes else []
+) -> Page:
+    page = Page(
+        "Runs compared",
+        f"{len(runs)} runs side by side; what varies between them: {', '.join(table.varied) or 'nothing'}.",
+        {"runs": len(runs), "rows": len(table.rows), "baseline": table.baseline or "none"},
+    )
+    if notes:
+        page.section("Before comparing", *notes)
     if table.varied and (folder / SWEEP).exists():
         swept = " and ".join(table.varied)
         caption = f"Means over the pairs against {swept}; bands hold the mean with 95 % confidence."
-        sections.append(Section(title="As the settings vary", pictures=[Picture(file=SWEEP, caption=caption)]))
-    sections.append(
-        Section(
-            title="Means over the pairs",
-            text=[
-                "Intervals: percentile bootstrap over pairs, those of one kind together, 95 %. Runs that differ in "
-                "their seed alone are averaged pair by pair first. A number of fewer pairs than n says of how many. "
-                "Lengths, log-densities and residuals are ranked within one density, score, tau and alpha alone. The "
-                "same table: comparison.md, comparison.tex, comparison.csv."
-            ],
-            table=table.html_frame(),
-        )
-    )
+        page.section("As the settings vary", pictures={SWEEP: caption})
+    page.section("Means over the pairs", MEANS_NOTE, table=table.html_frame())
     if protocols is not None:
-        words = (
-            "Each column follows the source after the @. Fréchet and kernel distances: 95 % by the jackknife over "
-            "pairs. The same table: protocols.md, protocols.tex, protocols.csv; what each number is made of: "
-            "metrics.json of a run."
-        )
-        table_of = protocols.html_frame()
-        sections.append(Section(title="By the definitions of published sources", text=[words], table=table_of))
+        page.section("By the definitions of published sources", PROTOCOLS_NOTE, table=protocols.html_frame())
     if table.baseline is not None:
-        sections.append(
-            Section(
-                title=f"Differences from {table.baseline}, pair by pair",
-                text=[
-                    "p: Wilcoxon's signed-rank test over the pairs, those of one kind changing their signs together, "
-                    "two-sided, corrected by Holm's method. Where a kind has one pair it is the usual test."
-                ],
-                table=_differences(table),
-            )
-        )
-    sections.extend(_published(runs))
-    write_page(
-        folder,
-        title="Runs compared",
-        lead=f"{len(runs)} runs side by side; what varies between them: {', '.join(table.varied) or 'nothing'}.",
-        facts={"runs": len(runs), "rows": len(table.rows), "baseline": table.baseline or "none"},
-        sections=sections,
-    )
-
-
-def _published(runs: Sequence[RunRecord]) -> list[Section]:
-    """What others printed for the data sets of these runs, where anything is known."""
-    sections = []
+        title = f"Differences from {table.baseline}, pair by pair"
+        page.section(title, DIFFERENCES_NOTE, table=_differences(table))
     for dataset in dict.fromkeys(str(run.settings.get("data")) for run in runs):
         figures = published_figures(dataset)
         if len(figures):
-            words = "Printed by the sources named, under their own protocols; a dash means that nothing contradicts it."
-            table = figures.assign(flag=figures["flag"].replace("", None))
-            sections.append(Section(title=f"Published figures for {dataset}", text=[words], table=table))
-    return sections
+            shown = figures.assign(flag=figures["flag"].replace("", None))
+            page.section(f"Published figures for {dataset}", PUBLISHED_NOTE, table=shown)
+    return page
 
 
 def _differences(table: ComparisonTable) -> pd.DataFrame:
