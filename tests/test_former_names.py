@@ -28,3 +28,11 @@ def test_what_lies_below_moves_along():
 def test_other_names_are_still_missing():
     with pytest.raises(ModuleNotFoundError):
         import_module("latent_geodesics.nonsense")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_former_task_hides_no_experiment():
+    import_module("latent_geodesics.tasks.truth")
+    experiments = import_module("latent_geodesics.experiments")
+    assert experiments.truth is import_module("latent_geodesics.experiments.truth")
+    assert import_module("latent_geodesics.tasks").truth is import_module("latent_geodesics.experiments.truth.recipe")

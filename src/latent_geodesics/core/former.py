@@ -11,6 +11,8 @@ from types import ModuleType
 __all__ = ["FORMER", "FormerNames"]
 
 PACKAGE = "latent_geodesics."
+TASKS = "latent_geodesics.tasks"
+"""The package that is none of today's: to import a module binds its name there, which would hide an experiment."""
 _CORE = (
     *("errors", "fields", "geometries", "geometry", "hermite", "lazy", "manifold", "path", "records", "solvers"),
     "vectors",
@@ -27,7 +29,7 @@ _TASKS = (
 FORMER = {
     **{PACKAGE + name: f"{PACKAGE}core.{name}" for name in _CORE},
     **{PACKAGE + name: f"{PACKAGE}run.{name}" for name in _RUN},
-    **{f"{PACKAGE}tasks.{name}": f"{PACKAGE}experiments.{name}.recipe" for name in _TASKS},
+    **{f"{TASKS}.{name}": f"{PACKAGE}experiments.{name}.recipe" for name in _TASKS},
     "latent_geodesics.batch_loop": "latent_geodesics.run.each",
     "latent_geodesics.comparison": "latent_geodesics.run.compare",
     "latent_geodesics.interpolation": "latent_geodesics.core.splines",
@@ -39,7 +41,7 @@ FORMER = {
     "latent_geodesics.models.tensor_cache": "latent_geodesics.models.store",
     "latent_geodesics.plane_arcs": "latent_geodesics.data.plane_arcs",
     "latent_geodesics.scenes": "latent_geodesics.data.scenes",
-    "latent_geodesics.tasks": "latent_geodesics.experiments",
+    "latent_geodesics.tasks.preflight": "latent_geodesics.run.preflight",
     "latent_geodesics.truth": "latent_geodesics.experiments.truth",
 }
 """The former name -> that of today; what lies below moves along."""
@@ -52,14 +54,15 @@ class FormerNames(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """A specification that leads to the module of today; None for a name that never was one."""
-        if not fullname.startswith(PACKAGE) or _today(fullname) is None:
+        if not fullname.startswith(PACKAGE) or (fullname != TASKS and _today(fullname) is None):
             return None
-        return ModuleSpec(fullname, self)
+        return ModuleSpec(fullname, self, is_package=fullname == TASKS)
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """The module of today itself."""
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """The module of today itself; None, for an empty one, where there is none."""
         today = _today(spec.name)
-        assert today is not None
+        if today is None:
+            return None
         warnings.warn(f"{spec.name} is {today} since version 0.2.", DeprecationWarning, stacklevel=2)
         module = import_module(today)
         self._own = {**getattr(self, "_own", {}), spec.name: module.__spec__}
@@ -68,7 +71,8 @@ class FormerNames(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Nothing is executed again."""
         assert module.__spec__ is not None
-        module.__spec__ = self._own.pop(module.__spec__.name)
+        if module.__spec__.name != TASKS:
+            module.__spec__ = self._own.pop(module.__spec__.name)
 
 
 def _today(name: str) -> str | None:
