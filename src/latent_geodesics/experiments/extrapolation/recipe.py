@@ -37,8 +37,9 @@ class Extrapolation:
         data: Pairs of images: the first of each is left, the second gives a direction.
         velocities: Name -> initial velocity.
         integrators: Name -> integrator; the first is the one that others are compared with.
-        reference: Real images to hold the paths against.
+        reference: Real images to hold the paths against: a folder, or a manifest of images or of pairs.
         frames: Images of a sequence, the start included; at least 2.
+        reference_images: How many of the real images to take, evenly spread over the list; at least 4.
         baselines: Whether to carry velocities on along great circles and straight lines too.
         pairs: Ids of the pairs to take; all of them if empty. A user's own two images need none.
         images: A folder of images or an image file to leave, in place of the pairs.
@@ -55,8 +56,9 @@ class Extrapolation:
         data: PairData,
         velocities: Mapping[str, InitialVelocity],
         integrators: Mapping[str, InitialSolver],
-        reference: ReferenceImages,
+        reference: str,
         frames: int,
+        reference_images: int = 32,
         baselines: bool = True,
         pairs: Sequence[str] = (),
         images: str | None = None,
@@ -80,7 +82,8 @@ class Extrapolation:
         if baselines:
             self.methods |= {"slerp": GreatCircleOn(), "lerp": StraightOn()}
         self.setting, self.velocities, self.frames = setting, velocities, frames
-        self.reference, self.batch_size = reference, batch_size
+        self.reference = ReferenceImages(images=reference, count=reference_images)
+        self.batch_size = batch_size
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Follows every path; returns the means `<velocity>/<method>/<column>` and what the integrators agree on."""
