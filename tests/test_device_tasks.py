@@ -99,8 +99,8 @@ TASKS = {
     ),
     "extrapolation": (
         "task.images={folder}/few",
-        "task.reference.images={folder}/frames",
-        "task.reference.count=4",
+        "task.reference={folder}/frames",
+        "task.reference_images=4",
         "velocity=[boundary]",
         "integrator=[parallel,adaptive,rk4]",
         "integrators.rk4.steps=2",

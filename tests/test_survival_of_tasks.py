@@ -65,7 +65,7 @@ def arguments(task, inputs, tiny_model_folder):
             *common,
             f"task.images={inputs / 'images'}",
             "task.prompt='a red cube'",
-            "task.reference.count=4",
+            "task.reference_images=4",
             "task.batch_size=2",
             "velocity=[images,random]",
             "integrator=[parallel]",

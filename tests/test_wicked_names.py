@@ -90,7 +90,7 @@ def test_the_truth(run, inputs):
 def test_extrapolation(run, inputs):
     folder, _, _ = run(
         "extrapolation", f"data.manifest={inputs / 'pairs.csv'}", "task.images=null", "task.pairs=[]", "frames=3",
-        "task.reference.count=4", "integrator=[parallel]", "velocity=[random]",
+        "task.reference_images=4", "integrator=[parallel]", "velocity=[random]",
     )  # fmt: skip
     stems = {file_stem(name, "random") for name in IDS}
     assert {file.stem for file in (folder / "images").glob("*.png")} == stems

@@ -116,7 +116,7 @@ READS: Mapping[str, Input] = {
     "Distances.known": Input(kind=FILE, what="manifest", remedy="give a CSV file of pairs, or null"),
     "Distances.resume": Input(kind=FOLDER, what="folder", remedy="give that of a run of distances"),
     "Extrapolation.images": _IMAGES,
-    "ReferenceImages.images": _IMAGES,
+    "Extrapolation.reference": _IMAGES,
     "TrainClevrLdm.attribute_frames": _FRAMES,
     "TrainClevrLdm.frames": _FRAMES,
     "FloorError.scenes": Input(kind=FILE, what="file of scenes", remedy="give a file of one scene a line"),
