@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-__all__ = ["names_on_demand"]
-
 
 def names_on_demand(
     package: str, homes: Mapping[str, Sequence[str]]

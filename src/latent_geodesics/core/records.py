@@ -17,8 +17,6 @@ from latent_geodesics.core.geometries import Conformal, Geometry
 from latent_geodesics.core.manifold import Manifold, Sphere
 from latent_geodesics.core.path import Path
 
-__all__ = ["BoundaryProblem", "InitialProblem", "Solution", "Status", "Trace"]
-
 
 class Status(Enum):
     """How a pair ended; `value` is a short name for tables, `sentence` says what to do."""

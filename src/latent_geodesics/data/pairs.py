@@ -23,8 +23,6 @@ from latent_geodesics.data.file_order import numbered_images
 from latent_geodesics.data.images import read_image
 from latent_geodesics.data.manifests import ManifestRow, read_rows
 
-__all__ = ["ImagePair", "PairBatch", "PairData", "PairSelection", "read_batch", "read_manifest", "read_shard"]
-
 FILES = ("image_a", "image_b")
 DESCRIBING = ("id", "group", "prompt_a", "prompt_b", "difficulty", "split", "cluster")
 OPTIONAL_COLUMNS = (*DESCRIBING, "frames", "sha256_a", "sha256_b")

@@ -22,15 +22,6 @@ from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.packages import Package
 from latent_geodesics.models.weights import Requirement
 
-__all__ = [
-    "FrameMetric",
-    "MorphMetric",
-    "Provenance",
-    "RunFacts",
-    "SequenceMetric",
-    "SetMetric",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:

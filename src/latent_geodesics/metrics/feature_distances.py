@@ -18,8 +18,6 @@ from latent_geodesics.metrics.protocol import PROTOCOLS, Protocol
 from latent_geodesics.metrics.set_distances import frechet_distance, kernel_distance
 from latent_geodesics.models.weights import Requirement
 
-__all__ = ["FeatureDistances"]
-
 FEWEST = 2
 FEWEST_LEFT = 3
 GROUPS = 20

@@ -14,8 +14,6 @@ from latent_geodesics.metrics.networks import network_hash
 from latent_geodesics.models.attributes import shared_network
 from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
 
-__all__ = ["ClevrFeatures", "FeatureNetwork", "Inception"]
-
 _CHUNK = 32
 
 

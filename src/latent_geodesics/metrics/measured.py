@@ -15,16 +15,6 @@ from latent_geodesics.metrics.curves import PathCurves
 from latent_geodesics.metrics.networks import PerceptualNetwork
 from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = [
-    "FrameDistances",
-    "GivenPairs",
-    "MeasuredMorph",
-    "MetricMemory",
-    "has_positions",
-    "in_eight_bits",
-    "true_frames",
-]
-
 T = TypeVar("T")
 
 _FRAMES = 4

@@ -26,8 +26,6 @@ from latent_geodesics.metrics.inputs import InputRange, SignedRange
 from latent_geodesics.models.attributes import shared_network
 from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
 
-__all__ = ["NETWORKS", "ClevrPerception", "Lpips", "PerceptualNetwork", "as_network", "build_lpips", "network_hash"]
-
 NETWORKS = ("clevr", "lpips_alex", "lpips_vgg", "lpips_squeeze", "lpips_squeeze_fp16")
 """The names that columns carry."""
 

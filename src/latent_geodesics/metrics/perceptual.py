@@ -23,11 +23,9 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import FrameMetric, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
-from latent_geodesics.metrics.networks import NETWORKS, PerceptualNetwork, as_network, network_hash
+from latent_geodesics.metrics.networks import NETWORKS, PerceptualNetwork, as_network
 from latent_geodesics.metrics.time_alignment import Alignment, align
 from latent_geodesics.models.weights import Requirement
-
-__all__ = ["PerceptualSmoothness", "Reconstruction", "TruthError", "check_side", "check_truth", "network_hash"]
 
 
 def _title(words: str, network: str) -> str:

@@ -23,8 +23,6 @@ from latent_geodesics.metrics.step_statistics import (
 )
 from latent_geodesics.models.weights import Requirement, WeightsRegistry
 
-__all__ = ["ProtocolSteps"]
-
 
 class ProtocolSteps(SequenceMetric):
     """The lengths and spreads of sequences under published protocols.

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from latent_geodesics.run.sentences import sentence_of
 
-__all__ = ["exit_code"]
-
 
 def exit_code(action: Callable[[], object], *, conf: Path | None = None) -> int:
     """Performs an action and turns its errors into a sentence on standard error and an exit code.

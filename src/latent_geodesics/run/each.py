@@ -29,8 +29,6 @@ from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.sequences import Films, save_frames, save_sprite
 from latent_geodesics.run.strips import save_strip
 
-__all__ = ["Rows", "Tables", "each"]
-
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item", bound=Named)

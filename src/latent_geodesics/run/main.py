@@ -17,8 +17,6 @@ from omegaconf import AnyNode, DictConfig, ListConfig, StringNode
 from latent_geodesics.run.arguments import as_meant
 from latent_geodesics.run.command import exit_code
 
-__all__ = ["CONF", "ROOT", "find_shipped", "run"]
-
 _PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parents[1]
 """What ships beside the code: `conf/` and `data/`, in an installed package or in a checkout."""

@@ -32,8 +32,6 @@ from latent_geodesics.models import LatentModel
 from latent_geodesics.models.accelerator import METRICS, Stopwatch
 from latent_geodesics.run.results import BatchResult, MethodResult
 
-__all__ = ["Morphs"]
-
 log = logging.getLogger(__name__)
 
 

@@ -19,8 +19,6 @@ from latent_geodesics.models.machine import file_hash
 from latent_geodesics.run.config import Settings, flat_settings
 from latent_geodesics.run.files import clear_partials, is_partial, replacing, write_json, write_text
 
-__all__ = ["claimed", "complete", "finished"]
-
 log = logging.getLogger(__name__)
 
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from latent_geodesics.run.sequences import Films
     from latent_geodesics.run.tracking import RunLogger
 
-__all__ = ["Run", "Task", "execute"]
-
 log = logging.getLogger(__name__)
 
 

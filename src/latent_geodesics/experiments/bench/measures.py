@@ -20,19 +20,6 @@ from latent_geodesics.experiments.bench.clock import NetworkClock
 from latent_geodesics.models.accelerator import peak_memory_mb, wait
 from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = [
-    "Solve",
-    "batching",
-    "evaluations_to",
-    "growth",
-    "overhead",
-    "peak_memory",
-    "raw_rates",
-    "solver_cost",
-    "stack_rate",
-    "timed_solve",
-]
-
 SHARES = (1e-1, 1e-2, 1e-3)
 POSITIONS = torch.linspace(0, 1, 17, dtype=torch.float64)[1:-1]
 

@@ -10,8 +10,6 @@ from latent_geodesics.run.files import write_text
 from latent_geodesics.run.markup import csv_text
 from latent_geodesics.run.pages import Page
 
-__all__ = ["write_bench_page", "write_bench_table"]
-
 
 def write_bench_table(folder: Path, record: BenchRecord) -> pd.DataFrame:
     """Writes `results.csv`: a row a number, as it is now and as it was before."""

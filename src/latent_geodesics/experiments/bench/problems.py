@@ -11,8 +11,6 @@ from latent_geodesics.data import ImagePair, PairBatch, PairSelection, read_batc
 from latent_geodesics.methods import PairEncoder
 from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = ["image_problem", "one_pair", "random_problem"]
-
 
 def image_problem(model: LatentModel, data: PairSelection, *, score: Any, tau: float, alpha: float) -> BoundaryProblem:
     """The problems of all pairs of a data set, in one batch."""

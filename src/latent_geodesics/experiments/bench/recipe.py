@@ -40,8 +40,6 @@ from latent_geodesics.run.files import write_text
 from latent_geodesics.run.run_folder import CONFIG
 from latent_geodesics.run.runner import Run, Task
 
-__all__ = ["Bench"]
-
 log = logging.getLogger(__name__)
 
 Stage = tuple[str, str, Callable[[], Mapping[str, float]]]

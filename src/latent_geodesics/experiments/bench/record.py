@@ -8,8 +8,6 @@ from typing import Any
 
 from latent_geodesics.run.files import write_text
 
-__all__ = ["BenchRecord"]
-
 
 class BenchRecord:
     """Creates a line that holds nothing yet and is not written yet.

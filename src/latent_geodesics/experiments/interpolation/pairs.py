@@ -21,8 +21,6 @@ from latent_geodesics.run.results import BatchResult, MethodResult, PairResult
 from latent_geodesics.run.sequences import save_frame
 from latent_geodesics.run.tracking import RunLogger
 
-__all__ = ["log_courses", "show_pair"]
-
 log = logging.getLogger(__name__)
 
 TRUTH, ENDS = "true_frames", "the_two_images"

@@ -26,8 +26,6 @@ from latent_geodesics.run.names import file_stem, title_of
 from latent_geodesics.run.results import broken_pairs, summarise
 from latent_geodesics.run.runner import Run
 
-__all__ = ["Keys"]
-
 log = logging.getLogger(__name__)
 
 LEAD = (

@@ -24,8 +24,6 @@ from latent_geodesics.metrics import RunFacts
 from latent_geodesics.metrics.measured import has_positions
 from latent_geodesics.run.names import file_stem
 
-__all__ = ["GivenFrames", "GivenSequence", "ScoredPair", "SequenceData"]
-
 log = logging.getLogger(__name__)
 
 CLOSE_DB = 3.0

@@ -13,17 +13,6 @@ import pandas as pd
 
 from latent_geodesics.run.statistics import resampled_means
 
-__all__ = [
-    "ERRORS",
-    "OF_PATHS",
-    "compare_methods",
-    "inner_means",
-    "means_table",
-    "method_means",
-    "verdict",
-    "verdicts",
-]
-
 ERRORS = {
     "truth_rmse": "pixels, root mean square",
     "truth_clevr": "perceptual distance",

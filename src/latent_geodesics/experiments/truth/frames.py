@@ -12,8 +12,6 @@ from latent_geodesics.metrics import FrameMetric, MeasuredMorph, NoiseNorm, Path
 from latent_geodesics.models.accelerator import METRICS, Stopwatch
 from latent_geodesics.run.results import BatchResult, MethodResult
 
-__all__ = ["method_rows"]
-
 Row = Mapping[str, Any]
 
 

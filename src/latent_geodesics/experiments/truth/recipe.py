@@ -20,8 +20,6 @@ from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.results import broken_pairs
 from latent_geodesics.run.runner import Run
 
-__all__ = ["Truth"]
-
 LEAD = (
     "Between the two images of these pairs lies a motion whose frames are known. Every method sees the two images "
     "alone; its frames are held against the true ones at the same positions."
