@@ -5,11 +5,12 @@ counts as two on both sides of a ratio.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from latent_geodesics.core.geometry import residual
@@ -19,6 +20,9 @@ from latent_geodesics.core.solvers.base import BoundarySolver
 from latent_geodesics.experiments.bench.clock import NetworkClock
 from latent_geodesics.models.accelerator import peak_memory_mb, wait
 from latent_geodesics.models.latent_model import LatentModel
+from latent_geodesics.run.files import write_text
+from latent_geodesics.run.run_folder import CONFIG
+from latent_geodesics.run.runner import Run, Task
 
 SHARES = (1e-1, 1e-2, 1e-3)
 POSITIONS = torch.linspace(0, 1, 17, dtype=torch.float64)[1:-1]
@@ -132,11 +136,13 @@ def growth(
     return found
 
 
-def overhead(whole: Callable[[], object]) -> dict[str, float]:
-    """Seconds of a whole run, and the share of them in which no network is at work."""
+def overhead(interpolation: Task, run: Run) -> dict[str, float]:
+    """Seconds of a whole run in a folder of its own, and the share of them in which no network is at work."""
+    inner = replace(run, folder=run.folder / "interpolation")
+    write_text(inner.folder / CONFIG, OmegaConf.to_yaml(dict(run.config)))  # what makes it a run
     started = time.perf_counter()
     with NetworkClock() as clock:
-        whole()
+        interpolation.run(inner)
     seconds = time.perf_counter() - started
     return {"run/seconds": seconds, "run/outside_networks": 1 - clock.seconds / seconds}
 
@@ -148,6 +154,19 @@ def peak_memory(model: LatentModel) -> dict[str, float]:
     import resource
 
     return {"memory/peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6}
+
+
+def ratios(found: Mapping[str, float], solvers: Sequence[str]) -> dict[str, float]:
+    """What follows from the numbers measured so far; the first of the solvers is ours."""
+    best = max(value for name, value in found.items() if name.startswith("raw/batch_"))
+    known = {"raw/best": best}
+    if "stack/evaluations_per_second" in found:
+        known["stack_over_raw"] = found["stack/evaluations_per_second"] / best
+    ours, *others = solvers
+    if others and f"solver/{ours}/evaluations_to_{others[0]}" in found:
+        theirs = found[f"solver/{others[0]}/evaluations"]
+        known["descent_over_ours"] = theirs / found[f"solver/{ours}/evaluations_to_{others[0]}"]
+    return known
 
 
 def evaluations_to(solution: Solution, target: Tensor) -> Tensor:
