@@ -11,6 +11,7 @@ import torch
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.progress import tell, telling
 from latent_geodesics.data import ImagePair, PairBatch, read_batch
+from latent_geodesics.data.pairs import has_positions
 from latent_geodesics.methods import Attempt, EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
 from latent_geodesics.methods.conditions import PathCondition
 from latent_geodesics.methods.power import GeometryChoice
@@ -27,7 +28,6 @@ from latent_geodesics.metrics import (
     path_curves,
     reference_curves,
 )
-from latent_geodesics.metrics.measured import has_positions
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.accelerator import METRICS, Stopwatch
 from latent_geodesics.run.results import BatchResult, MethodResult

@@ -113,7 +113,7 @@ def batching(
     model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver, *, together: Solve
 ) -> dict[str, float]:
     """Time of all pairs in one batch over that of each alone."""
-    singles = [_some(problem, [row]) for row in range(len(problem.x0))]
+    singles = [problem.restrict(row) for row in torch.arange(len(problem.x0), device=problem.x0.device)[:, None]]
     alone = sum(timed_solve(model, single, solver).seconds for single in singles)
     return {
         "batch/together_seconds": together.seconds,
@@ -127,10 +127,11 @@ def growth(
 ) -> dict[str, float]:
     """Seconds of a solve as the pairs and the knots grow."""
     found = {}
+    numbers = torch.arange(len(problem.x0), device=problem.x0.device)
     for count in pairs:
-        some = _some(problem, list(range(count)))
+        some = problem.restrict(numbers[:count])
         found[f"growth/pairs_{count}_seconds"] = timed_solve(model, some, next(iter(solvers.values()))).seconds
-    first = _some(problem, list(range(min(2, len(problem.x0)))))
+    first = problem.restrict(numbers[:2])
     for name, solver in solvers.items():
         found[f"growth/{name}_seconds"] = timed_solve(model, first, solver).seconds
     return found
@@ -180,17 +181,6 @@ def evaluations_to(solution: Solution, target: Tensor) -> Tensor:
     last = (len(below) - at_the_end.clamp(min=1))[None]
     spent = trace.evaluations.gather(0, last.to(trace.evaluations.device))[0]
     return torch.where(at_the_end > 0, spent.to(at_the_end.device).double(), torch.nan)
-
-
-def _some(problem: BoundaryProblem, rows: list[int]) -> BoundaryProblem:
-    index = torch.tensor(rows, device=problem.x0.device)
-    return BoundaryProblem(
-        field=problem.field.restrict(index),
-        manifold=problem.manifold.restrict(index),
-        x0=problem.x0[index],
-        x1=problem.x1[index],
-        geometry=problem.geometry,
-    )
 
 
 def _residual(path: Any, problem: BoundaryProblem) -> Tensor:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from latent_geodesics.experiments.truth.errors import ERRORS, OF_PATHS, inner_means
 from latent_geodesics.metrics import FrameMetric, MeasuredMorph, NoiseNorm, PathQuality
-from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.models.accelerator import METRICS, Stopwatch
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.results import BatchResult, MethodResult
@@ -57,7 +56,7 @@ def method_rows(
 def show_frames(rows: Rows, result: BatchResult, place: int) -> list[dict[str, Any]]:
     """Writes the true frames of the pair at a place of a batch, and every method's, as strip, films and players."""
     batch = result.pairs.batch
-    pair, truth = batch.pairs[place], true_frames(batch.truth[place], len(result.u))
+    pair, truth = batch.pairs[place], batch.true_frames(place, len(result.u))
     assert truth is not None  # other pairs are left out
     shown = {"true_frames": truth} | {one.method: one.frames for one in result.made(place)}
     rows.strip(shown, pair.id)
