@@ -159,7 +159,17 @@ def each(
     if queue.left:
         if queue.done:
             log.info("Going on with '%s': %d of %d batches are done.", run.folder, len(queue.done), len(batches))
-        _loop(run, queue, _Loop(run=run, work=work, store=store, names=queue.ids))
+        module = _Loop(run=run, work=work, store=store, names=queue.ids)
+        trainer = run.trainer(
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,  # it counts batches, and says nothing while one is at work
+            use_distributed_sampler=False,  # the batches are shared out already, none of them twice
+        )
+        try:
+            trainer.test(module, datamodule=queue, verbose=False)
+        except SystemExit:  # Lightning's answer to an interrupt: what was finished is still to be put together
+            log.info("Interrupted: what is finished is put together.")
     tables = Tables(store.read(), batches=queue.ids)
     if torch.distributed.is_initialized() and (last or not tables.whole):
         # All is on disk. The first process puts it together alone, which metrics would take for a sum over processes.
@@ -207,16 +217,3 @@ class _Loop(pl.LightningModule):
         """Waits for every process: only then is all of the run on disk."""
         self._bar.close()
         self.trainer.strategy.barrier()
-
-
-def _loop(run: "Run", queue: Batches[Any, Any], module: _Loop) -> None:
-    trainer = run.trainer(
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,  # it counts batches, and says nothing while one is at work
-        use_distributed_sampler=False,  # the batches are shared out already, none of them twice
-    )
-    try:
-        trainer.test(module, datamodule=queue, verbose=False)
-    except SystemExit:  # Lightning's answer to an interrupt: what was finished is still to be put together
-        log.info("Interrupted: what is finished is put together.")

@@ -129,7 +129,7 @@ class Morphs:
     def __call__(self, batch: PairBatch, *, seed: int) -> BatchResult:
         """A batch of pairs through every method and metric."""
         tell("encoding")
-        return self.of(self.encode(batch, seed=seed))
+        return self.of(self._encoder(seed=seed).encode(batch))
 
     def encode(self, batch: PairBatch, *, seed: int) -> EncodedPairs:
         """A batch of pairs as the problem that every method is given."""

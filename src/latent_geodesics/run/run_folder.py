@@ -23,9 +23,11 @@ log = logging.getLogger(__name__)
 
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 RESULTS, FILES, SUMMARY = "results.csv", "files.json", "summary.json"
+IN_FORCE = "in_force"
+"""The key of the configuration that says what was chosen by a rule: the device, the precision, the memory layout."""
 LOCK, WANDB, LOGS = ".lock", "wandb", ".log"
 # What may differ between a run and its continuation.
-INCIDENTAL = ("output_dir", "logger", "expected", "trainer", "choices")
+INCIDENTAL = ("output_dir", "logger", "expected", "trainer", "choices", IN_FORCE)
 SHOWN = 3
 
 
