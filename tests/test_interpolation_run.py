@@ -58,6 +58,8 @@ def test_a_run_leaves_a_whole_folder(offline_run):
 
     config = yaml.safe_load((offline_run / "config.yaml").read_text())
     assert config["frames"] == 5
+    assert config["model"]["dtype"] == "auto"
+    assert config["in_force"] == {"device": "cpu", "dtype": "float32", "layout": "channels_first"}
     assert "${" not in (offline_run / "config.yaml").read_text()
 
     environment = json.loads((offline_run / "environment.json").read_text())

@@ -61,6 +61,41 @@ def test_an_experiment_imports_nothing_of_a_sibling(module):
     assert found <= {own}
 
 
+EXPERIMENTS = sorted(folder for folder in (ROOT / "experiments").iterdir() if (folder / "recipe.py").exists())
+MOST_LINES, SHARED = 90, 10
+
+
+def code_lines(module: Path) -> list[str]:
+    """The lines of a module that are code: no docstrings, comments, imports and blank lines."""
+    text = module.read_text()
+    aside: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        is_text = (
+            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        )
+        if is_text or isinstance(node, ast.Import | ast.ImportFrom):
+            aside |= set(range(node.lineno, node.end_lineno + 1))
+    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
+    return [line for number, line in lines if line and not line.startswith("#") and number not in aside]
+
+
+@pytest.mark.parametrize("folder", EXPERIMENTS, ids=lambda folder: folder.name)
+def test_a_recipe_is_short_enough_to_be_read(folder):
+    assert len(code_lines(folder / "recipe.py")) <= MOST_LINES
+
+
+def test_no_two_experiments_share_ten_lines():
+    found: dict[tuple[str, ...], str] = {}
+    for folder in EXPERIMENTS:
+        runs = set()
+        for module in folder.glob("*.py"):
+            lines = [line for line in code_lines(module) if any(letter.isalnum() for letter in line)]
+            runs |= {tuple(lines[start : start + SHARED]) for start in range(len(lines) - SHARED + 1)}
+        shared = [run for run in runs if run in found]
+        assert not shared, f"{folder.name} and {found[shared[0]]} share {shared[0]}"
+        found |= dict.fromkeys(runs, folder.name)
+
+
 def test_importing_the_package_loads_no_heavy_library():
     heavy = ["torch", "diffusers", "transformers", "pytorch_lightning", "wandb", "pyiqa", "matplotlib", "pandas"]
     code = f"import sys, latent_geodesics; sys.exit(' '.join(n for n in {heavy} if n in sys.modules) or 0)"

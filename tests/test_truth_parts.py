@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.data import PairBatch
 from latent_geodesics.data.images import read_image
 from latent_geodesics.experiments.truth.errors import compare_methods, inner_means, method_means, verdict, verdicts
 from latent_geodesics.experiments.truth.floor import read_scenes, track
 from latent_geodesics.metrics.attributes import object_errors
-from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.metrics.objects import SeenObject, match, see_objects
 from latent_geodesics.models.attributes import DetectedObject, shared_network
 from recipes.clevr.rendering.motion import (
@@ -180,10 +180,11 @@ def test_scenes_that_cannot_be_read(tmp_path):
 
 def test_true_frames_at_the_positions_of_a_sequence():
     truth = torch.arange(17.0)[:, None, None, None].expand(-1, 3, 2, 2)
-    assert true_frames(truth, 17) is not None
-    assert true_frames(truth, 9)[:, 0, 0, 0].tolist() == list(range(0, 17, 2))
-    assert true_frames(truth, 6) is None
-    assert true_frames(None, 17) is None
+    batch = PairBatch(pairs=(), images_a=truth[:2], images_b=truth[:2], truth=(truth, None))
+    assert batch.true_frames(0, 17) is not None
+    assert batch.true_frames(0, 9)[:, 0, 0, 0].tolist() == list(range(0, 17, 2))
+    assert batch.true_frames(0, 6) is None
+    assert batch.true_frames(1, 17) is None
 
 
 @pytest.fixture

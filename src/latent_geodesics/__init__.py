@@ -85,31 +85,4 @@ __all__ = [
 install()
 
 # torch takes seconds to import: a wrong argument on the command line is told without it.
-__getattr__, __dir__ = names_on_demand(
-    __name__,
-    {
-        "core.fields": (
-            "Banana",
-            "Density",
-            "Exponential",
-            "GaussianMixture",
-            "HalfSpace",
-            "IsotropicGaussian",
-            "PoincareBall",
-            "RecordedField",
-            "Resolution",
-            "ScoreField",
-            "StereographicSphere",
-            "UniformDensity",
-        ),
-        "core.geometries": ("Conformal", "Geometry", "Graph", "Typical"),
-        "core.geometry": (),
-        "core.hermite": ("HermitePath",),
-        "core.manifold": ("Euclidean", "Manifold", "Sphere"),
-        "models": ("load_model",),
-        "core.path": ("GreatCircle", "KnotPath", "Path", "StraightLine", "shortest_path"),
-        "core.records": ("BoundaryProblem", "InitialProblem", "Solution", "Status", "Trace"),
-        "core.solvers": (),
-        "run.interpolation": ("Interpolation", "interpolate"),
-    },
-)
+__getattr__, __dir__ = names_on_demand(__name__)

@@ -8,8 +8,6 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["LIKE", "MISTYPED", "UserError", "is_out_of_memory", "near_file", "near_name", "nearest"]
-
 LIKE, MISTYPED = 0.55, 0.8
 """How like two names are, from 0 to 1, where one is suggested for the other, and where it must have been meant."""
 

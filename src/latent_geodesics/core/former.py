@@ -8,8 +8,6 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__all__ = ["FORMER", "FormerNames"]
-
 PACKAGE = "latent_geodesics."
 TASKS = "latent_geodesics.tasks"
 """The package that is none of today's: to import a module binds its name there, which would hide an experiment."""

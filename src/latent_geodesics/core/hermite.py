@@ -7,8 +7,6 @@ from torch import Tensor
 from latent_geodesics.core.manifold import Manifold
 from latent_geodesics.core.path import Path
 
-__all__ = ["HermitePath"]
-
 
 class HermitePath(Path):
     """The piecewise quintic through knots with given points, velocities and accelerations.

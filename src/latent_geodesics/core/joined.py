@@ -31,8 +31,6 @@ from torch import Tensor
 from latent_geodesics.core.manifold import Manifold
 from latent_geodesics.core.path import Path
 
-__all__ = ["JoinedPath"]
-
 
 class JoinedPath(Path):
     """The path through several keys whose legs are the pairs of another path; a batch of one.

@@ -11,8 +11,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Euclidean", "Manifold", "Sphere"]
-
 
 class Manifold(ABC):
     """A subset of `R^d` with the projections, geodesics and transport that solvers and paths need."""

@@ -23,8 +23,6 @@ from torch import Tensor
 from latent_geodesics.core.manifold import Euclidean, Manifold, Sphere
 from latent_geodesics.core.splines import Spline
 
-__all__ = ["GreatCircle", "KnotPath", "Path", "StraightLine", "shortest_path"]
-
 
 class Path(ABC):
     """A curve for each pair of a batch."""

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["listening", "tell", "telling"]
-
 _listener: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)
 
 

@@ -9,15 +9,13 @@ from enum import Enum
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.fields import Resolution, ScoreField
 from latent_geodesics.core.geometries import Conformal, Geometry
 from latent_geodesics.core.manifold import Manifold, Sphere
 from latent_geodesics.core.path import Path
-
-__all__ = ["BoundaryProblem", "InitialProblem", "Solution", "Status", "Trace"]
 
 
 class Status(Enum):
@@ -169,6 +167,16 @@ class BoundaryProblem:
     def alpha(self) -> float:
         """The strength of the geometry: the power on `p` in that of `p^alpha`."""
         return self.geometry.strength
+
+    def restrict(self, pairs: Int[Tensor, " m"]) -> "BoundaryProblem":
+        """The problems of some of the pairs."""
+        return BoundaryProblem(
+            field=self.field.restrict(pairs),
+            manifold=self.manifold.restrict(pairs),
+            x0=self.x0[pairs],
+            x1=self.x1[pairs],
+            geometry=self.geometry,
+        )
 
 
 class InitialProblem:

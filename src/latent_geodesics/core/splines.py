@@ -18,8 +18,6 @@ from jaxtyping import Float
 from scipy.interpolate import CubicSpline, make_interp_spline
 from torch import Tensor
 
-__all__ = ["Spline", "gauss_kronrod", "gauss_legendre", "natural_second_derivative"]
-
 
 class Spline:
     """The interpolating spline of degree 5 through values at given nodes; a polynomial where there are fewer than 6.

@@ -4,8 +4,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["norm", "normal_to", "unit"]
-
 
 def norm(v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
     """`|v|`, the Euclidean norm."""

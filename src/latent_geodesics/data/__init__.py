@@ -50,25 +50,4 @@ __all__ = [
 ]
 
 # Lightning, which the batches need, takes many times as long to import as everything else here.
-__getattr__, __dir__ = names_on_demand(
-    __name__,
-    {
-        "batches": ("Batches", "NumberedBatch"),
-        "benchmarks": ("Afhq", "CelebAHq", "MorphBench"),
-        "folder": ("FolderPairs",),
-        "grouping": ("in_batches",),
-        "images": ("read_image",),
-        "keys": ("KeyBatch", "KeyData", "KeySequence", "read_keys"),
-        "pairs": (
-            "ImagePair",
-            "PairBatch",
-            "PairData",
-            "PairSelection",
-            "read_batch",
-            "read_manifest",
-            "read_shard",
-        ),
-        "video_files": ("read_video",),
-        "videos": ("Video", "VideoBatch", "VideoData"),
-    },
-)
+__getattr__, __dir__ = names_on_demand(__name__)

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 
-__all__ = ["as_shown", "fitted", "shown_size"]
-
 TIFF_BITS, TIFF_PHOTOMETRIC, EXIF_ORIENTATION = 258, 262, 274
 WHITE_IS_ZERO = 0
 TURNED = (5, 6, 7, 8)

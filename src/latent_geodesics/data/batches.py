@@ -8,9 +8,6 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-__all__ = ["IDLE", "Batches", "Named", "NumberedBatch"]
-
-
 IDLE = -1
 
 

@@ -15,8 +15,6 @@ from latent_geodesics.data.file_order import image_files
 from latent_geodesics.data.manifests import read_rows
 from latent_geodesics.data.pairs import ImagePair, PairSelection
 
-__all__ = ["Afhq", "CelebAHq", "MorphBench"]
-
 ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
 WORDS = {True: "a photo of a man", False: "a photo of a woman"}
 

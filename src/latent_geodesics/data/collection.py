@@ -20,8 +20,6 @@ from latent_geodesics.data.images import as_uint8
 from latent_geodesics.data.manifests import ManifestRow, read_columns, read_rows
 from latent_geodesics.data.pairs import ImagePair, read_manifest
 
-__all__ = ["CollectedImage", "content_hash", "images_of_pairs", "read_collection"]
-
 FEWEST = 2
 
 

@@ -4,8 +4,6 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["ends_early"]
-
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # Matroska and WebM
 RIFF = b"RIFF"  # AVI
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from latent_geodesics.core.errors import UserError
 
-__all__ = ["IMAGE_SUFFIXES", "image_files", "in_natural_order", "numbered_images", "visible_files"]
-
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".avif")
 WHOLE_NUMBERS, DECIMALS = re.compile(r"(\d+)"), re.compile(r"(\d+(?:\.\d+)?)")
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.images import SMALLEST_SIDE
 
-__all__ = ["FEWEST_FRAMES", "Film"]
-
 FEWEST_FRAMES = 3
 # Rounded times, say to milliseconds, differ by less; a frame that is missing by more.
 UNEVEN = 1.5

@@ -20,8 +20,6 @@ from latent_geodesics.data.images import readable
 from latent_geodesics.data.manifests import read_rows
 from latent_geodesics.data.pairs import ImagePair, PairSelection
 
-__all__ = ["FolderPairs"]
-
 log = logging.getLogger(__name__)
 
 MARKS = (

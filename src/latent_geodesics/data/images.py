@@ -18,8 +18,6 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.appearance import as_shown, fitted, shown_size
 
-__all__ = ["SMALLEST_SIDE", "as_uint8", "from_pil", "read_image", "psnr", "readable", "to_pil"]
-
 SMALLEST_SIDE = 8
 REMEDIES = {"image": ("a PNG, JPEG or WebP file", "PNG"), "video": ("an MP4 or a GIF", "MP4")}
 # What Pillow raises for files that are damaged, depending on where.

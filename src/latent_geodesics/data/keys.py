@@ -20,8 +20,6 @@ from latent_geodesics.data.images import SMALLEST_SIDE, read_image
 from latent_geodesics.data.manifests import ManifestRow, read_rows
 from latent_geodesics.data.pairs import ImagePair, PairBatch, PairSelection
 
-__all__ = ["KeyBatch", "KeyData", "KeySequence", "read_keys"]
-
 BETWEEN = "|"
 LONGEST_NAME = 4
 

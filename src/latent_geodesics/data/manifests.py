@@ -14,8 +14,6 @@ from pathlib import Path, PurePosixPath
 
 from latent_geodesics.core.errors import LIKE, MISTYPED, UserError, nearest
 
-__all__ = ["ManifestRow", "matches_checksum", "read_columns", "read_rows"]
-
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 # Longer marks first: that of UTF-32 begins with that of UTF-16.
 MARKS = {

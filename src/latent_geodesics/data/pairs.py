@@ -23,8 +23,6 @@ from latent_geodesics.data.file_order import numbered_images
 from latent_geodesics.data.images import read_image
 from latent_geodesics.data.manifests import ManifestRow, read_rows
 
-__all__ = ["ImagePair", "PairBatch", "PairData", "PairSelection", "read_batch", "read_manifest", "read_shard"]
-
 FILES = ("image_a", "image_b")
 DESCRIBING = ("id", "group", "prompt_a", "prompt_b", "difficulty", "split", "cluster")
 OPTIONAL_COLUMNS = (*DESCRIBING, "frames", "sha256_a", "sha256_b")
@@ -70,6 +68,18 @@ class PairBatch:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def true_frames(self, row: int, count: int) -> Float[Tensor, "n 3 h w"] | None:
+        """Of a pair's true frames, as many as a sequence has; None where they do not lie at its positions."""
+        truth = self.truth[row]
+        if truth is None or not has_positions(len(truth), count):
+            return None
+        return truth[:: (len(truth) - 1) // (count - 1)]
+
+
+def has_positions(truth: int, frames: int) -> bool:
+    """Whether so many evenly spaced true frames lie at the positions of a sequence of so many frames."""
+    return frames >= 2 and truth > 0 and not (truth - 1) % (frames - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,6 @@ from latent_geodesics.data.file_order import numbered_images
 from latent_geodesics.data.films import Film
 from latent_geodesics.data.images import read_image, readable
 
-__all__ = ["is_animation", "open_animation", "open_folder"]
-
 ANIMATED_SUFFIXES = (".gif", ".webp", ".png", ".apng", ".avif", ".tif", ".tiff")
 ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")
 GIF_TRAILER = b";"

@@ -15,8 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["half_plane_geodesic", "poincare_disc_geodesic"]
-
 STRAIGHT = 1e-9
 
 

@@ -30,8 +30,6 @@ from latent_geodesics.core.fields import Density
 from latent_geodesics.core.manifold import Euclidean
 from latent_geodesics.core.records import BoundaryProblem
 
-__all__ = ["Scene", "load_scenes"]
-
 Exact = Callable[[Tensor, Tensor, Tensor], Tensor]
 FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 KEYS = ("density", "a", "b", "alpha", "window", "title", "exact")

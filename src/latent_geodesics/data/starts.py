@@ -12,8 +12,6 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import IMAGE_SUFFIXES, image_files
 from latent_geodesics.data.pairs import ImagePair
 
-__all__ = ["Start", "pick_pairs", "starts_of_pairs", "starts_on_disk"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Start:

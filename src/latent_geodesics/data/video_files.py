@@ -18,8 +18,6 @@ from latent_geodesics.data.films import FEWEST_FRAMES, Film
 from latent_geodesics.data.picture_films import is_animation, open_animation, open_folder
 from latent_geodesics.data.video_streams import open_stream
 
-__all__ = ["FEWEST_FRAMES", "FilmFrames", "read_film", "read_video"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FilmFrames:

@@ -23,8 +23,6 @@ from latent_geodesics.data.appearance import as_shown, fitted
 from latent_geodesics.data.containers import ends_early
 from latent_geodesics.data.films import Film
 
-__all__ = ["open_stream"]
-
 HIGH_DYNAMIC_RANGE = {16: "PQ", 18: "HLG"}  # by the number of the transfer characteristic in H.273
 MATRIX_UNKNOWN = 2
 HIGH_DEFINITION = (1280, 577)

@@ -21,8 +21,6 @@ from latent_geodesics.data.grouping import in_batches
 from latent_geodesics.data.manifests import ManifestRow, read_rows
 from latent_geodesics.data.video_files import read_film
 
-__all__ = ["Video", "VideoBatch", "VideoData"]
-
 REQUIRED_COLUMNS = ("id", "kind", "file", "prompt_a", "prompt_b")
 # The last three are what `task=render_videos` notes for its readers.
 OPTIONAL_COLUMNS = ("control", "sha256", "frames", "sources", "seed")

@@ -46,11 +46,17 @@ def attempt(name: str, method: Method, pairs: EncodedPairs, u: Float[Tensor, " n
             return [Attempt(pairs=pairs, morph=_whole(method.morph(pairs, u)))]
         except Exception as error:  # whatever a method raises is that method's, and the run goes on
             if alone:
-                failure = " ".join(f"{type(error).__name__}: {error}".split())
-                log.warning("%s failed on %s; the run goes on. %s", name, pairs.batch.ids[0], failure)
                 log.debug("%s on %s", name, pairs.batch.ids[0], exc_info=error)
+                failure = failed(name, pairs.batch.ids[0], error)
                 return [Attempt(pairs=pairs, morph=_nothing(pairs, u, FAILED), failure=failure)]
     return [part for row in range(len(pairs.batch)) for part in attempt(name, method, pairs.restrict([row]), u)]
+
+
+def failed(name: str, item: str, error: Exception) -> str:
+    """What a method raised on an item of a run, in words; the log is told."""
+    failure = " ".join(f"{type(error).__name__}: {error}".split())
+    log.warning("%s failed on %s; the run goes on. %s", name, item, failure)
+    return failure
 
 
 def _whole(morph: Morph) -> Morph:

@@ -107,7 +107,7 @@ class EncodedPairs:
     def restrict(self, rows: Sequence[int]) -> "EncodedPairs":
         """Some of the pairs."""
         index = torch.tensor(list(rows))
-        problem, batch = self.problem, self.batch
+        batch = self.batch
         return replace(
             self,
             batch=PairBatch(
@@ -116,13 +116,7 @@ class EncodedPairs:
                 images_b=batch.images_b[index],
                 truth=tuple(batch.truth[row] for row in rows),
             ),
-            problem=BoundaryProblem(
-                field=problem.field.restrict(index),
-                manifold=problem.manifold.restrict(index),
-                x0=problem.x0[index],
-                x1=problem.x1[index],
-                geometry=problem.geometry,
-            ),
+            problem=self.problem.restrict(index),
             norms_a=self.norms_a[index],
             norms_b=self.norms_b[index],
             condition_a=self.condition_a[index],

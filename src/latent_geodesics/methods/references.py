@@ -81,11 +81,11 @@ class InvertedTruth(TrueFrames):
 
 
 def _truth(pairs: EncodedPairs, row: int, count: int) -> Float[Tensor, "n 3 h w"]:
-    truth = pairs.batch.truth[row]
-    if truth is None or (len(truth) - 1) % (count - 1):
+    frames, truth = pairs.batch.true_frames(row, count), pairs.batch.truth[row]
+    if frames is None:
         held = "none" if truth is None else f"{len(truth)}"
         raise UserError(
             f"The pair '{pairs.batch.ids[row]}' has {held} of the true frames that this method shows at {count} "
             "positions: leave the method out, or set frames to one more than a divisor of their number less one."
         )
-    return truth[:: (len(truth) - 1) // (count - 1)].to(pairs.model.device)
+    return frames.to(pairs.model.device)

@@ -22,11 +22,10 @@ from torch import Tensor
 from latent_geodesics.metrics.base import FrameMetric, RunFacts
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
+from latent_geodesics.metrics.networks import network_hash
 from latent_geodesics.metrics.objects import SeenObject, match, see_objects
-from latent_geodesics.metrics.perceptual import check_truth, network_hash
+from latent_geodesics.metrics.perceptual import check_truth
 from latent_geodesics.models.attributes import shared_network
-
-__all__ = ["AttributeErrors", "object_errors"]
 
 
 class AttributeErrors(FrameMetric):

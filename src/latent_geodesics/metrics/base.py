@@ -17,19 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
+from latent_geodesics.metrics.networks import JudgingNetwork
 from latent_geodesics.metrics.packages import Package
 from latent_geodesics.models.weights import Requirement
-
-__all__ = [
-    "FrameMetric",
-    "MorphMetric",
-    "Provenance",
-    "RunFacts",
-    "SequenceMetric",
-    "SetMetric",
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +89,14 @@ class MorphMetric(Metric, ABC):
         return tuple(self.columns)
 
     @property
-    def requirements(self) -> Sequence[Requirement]:
-        """The weight files that it needs."""
+    def networks(self) -> Sequence[JudgingNetwork]:
+        """The networks by which it sees images."""
         return ()
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:
+        """The weight files that it needs: those of its networks."""
+        return [needed for network in self.networks for needed in network.requirements]
 
     @property
     def packages(self) -> Sequence[Package]:
@@ -108,14 +106,22 @@ class MorphMetric(Metric, ABC):
     @property
     def weights(self) -> Mapping[str, str]:
         """Name -> hash of the networks that the metric uses."""
-        return {}
+        return {name: digest for network in self.networks for name, digest in network.weights.items()}
 
     def check(self, facts: RunFacts) -> None:
-        """Refuses, before a run starts, what its data cannot serve.
+        """Refuses, before a run starts, what its data cannot serve: images too small for a network, here.
 
         Raises:
             UserError: names the metric and what is lacking.
         """
+        for network in self.networks:
+            if min(facts.image_size) < network.least_side:
+                height, width = facts.image_size
+                raise UserError(
+                    f"The metric {type(self).__name__} by {network.name} needs images of at least {network.least_side} "
+                    f"pixels a side, and those of this run have {width} x {height}: leave it out, or take larger "
+                    "images."
+                )
 
     @abstractmethod
     def update(self, measured: MeasuredMorph) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["OF_DENSITY", "OF_METRIC", "Column", "known_columns"]
-
 OF_DENSITY = frozenset({"condition", "model", "score", "tau", "textual_inversion"})
 """The settings that make a density: log-densities compare within them."""
 

@@ -24,8 +24,6 @@ from latent_geodesics.metrics.base import SequenceMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
 
-__all__ = ["Ghosting", "blends"]
-
 
 class Ghosting(SequenceMetric):
     """The two columns of the module's text; `ghosting` is NaN where every inner frame is one of the ends."""

@@ -29,8 +29,6 @@ from latent_geodesics.core.path import Path, shortest_path
 from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.core.splines import Spline
 
-__all__ = ["PathCurves", "closed_curves", "path_curves", "reference_curves"]
-
 LEAST_POSITIONS = 4
 
 

@@ -16,8 +16,6 @@ from latent_geodesics.metrics.base import SequenceMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
 
-__all__ = ["DensityBow"]
-
 
 class DensityBow(SequenceMetric):
     """The column of the module's text; a method without a path, or under a prompt that moves, has none."""

@@ -16,9 +16,6 @@ from latent_geodesics.metrics.features import FeatureNetwork
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.protocol import PROTOCOLS, Protocol
 from latent_geodesics.metrics.set_distances import frechet_distance, kernel_distance
-from latent_geodesics.models.weights import Requirement
-
-__all__ = ["FeatureDistances"]
 
 FEWEST = 2
 FEWEST_LEFT = 3
@@ -156,14 +153,9 @@ class FeatureDistances(SetMetric):
         ]
 
     @property
-    def requirements(self) -> Sequence[Requirement]:
-        """Of the network."""
-        return self.network.requirements
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """Of the network."""
-        return self.network.weights
+    def networks(self) -> Sequence[FeatureNetwork]:
+        """Its own."""
+        return (self.network,)
 
     def provenance(self, column: str, facts: RunFacts) -> Provenance:
         """The protocol, how many images on both sides, and what so few do to the number."""

@@ -1,6 +1,6 @@
 """Networks that give an image one vector of features, in which sets of images are compared, behind one seam."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,41 +10,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.metrics.networks import network_hash
+from latent_geodesics.metrics.networks import JudgingNetwork, network_hash
 from latent_geodesics.models.attributes import shared_network
 from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
-
-__all__ = ["ClevrFeatures", "FeatureNetwork", "Inception"]
 
 _CHUNK = 32
 
 
-class FeatureNetwork(ABC):
-    """One vector of features an image. Shared, never copied."""
+class FeatureNetwork(JudgingNetwork):
+    """One vector of features an image."""
 
-    name: str
     frechet: str
     """What a Fréchet distance between these features is called."""
 
     kernel: str
     """What a kernel distance between them is called."""
 
-    @property
-    def requirements(self) -> Sequence[Requirement]:
-        """The weight files that it needs."""
-        return ()
-
-    @property
-    @abstractmethod
-    def weights(self) -> Mapping[str, str]:
-        """Name -> sha256 of its weights."""
-
     @abstractmethod
     def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """The features of images in [0, 1]."""
-
-    def __deepcopy__(self, memo: Any) -> "FeatureNetwork":
-        return self
 
 
 class ClevrFeatures(FeatureNetwork):

@@ -8,8 +8,6 @@ import numpy as np
 
 from latent_geodesics.core.errors import UserError
 
-__all__ = ["AllFrames", "FrameChoice", "InnerFrames", "RandomFrames"]
-
 
 class FrameChoice(ABC):
     """Chooses frames of each sequence, once or in several draws over which a result is averaged."""

@@ -7,8 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["ImageNetRange", "InputRange", "SignedRange", "UnitRange"]
-
 
 class InputRange(ABC):
     """Turns images in [0, 1] into what a network is given."""

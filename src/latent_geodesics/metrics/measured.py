@@ -15,16 +15,6 @@ from latent_geodesics.metrics.curves import PathCurves
 from latent_geodesics.metrics.networks import PerceptualNetwork
 from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = [
-    "FrameDistances",
-    "GivenPairs",
-    "MeasuredMorph",
-    "MetricMemory",
-    "has_positions",
-    "in_eight_bits",
-    "true_frames",
-]
-
 T = TypeVar("T")
 
 _FRAMES = 4
@@ -124,7 +114,7 @@ class MeasuredMorph:
 
     def truth(self, row: int) -> Float[Tensor, "n 3 h w"] | None:
         """The true frames of a pair at the positions of the sequence; None where it has none there."""
-        return true_frames(self.pairs.batch.truth[row], len(self.u))
+        return self.pairs.batch.true_frames(row, len(self.u))
 
     def distances(self, network: PerceptualNetwork) -> FrameDistances:
         """The distances that sequence metrics are made of; each frame goes through the network once."""
@@ -181,18 +171,6 @@ def _across(
             rows.append(network.compare(left, right).view(count, len(true)))
         columns.append(torch.cat(rows))
     return torch.cat(columns, dim=1)
-
-
-def has_positions(truth: int, frames: int) -> bool:
-    """Whether so many evenly spaced true frames lie at the positions of a sequence of so many frames."""
-    return frames >= 2 and truth > 0 and not (truth - 1) % (frames - 1)
-
-
-def true_frames(truth: Float[Tensor, "m 3 h w"] | None, count: int) -> Float[Tensor, "n 3 h w"] | None:
-    """Of evenly spaced true frames, as many as a sequence has; None where they do not lie at its positions."""
-    if truth is None or not has_positions(len(truth), count):
-        return None
-    return truth[:: (len(truth) - 1) // (count - 1)]
 
 
 def in_eight_bits(frames: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -26,27 +26,20 @@ from latent_geodesics.metrics.inputs import InputRange, SignedRange
 from latent_geodesics.models.attributes import shared_network
 from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
 
-__all__ = ["NETWORKS", "ClevrPerception", "Lpips", "PerceptualNetwork", "as_network", "build_lpips", "network_hash"]
-
 NETWORKS = ("clevr", "lpips_alex", "lpips_vgg", "lpips_squeeze", "lpips_squeeze_fp16")
 """The names that columns carry."""
 
 Features = Sequence[Float[Tensor, "n c i j"]]
 
 
-class PerceptualNetwork(ABC):
-    """Features of images, and the distance between two images' features. Shared, never copied."""
+class JudgingNetwork(ABC):
+    """A network that metrics see images by. Shared, never copied."""
 
     name: str
     """Which network, as columns carry it."""
 
-    least_side: int
+    least_side: int = 1
     """The smallest images that it takes, in pixels."""
-
-    @property
-    def key(self) -> Hashable:
-        """Two networks of one key give the same distances."""
-        return self.name
 
     @property
     def requirements(self) -> Sequence[Requirement]:
@@ -57,6 +50,18 @@ class PerceptualNetwork(ABC):
     @abstractmethod
     def weights(self) -> Mapping[str, str]:
         """Name -> sha256 of its weights."""
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+
+class PerceptualNetwork(JudgingNetwork):
+    """Features of images, and the distance between two images' features."""
+
+    @property
+    def key(self) -> Hashable:
+        """Two networks of one key give the same distances."""
+        return self.name
 
     @abstractmethod
     def embed(self, images: Float[Tensor, "n 3 h w"]) -> Features:
@@ -69,9 +74,6 @@ class PerceptualNetwork(ABC):
     def distance(self, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
         """The distances between images in [0, 1]."""
         return self.compare(self.embed(a), self.embed(b))
-
-    def __deepcopy__(self, memo: Any) -> "PerceptualNetwork":
-        return self
 
 
 class ClevrPerception(PerceptualNetwork):

@@ -18,8 +18,6 @@ from latent_geodesics.metrics.base import FrameMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
 
-__all__ = ["NoiseNorm"]
-
 MIDDLE = (0.25, 0.75)
 
 

@@ -25,8 +25,6 @@ from torch import Tensor
 
 from latent_geodesics.models.attributes import AttributeNetwork
 
-__all__ = ["SeenObject", "match", "see_objects"]
-
 PATCH = 2
 NEAR = 0.6
 LEAST_CONTRAST = 0.1

@@ -19,8 +19,6 @@ from latent_geodesics.metrics.base import SequenceMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
 
-__all__ = ["OpticalFlow"]
-
 
 class OpticalFlow(SequenceMetric):
     """`flow`, the mean magnitude of the optical flow between consecutive frames, in pixels."""

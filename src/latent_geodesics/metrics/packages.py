@@ -7,8 +7,6 @@ from importlib.util import find_spec
 
 from latent_geodesics.core.errors import UserError
 
-__all__ = ["Package", "require_packages"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Package:

@@ -14,8 +14,6 @@ from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.packages import require_packages
 from latent_geodesics.models.weights import require
 
-__all__ = ["MetricPanel", "MetricRecord", "check_metrics"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRecord:

@@ -11,8 +11,6 @@ from latent_geodesics.metrics.base import SequenceMetric
 from latent_geodesics.metrics.columns import OF_DENSITY, OF_METRIC, Column
 from latent_geodesics.metrics.measured import MeasuredMorph
 
-__all__ = ["PathQuality"]
-
 
 class PathQuality(SequenceMetric):
     """Length, log-density, residual and closure of a path; a method without a path has none of them.

@@ -23,30 +23,13 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import FrameMetric, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
-from latent_geodesics.metrics.networks import NETWORKS, PerceptualNetwork, as_network, network_hash
+from latent_geodesics.metrics.networks import NETWORKS, PerceptualNetwork, as_network
 from latent_geodesics.metrics.time_alignment import Alignment, align
-from latent_geodesics.models.weights import Requirement
-
-__all__ = ["PerceptualSmoothness", "Reconstruction", "TruthError", "check_side", "check_truth", "network_hash"]
 
 
 def _title(words: str, network: str) -> str:
     """The shipped network needs no mention: it is what every number is made of unless another is named."""
     return words if network == "clevr" else f"{words} ({network.replace('_', ' ')})"
-
-
-def check_side(metric: object, network: PerceptualNetwork, facts: RunFacts) -> None:
-    """Refuses images that a network cannot take.
-
-    Raises:
-        UserError: names the metric and both sizes.
-    """
-    if min(facts.image_size) < network.least_side:
-        height, width = facts.image_size
-        raise UserError(
-            f"The metric {type(metric).__name__} by {network.name} needs images of at least {network.least_side} "
-            f"pixels a side, and those of this run have {width} x {height}: leave it out, or take larger images."
-        )
 
 
 class PerceptualSmoothness(SequenceMetric):
@@ -80,18 +63,9 @@ class PerceptualSmoothness(SequenceMetric):
         return dict(zip(self.names, (steps.sum(-1), steps.var(-1, correction=0)), strict=True))
 
     @property
-    def requirements(self) -> Sequence[Requirement]:
-        """Of the network."""
-        return self.network.requirements
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """Of the network."""
-        return self.network.weights
-
-    def check(self, facts: RunFacts) -> None:
-        """Refuses images too small for the network."""
-        check_side(self, self.network, facts)
+    def networks(self) -> Sequence[PerceptualNetwork]:
+        """Its own."""
+        return (self.network,)
 
     def provenance(self, column: str, facts: RunFacts) -> Provenance:
         """The network and the number of pairs."""
@@ -174,18 +148,13 @@ class TruthError(FrameMetric):
         return found
 
     @property
-    def requirements(self) -> Sequence[Requirement]:
-        """Of the network."""
-        return self.network.requirements
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """Of the network."""
-        return self.network.weights
+    def networks(self) -> Sequence[PerceptualNetwork]:
+        """Its own."""
+        return (self.network,)
 
     def check(self, facts: RunFacts) -> None:
         """Refuses a run without true frames, unless the metric is optional, and images too small for the network."""
-        check_side(self, self.network, facts)
+        super().check(facts)
         if not self.optional:
             check_truth(self, facts)
 

@@ -26,8 +26,6 @@ from latent_geodesics.core.splines import gauss_legendre
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Unconditional
 
-__all__ = ["LEFT_PLAUSIBLE", "LEFT_PLAUSIBLE_SENTENCE", "PlausibilityCurves", "RealLatents"]
-
 LEFT_PLAUSIBLE = "left_plausible"
 LEFT_PLAUSIBLE_SENTENCE = (
     "The path went where no real image is: below the least probable of the reference images, or off the shell of their "

@@ -18,8 +18,6 @@ from latent_geodesics.metrics.inputs import InputRange, SignedRange
 from latent_geodesics.metrics.networks import NETWORKS, PerceptualNetwork
 from latent_geodesics.metrics.step_statistics import StepStatistic, Total, Variance
 
-__all__ = ["PROTOCOLS", "Protocol"]
-
 PROTOCOLS = ("raw", "diffmorpher", "freemorph", "tangential", "aid", "paper")
 """The names that columns carry after the `@`."""
 

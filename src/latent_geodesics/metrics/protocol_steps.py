@@ -11,7 +11,6 @@ from latent_geodesics.metrics.base import Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.networks import NETWORKS, Lpips, PerceptualNetwork, as_network
-from latent_geodesics.metrics.perceptual import check_side
 from latent_geodesics.metrics.protocol import PROTOCOLS, Protocol
 from latent_geodesics.metrics.step_statistics import (
     Average,
@@ -21,9 +20,7 @@ from latent_geodesics.metrics.step_statistics import (
     Total,
     Variance,
 )
-from latent_geodesics.models.weights import Requirement, WeightsRegistry
-
-__all__ = ["ProtocolSteps"]
+from latent_geodesics.models.weights import WeightsRegistry
 
 
 class ProtocolSteps(SequenceMetric):
@@ -83,19 +80,9 @@ class ProtocolSteps(SequenceMetric):
         }
 
     @property
-    def requirements(self) -> Sequence[Requirement]:
-        """Of all networks."""
-        return [needed for _, network, _ in self._made_of.values() for needed in network.requirements]
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """Of all networks."""
-        return {name: hash for _, network, _ in self._made_of.values() for name, hash in network.weights.items()}
-
-    def check(self, facts: RunFacts) -> None:
-        """Refuses images too small for a network."""
-        for _, network, _ in self._made_of.values():
-            check_side(self, network, facts)
+    def networks(self) -> Sequence[PerceptualNetwork]:
+        """Those of all protocols."""
+        return [network for _, network, _ in self._made_of.values()]
 
     def provenance(self, column: str, facts: RunFacts) -> Provenance:
         """The protocol, its network, and where the run departs from it."""

@@ -18,8 +18,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["frechet_distance", "kernel_distance"]
-
 _ROWS = 1024
 
 

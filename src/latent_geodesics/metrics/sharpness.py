@@ -19,8 +19,6 @@ from latent_geodesics.metrics.base import SequenceMetric
 from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
 
-__all__ = ["Sharpness", "laplacian_variance"]
-
 _LUMINANCE = (0.299, 0.587, 0.114)
 _LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 
-__all__ = ["Average", "Evenness", "StandardDeviation", "StepStatistic", "Total", "Variance"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class StepStatistic(ABC):

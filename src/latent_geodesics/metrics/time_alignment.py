@@ -17,8 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Alignment", "align"]
-
 
 @dataclass(frozen=True)
 class Alignment:

@@ -26,8 +26,6 @@ from latent_geodesics.metrics.packages import Package, require_packages
 from latent_geodesics.metrics.perceptual import check_truth
 from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
 
-__all__ = ["TopiqNoReference", "TopiqTruth", "build_topiq"]
-
 LEAST_SIDE = 32
 PYIQA = Package(name="pyiqa", module="pyiqa", extra="pyiqa")
 _CHUNK = 8

@@ -34,8 +34,6 @@ from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph, MetricMemory
 from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = ["Typicality", "bounded_log_density"]
-
 FEWEST = 20
 TAILS = (0.025, 0.975)
 

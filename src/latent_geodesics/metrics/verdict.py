@@ -29,8 +29,6 @@ from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.cross_fade import blends
 from latent_geodesics.metrics.measured import MeasuredMorph
 
-__all__ = ["VERDICTS", "Verdict", "verdict_word"]
-
 VERDICTS: Mapping[str, str] = {"fades": "fade", "morphs": "morph", "jumps": "jump"}
 """Column -> the word for a sequence that has a one there."""
 MOST_GHOSTING = 0.5

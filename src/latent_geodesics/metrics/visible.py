@@ -25,8 +25,6 @@ from latent_geodesics.metrics.columns import Column
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.packages import Package
 
-__all__ = ["ColorVideoVdp", "Flip"]
-
 PIXELS_PER_DEGREE = 67.0
 DISPLAY = "standard_fhd"
 _CHUNK = 4

@@ -25,13 +25,4 @@ __all__ = [
     "random_model",
 ]
 
-__getattr__, __dir__ = names_on_demand(
-    __name__,
-    {
-        "latent_model": ("LatentModel",),
-        "loading": ("load_model",),
-        "random_weights": ("random_model",),  # a module must not be called as what it defines
-        "scores": ("Conditional", "Contrastive", "Guided", "Renoised", "Score", "Unconditional"),
-        "typical_range": ("TypicalRange", "measure_typical_range"),
-    },
-)
+__getattr__, __dir__ = names_on_demand(__name__)

@@ -15,8 +15,6 @@ from hydra.errors import HydraException
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.inputs import is_path, is_text, may_be_path
 
-__all__ = ["OPEN", "as_meant"]
-
 OPEN = frozenset({"task.counts", "textual_inversion", "weights.files", "weights.sha256"})
 """Keys of mappings whose own keys are the user's to choose."""
 

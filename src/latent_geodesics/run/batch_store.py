@@ -19,8 +19,6 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.machine import file_hash
 from latent_geodesics.run.files import DamagedFileError, read_sealed, seal, write_bytes
 
-__all__ = ["FOLDER", "BatchStore", "read_batches"]
-
 log = logging.getLogger(__name__)
 
 FOLDER = "batches"

@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 from latent_geodesics.run.files import replacing
 from latent_geodesics.run.names import one_line
 
-__all__ = ["canvas", "label", "legend_below", "legend_columns", "literal", "method_color", "wrapped"]
-
 LONGEST = 36
 
 COLORS = {"geodesic": "#0072B2", "geodesic_paper": "#D55E00", "slerp": "#009E73", "lerp": "#8C8C8C"}

@@ -7,31 +7,43 @@ Exit codes: 0 all of it worked, 1 the program failed (with its traceback), 2 wha
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from latent_geodesics.run.sentences import sentence_of
 
-__all__ = ["exit_code"]
 
-
-def exit_code(action: Callable[[], object], *, conf: Path | None = None) -> int:
-    """Performs an action and turns its errors into a sentence on standard error and an exit code.
+@contextmanager
+def exits(*, conf: Path | None = None) -> Iterator[None]:
+    """Turns the errors of what is done inside into a sentence on standard error, and leaves with an exit code.
 
     Args:
-        action: What is done.
         conf: The folder of the configuration's groups, to name those that are near a mistyped one.
+
+    Raises:
+        SystemExit: in place of an error that is the user's, or of an interrupt.
     """
     _settle_surroundings()
     try:
-        action()
+        yield
     except KeyboardInterrupt:
-        return _say("Interrupted: what was finished is in the output folder.", 130)
+        _leave("Interrupted: what was finished is in the output folder.", 130)
     except Exception as error:
         sentence = sentence_of(error, conf=conf)
         if sentence is None:
             raise
-        return _say(sentence, 2)
+        _leave(sentence, 2)
+
+
+def exit_code(action: Callable[[], object]) -> int:
+    """Performs an action as `exits` does; returns the exit code, 0 where all of it worked."""
+    try:
+        with exits():
+            action()
+    except SystemExit as left:
+        return int(left.code or 0)
     return 0
 
 
@@ -47,6 +59,6 @@ def _settle_surroundings() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _say(sentence: str, code: int) -> int:
+def _leave(sentence: str, code: int) -> NoReturn:
     sys.stderr.write(f"\nerror: {sentence}\n")
-    return code
+    raise SystemExit(code)

@@ -14,8 +14,6 @@ from latent_geodesics.models.machine import machine_cores
 from latent_geodesics.run.launch import ALONE, RunProcess, find_place
 from latent_geodesics.run.unread import read_keys
 
-__all__ = ["Settings", "flat_settings", "is_part_of_a_sweep", "processes", "settle"]
-
 LARGEST_SEED = 2**32 - 1
 MOST_PROCESSES = 4
 

@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Callable
 
-__all__ = ["Connection"]
-
 log = logging.getLogger(__name__)
 
 

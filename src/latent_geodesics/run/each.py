@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -29,34 +29,13 @@ from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.sequences import Films, save_frames, save_sprite
 from latent_geodesics.run.strips import save_strip
 
-__all__ = ["Rows", "Tables", "each"]
+if TYPE_CHECKING:
+    from latent_geodesics.run.runner import Run
 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item", bound=Named)
 Content = TypeVar("Content")
-
-
-class Host(Protocol):
-    """What a list is worked through for: a `Run`."""
-
-    @property
-    def folder(self) -> Path:
-        """Where what is found goes."""
-        ...
-
-    @property
-    def leads(self) -> bool:
-        """Whether this is the first of the processes, which puts all together."""
-        ...
-
-    def trainer(self, **options: Any) -> pl.Trainer:
-        """What loops over the batches, in all processes."""
-        ...
-
-    def show(self, file: str) -> None:
-        """Tells the logger of a picture in the folder."""
-        ...
 
 
 @dataclass(kw_only=True)
@@ -146,7 +125,7 @@ class Tables:
 
 
 def each(
-    run: Host,
+    run: "Run",
     batches: Sequence[Sequence[Item]],
     work: Callable[[Content], Rows],
     *,
@@ -180,7 +159,17 @@ def each(
     if queue.left:
         if queue.done:
             log.info("Going on with '%s': %d of %d batches are done.", run.folder, len(queue.done), len(batches))
-        _loop(run, queue, _Loop(run=run, work=work, store=store, names=queue.ids))
+        module = _Loop(run=run, work=work, store=store, names=queue.ids)
+        trainer = run.trainer(
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,  # it counts batches, and says nothing while one is at work
+            use_distributed_sampler=False,  # the batches are shared out already, none of them twice
+        )
+        try:
+            trainer.test(module, datamodule=queue, verbose=False)
+        except SystemExit:  # Lightning's answer to an interrupt: what was finished is still to be put together
+            log.info("Interrupted: what is finished is put together.")
     tables = Tables(store.read(), batches=queue.ids)
     if torch.distributed.is_initialized() and (last or not tables.whole):
         # All is on disk. The first process puts it together alone, which metrics would take for a sum over processes.
@@ -196,7 +185,7 @@ class _Loop(pl.LightningModule):
     """Does a batch, and keeps what it gave."""
 
     def __init__(
-        self, *, run: Host, work: Callable[[Any], Rows], store: BatchStore, names: Sequence[Sequence[str]]
+        self, *, run: "Run", work: Callable[[Any], Rows], store: BatchStore, names: Sequence[Sequence[str]]
     ) -> None:
         super().__init__()
         self._run, self._do, self._store, self._names = run, work, store, names
@@ -228,16 +217,3 @@ class _Loop(pl.LightningModule):
         """Waits for every process: only then is all of the run on disk."""
         self._bar.close()
         self.trainer.strategy.barrier()
-
-
-def _loop(run: Host, queue: Batches[Any, Any], module: _Loop) -> None:
-    trainer = run.trainer(
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,  # it counts batches, and says nothing while one is at work
-        use_distributed_sampler=False,  # the batches are shared out already, none of them twice
-    )
-    try:
-        trainer.test(module, datamodule=queue, verbose=False)
-    except SystemExit:  # Lightning's answer to an interrupt: what was finished is still to be put together
-        log.info("Interrupted: what is finished is put together.")

@@ -10,8 +10,6 @@ from typing import Any
 
 from latent_geodesics.models.machine import machine_cores, processor
 
-__all__ = ["describe_environment"]
-
 LIBRARIES = (
     "latent-geodesics",
     "torch",

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from latent_geodesics.core.errors import UserError
 
-__all__ = ["Verdict", "compare", "hold"]
-
 log = logging.getLogger(__name__)
 
 BOUNDS = ("at_least", "at_most")

@@ -16,19 +16,6 @@ from typing import Any
 
 from latent_geodesics.core.errors import UserError
 
-__all__ = [
-    "DamagedFileError",
-    "clear_partials",
-    "inside",
-    "is_partial",
-    "read_sealed",
-    "replacing",
-    "seal",
-    "write_bytes",
-    "write_json",
-    "write_text",
-]
-
 SEAL = b"\nsha256:"
 SEAL_SIZE = len(SEAL) + 64
 LONGEST_STEM = 32  # characters of a file's name in the name of the folder that it is written in

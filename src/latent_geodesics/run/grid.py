@@ -12,8 +12,6 @@ from latent_geodesics.run.canvas import literal
 from latent_geodesics.run.files import replacing
 from latent_geodesics.run.names import file_stem, title_of
 
-__all__ = ["draw_grid", "frames_on_disk"]
-
 TRUTH = "true_frames"
 TILE = 0.85
 """Inches of a frame."""

@@ -19,8 +19,6 @@ from latent_geodesics.core.errors import UserError, near_file, near_name
 from latent_geodesics.models.sources import check_source
 from latent_geodesics.run.unread import check_read
 
-__all__ = ["READS", "WRITES", "Input", "check_inputs", "is_path", "is_text", "nodes"]
-
 FILE, FOLDER, EITHER, MODEL = "file", "folder", "file or folder", "model"
 TEXT, OPTIONS, NAME = "text", "options", "name"
 _REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([\w.]+)(?:,.*)?\}")

@@ -38,8 +38,6 @@ from latent_geodesics.run.sequences import FILM_FORMATS, Films, save_frames
 if TYPE_CHECKING:
     from latent_geodesics.run.morphs import Morphs
 
-__all__ = ["Interpolation", "density_figure", "interpolate", "named_model"]
-
 FORMATS = tuple(name for name in FILM_FORMATS if name != "none")
 
 

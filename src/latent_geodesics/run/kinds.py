@@ -14,8 +14,6 @@ from hydra.utils import get_object
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.inputs import nodes
 
-__all__ = ["check_kinds"]
-
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
 

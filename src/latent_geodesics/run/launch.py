@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
     from torch.distributed import Store  # type: ignore[attr-defined]
 
-__all__ = ["ALONE", "RunProcess", "cluster", "dismiss", "find_place", "join", "lead", "refuse"]
-
 log = logging.getLogger(__name__)
 
 FIRST = "LATENT_GEODESICS_FIRST_PROCESS"

@@ -10,8 +10,6 @@ from latent_geodesics.run.connection import Connection
 if TYPE_CHECKING:
     import wandb
 
-__all__ = ["LossyWandbLogger"]
-
 
 class LossyWandbLogger(WandbLogger):
     """Lightning's logger of a wandb run that may be lost."""

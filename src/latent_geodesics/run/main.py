@@ -15,9 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import AnyNode, DictConfig, ListConfig, StringNode
 
 from latent_geodesics.run.arguments import as_meant
-from latent_geodesics.run.command import exit_code
-
-__all__ = ["CONF", "ROOT", "find_shipped", "run"]
+from latent_geodesics.run.command import exits
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parents[1]
@@ -30,12 +28,13 @@ def _main(config: DictConfig) -> None:
     from latent_geodesics.run.runner import execute
 
     find_shipped(config)
-    # Hydra would print the overrides above any error that left its job; an exit it lets pass.
-    code = exit_code(lambda: execute(config), conf=CONF)
-    if code:
+    try:
+        with exits(conf=CONF):  # Hydra would print the overrides above any error that left its job
+            execute(config)
+    except SystemExit:
         with suppress(OSError):  # where nothing ran nothing is left; a folder that holds something stays
             Path(HydraConfig.get().runtime.output_dir).rmdir()
-        sys.exit(code)
+        raise
 
 
 def find_shipped(node: Any) -> None:
@@ -52,13 +51,11 @@ def find_shipped(node: Any) -> None:
                 value._set_value(str(ROOT / path))
 
 
-def _start() -> None:
-    sys.argv[1:] = as_meant(sys.argv[1:], conf=CONF)
-    _main()
-
-
 def run() -> None:
     """Reads the arguments of the command line as they were meant, runs, and exits by how it went."""
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))  # in a checkout: `recipes`, which makes what ships
-    sys.exit(exit_code(_start, conf=CONF))
+    with exits(conf=CONF):
+        sys.argv[1:] = as_meant(sys.argv[1:], conf=CONF)
+        _main()
+    sys.exit(0)

@@ -11,8 +11,6 @@ import pandas as pd
 
 from latent_geodesics.run.names import one_line
 
-__all__ = ["csv_text", "guarded", "latex_text", "markdown_text", "unguarded"]
-
 # Spreadsheets take a cell that begins so for a formula. The quotes before it are counted, so that it can be undone.
 FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 MARKDOWN = {letter: f"&#{ord(letter)};" for letter in "|`*[]\\$~"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}

@@ -11,6 +11,7 @@ import torch
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.progress import tell, telling
 from latent_geodesics.data import ImagePair, PairBatch, read_batch
+from latent_geodesics.data.pairs import has_positions
 from latent_geodesics.methods import Attempt, EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
 from latent_geodesics.methods.conditions import PathCondition
 from latent_geodesics.methods.power import GeometryChoice
@@ -27,12 +28,9 @@ from latent_geodesics.metrics import (
     path_curves,
     reference_curves,
 )
-from latent_geodesics.metrics.measured import has_positions
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.accelerator import METRICS, Stopwatch
 from latent_geodesics.run.results import BatchResult, MethodResult
-
-__all__ = ["Morphs"]
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +129,7 @@ class Morphs:
     def __call__(self, batch: PairBatch, *, seed: int) -> BatchResult:
         """A batch of pairs through every method and metric."""
         tell("encoding")
-        return self.of(self.encode(batch, seed=seed))
+        return self.of(self._encoder(seed=seed).encode(batch))
 
     def encode(self, batch: PairBatch, *, seed: int) -> EncodedPairs:
         """A batch of pairs as the problem that every method is given."""

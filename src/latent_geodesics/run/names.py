@@ -9,8 +9,6 @@ import json
 import re
 import unicodedata
 
-__all__ = ["SOLVER_TITLES", "title_of", "file_stem", "one_line"]
-
 METHOD_TITLES = {
     "adain_slerp": "AdaIN and slerp",
     "aid": "AID",

@@ -13,8 +13,6 @@ from matplotlib.patheffects import withStroke
 from latent_geodesics.data.scenes import Scene
 from latent_geodesics.run.canvas import literal
 
-__all__ = ["PRINT", "PlaneTrack", "draw_map"]
-
 SAND = LinearSegmentedColormap.from_list("sand", ["#FFFFFF", "#F3EBD3", "#DFCB94", "#BFA256"])
 ARROW_COLOR = "#8A8476"
 INK = "#1A1A1A"

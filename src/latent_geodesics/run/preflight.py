@@ -14,8 +14,6 @@ from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.preflight import Inspection, free_memory, inspect, usual_strength
 from latent_geodesics.run.runner import Run
 
-__all__ = ["Preflight"]
-
 log = logging.getLogger(__name__)
 
 GIGA = 1e9

@@ -16,24 +16,6 @@ from latent_geodesics.methods.statuses import LOST, UNINVERTED
 from latent_geodesics.metrics import Column, MetricRecord, PathCurves, known_columns, verdict_word
 from latent_geodesics.models.accelerator import DECODING, METRICS, SOLVING, STAGES
 
-__all__ = [
-    "COLUMNS",
-    "COSTS",
-    "PROTOCOL_MARK",
-    "STAGE_COLUMNS",
-    "STAGE_TITLES",
-    "BatchResult",
-    "MethodResult",
-    "PairResult",
-    "broken_pairs",
-    "closes",
-    "protocol_notes",
-    "result_row",
-    "summarise",
-    "unsolved_inversions",
-    "wins",
-]
-
 DESCRIPTIVE = ("pair", "group", "cluster", "method", "status", "failure", "inversion", "verdict")
 COSTS = {
     "evaluations": Column(title="score evaluations"),

@@ -19,15 +19,15 @@ from latent_geodesics.models.machine import file_hash
 from latent_geodesics.run.config import Settings, flat_settings
 from latent_geodesics.run.files import clear_partials, is_partial, replacing, write_json, write_text
 
-__all__ = ["claimed", "complete", "finished"]
-
 log = logging.getLogger(__name__)
 
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 RESULTS, FILES, SUMMARY = "results.csv", "files.json", "summary.json"
+IN_FORCE = "in_force"
+"""The key of the configuration that says what was chosen by a rule: the device, the precision, the memory layout."""
 LOCK, WANDB, LOGS = ".lock", "wandb", ".log"
 # What may differ between a run and its continuation.
-INCIDENTAL = ("output_dir", "logger", "expected", "trainer", "choices")
+INCIDENTAL = ("output_dir", "logger", "expected", "trainer", "choices", IN_FORCE)
 SHOWN = 3
 
 

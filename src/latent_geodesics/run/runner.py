@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.config import Settings, is_part_of_a_sweep, settle
@@ -23,7 +23,7 @@ from latent_geodesics.run.files import write_json, write_text
 from latent_geodesics.run.inputs import check_inputs
 from latent_geodesics.run.kinds import check_kinds
 from latent_geodesics.run.launch import ALONE, RunProcess, cluster, dismiss, join, lead, refuse
-from latent_geodesics.run.run_folder import claimed, complete, finished
+from latent_geodesics.run.run_folder import CONFIG, IN_FORCE, claimed, complete, finished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from latent_geodesics.run.pages import Page, PageLike
     from latent_geodesics.run.sequences import Films
     from latent_geodesics.run.tracking import RunLogger
-
-__all__ = ["Run", "Task", "execute"]
 
 log = logging.getLogger(__name__)
 
@@ -156,9 +154,15 @@ class Run:
         return device if device.type == "cuda" and trainer.world_size == 1 else None
 
     def record_environment(self, *, weights: Mapping[str, str], machinery: Mapping[str, Any] | None = None) -> None:
-        """Writes `environment.json`: versions, commit, seed, hashes of the weights, what the network runs on."""
+        """Writes `environment.json`: versions, commit, seed, hashes of the weights, what the network runs on.
+
+        What of the latter was chosen by a rule, where the configuration left it to one, is put into `config.yaml`.
+        """
         if not self.leads:
             return
+        if machinery:
+            in_force = {name: machinery[name] for name in ("device", "dtype", "layout")}
+            write_text(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create({**self.config, IN_FORCE: in_force})))
         write_json(
             self.folder / "environment.json",
             describe_environment(seed=self.seed, weights=weights, machinery=machinery or {}),

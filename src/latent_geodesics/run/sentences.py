@@ -25,8 +25,6 @@ from omegaconf.errors import (
 
 from latent_geodesics.core.errors import UserError, is_out_of_memory, near_name
 
-__all__ = ["sentence_of"]
-
 FULL = {
     errno.ENOSPC: "the disk is full: free some space or choose another output_dir",
     errno.EDQUOT: "the disk quota is used up: free some space or choose another output_dir",

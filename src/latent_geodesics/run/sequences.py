@@ -15,8 +15,6 @@ from latent_geodesics.data.images import to_pil
 from latent_geodesics.run.files import replacing
 from latent_geodesics.run.strips import save_loop
 
-__all__ = ["FILM_FORMATS", "Films", "save_film", "save_frame", "save_frames", "save_sprite"]
-
 FILM_FORMATS = ("mp4", "webp", "gif", "none")
 SPRITE_SIDE = 192
 CRF = "14"  # of H.264: no difference is seen

@@ -18,17 +18,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-__all__ = [
-    "Difference",
-    "Interval",
-    "holm",
-    "interval",
-    "normal_interval",
-    "paired_difference",
-    "resampled_means",
-    "separation",
-]
-
 LEVEL = 0.95
 DRAWS = 2000
 FEWEST = 2

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import wandb
     from pytorch_lightning.loggers import Logger
 
-__all__ = ["RunLogger", "SilentRun", "WandbRun", "open_wandb"]
-
 log = logging.getLogger(__name__)
 
 MODES = ("offline", "online", "disabled")

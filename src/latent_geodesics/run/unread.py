@@ -8,8 +8,6 @@ from hydra.core.hydra_config import HydraConfig
 
 from latent_geodesics.core.errors import UserError, near_name
 
-__all__ = ["check_read", "read_keys"]
-
 EVERY_RUN = ("task", "trainer", "logger", "seed", "output_dir", "expected", "fps", "format")
 LOOKS_AT_ALL = "latent_geodesics.run.preflight.Preflight"
 """What stands for another run, whose keys it is given."""

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from latent_geodesics.core.fields.base import Density
 
-__all__ = ["Banana"]
-
 
 class Banana(Density):
     r"""`log p(x) = -x_1^2 / (2 length^2) - (x_2 - bend x_1^2)^2 / (2 width^2)`, unnormalised, in the plane.

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from latent_geodesics.core.fields.resolution import Resolution
 
-__all__ = ["Density", "ScoreField"]
-
 Score = Callable[[Any, Tensor, Tensor], Tensor]
 
 

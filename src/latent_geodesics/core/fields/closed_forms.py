@@ -21,15 +21,6 @@ from torch import Tensor
 
 from latent_geodesics.core.fields.base import Density
 
-__all__ = [
-    "Exponential",
-    "HalfSpace",
-    "IsotropicGaussian",
-    "PoincareBall",
-    "StereographicSphere",
-    "UniformDensity",
-]
-
 
 class UniformDensity(Density):
     """`p = 1` everywhere."""

@@ -7,8 +7,6 @@ from torch import Tensor
 from latent_geodesics.core.fields.base import ScoreField
 from latent_geodesics.core.fields.resolution import Resolution
 
-__all__ = ["COARSE_ERROR", "guarded", "well_resolved"]
-
 COARSE_ERROR = 2e-3
 """Rounding of scores above which finer ones are taken where there are any: what bfloat16 resolves leaves the length of
 hard pairs off by more than a thousandth."""

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from latent_geodesics.core.fields.base import Density
 
-__all__ = ["GaussianMixture"]
-
 
 class GaussianMixture(Density):
     r"""`p(x) = sum_k weights_k N(x; means_k, scales_k^2 I)`, with its score in closed form.

@@ -13,8 +13,6 @@ from torch import Tensor
 from latent_geodesics.core.fields.base import ScoreField
 from latent_geodesics.core.fields.resolution import Resolution
 
-__all__ = ["Query", "RecordedField"]
-
 
 @dataclass(frozen=True)
 class Query:

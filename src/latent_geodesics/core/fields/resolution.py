@@ -10,8 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Resolution", "rounded_resolution"]
-
 MARGIN = 2.0
 """What a residual may be above the rounding of the scores: two of them, of two iterates, and what mixing adds."""
 

@@ -9,8 +9,6 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from latent_geodesics.models.accelerator import wait
 
-__all__ = ["NetworkClock"]
-
 
 class NetworkClock:
     """Creates a context that adds up the time in which at least one network is in a forward pass.

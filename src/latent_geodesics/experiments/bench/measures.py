@@ -5,11 +5,12 @@ counts as two on both sides of a ratio.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from latent_geodesics.core.geometry import residual
@@ -19,19 +20,9 @@ from latent_geodesics.core.solvers.base import BoundarySolver
 from latent_geodesics.experiments.bench.clock import NetworkClock
 from latent_geodesics.models.accelerator import peak_memory_mb, wait
 from latent_geodesics.models.latent_model import LatentModel
-
-__all__ = [
-    "Solve",
-    "batching",
-    "evaluations_to",
-    "growth",
-    "overhead",
-    "peak_memory",
-    "raw_rates",
-    "solver_cost",
-    "stack_rate",
-    "timed_solve",
-]
+from latent_geodesics.run.files import write_text
+from latent_geodesics.run.run_folder import CONFIG
+from latent_geodesics.run.runner import Run, Task
 
 SHARES = (1e-1, 1e-2, 1e-3)
 POSITIONS = torch.linspace(0, 1, 17, dtype=torch.float64)[1:-1]
@@ -122,7 +113,7 @@ def batching(
     model: LatentModel, problem: BoundaryProblem, solver: BoundarySolver, *, together: Solve
 ) -> dict[str, float]:
     """Time of all pairs in one batch over that of each alone."""
-    singles = [_some(problem, [row]) for row in range(len(problem.x0))]
+    singles = [problem.restrict(row) for row in torch.arange(len(problem.x0), device=problem.x0.device)[:, None]]
     alone = sum(timed_solve(model, single, solver).seconds for single in singles)
     return {
         "batch/together_seconds": together.seconds,
@@ -136,20 +127,23 @@ def growth(
 ) -> dict[str, float]:
     """Seconds of a solve as the pairs and the knots grow."""
     found = {}
+    numbers = torch.arange(len(problem.x0), device=problem.x0.device)
     for count in pairs:
-        some = _some(problem, list(range(count)))
+        some = problem.restrict(numbers[:count])
         found[f"growth/pairs_{count}_seconds"] = timed_solve(model, some, next(iter(solvers.values()))).seconds
-    first = _some(problem, list(range(min(2, len(problem.x0)))))
+    first = problem.restrict(numbers[:2])
     for name, solver in solvers.items():
         found[f"growth/{name}_seconds"] = timed_solve(model, first, solver).seconds
     return found
 
 
-def overhead(whole: Callable[[], object]) -> dict[str, float]:
-    """Seconds of a whole run, and the share of them in which no network is at work."""
+def overhead(interpolation: Task, run: Run) -> dict[str, float]:
+    """Seconds of a whole run in a folder of its own, and the share of them in which no network is at work."""
+    inner = replace(run, folder=run.folder / "interpolation")
+    write_text(inner.folder / CONFIG, OmegaConf.to_yaml(dict(run.config)))  # what makes it a run
     started = time.perf_counter()
     with NetworkClock() as clock:
-        whole()
+        interpolation.run(inner)
     seconds = time.perf_counter() - started
     return {"run/seconds": seconds, "run/outside_networks": 1 - clock.seconds / seconds}
 
@@ -163,6 +157,19 @@ def peak_memory(model: LatentModel) -> dict[str, float]:
     return {"memory/peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6}
 
 
+def ratios(found: Mapping[str, float], solvers: Sequence[str]) -> dict[str, float]:
+    """What follows from the numbers measured so far; the first of the solvers is ours."""
+    best = max(value for name, value in found.items() if name.startswith("raw/batch_"))
+    known = {"raw/best": best}
+    if "stack/evaluations_per_second" in found:
+        known["stack_over_raw"] = found["stack/evaluations_per_second"] / best
+    ours, *others = solvers
+    if others and f"solver/{ours}/evaluations_to_{others[0]}" in found:
+        theirs = found[f"solver/{others[0]}/evaluations"]
+        known["descent_over_ours"] = theirs / found[f"solver/{ours}/evaluations_to_{others[0]}"]
+    return known
+
+
 def evaluations_to(solution: Solution, target: Tensor) -> Tensor:
     """Evaluations after which a solver's own residual lay at the target for good; NaN for pairs that never got there.
 
@@ -174,17 +181,6 @@ def evaluations_to(solution: Solution, target: Tensor) -> Tensor:
     last = (len(below) - at_the_end.clamp(min=1))[None]
     spent = trace.evaluations.gather(0, last.to(trace.evaluations.device))[0]
     return torch.where(at_the_end > 0, spent.to(at_the_end.device).double(), torch.nan)
-
-
-def _some(problem: BoundaryProblem, rows: list[int]) -> BoundaryProblem:
-    index = torch.tensor(rows, device=problem.x0.device)
-    return BoundaryProblem(
-        field=problem.field.restrict(index),
-        manifold=problem.manifold.restrict(index),
-        x0=problem.x0[index],
-        x1=problem.x1[index],
-        geometry=problem.geometry,
-    )
 
 
 def _residual(path: Any, problem: BoundaryProblem) -> Tensor:

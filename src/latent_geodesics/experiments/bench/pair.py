@@ -11,8 +11,6 @@ from latent_geodesics.methods.base import CurveMethod
 from latent_geodesics.models.accelerator import DECODING, SOLVING
 from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = ["pair_cost"]
-
 
 def pair_cost(
     model: LatentModel,

@@ -11,11 +11,13 @@ from latent_geodesics.data import ImagePair, PairBatch, PairSelection, read_batc
 from latent_geodesics.methods import PairEncoder
 from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = ["image_problem", "one_pair", "random_problem"]
 
-
-def image_problem(model: LatentModel, data: PairSelection, *, score: Any, tau: float, alpha: float) -> BoundaryProblem:
-    """The problems of all pairs of a data set, in one batch."""
+def bench_problem(
+    model: LatentModel, data: PairSelection | None, *, pairs: int, score: Any, tau: float, alpha: float, seed: int
+) -> BoundaryProblem:
+    """The problems of all pairs of a data set in one batch, or, where there is none, so many random ones."""
+    if data is None:
+        return random_problem(model, pairs=pairs, score=score, tau=tau, alpha=alpha, seed=seed)
     encoder = PairEncoder(model=model, score=score, tau=tau, alpha=alpha)
     return encoder.encode(read_batch(data.pairs, size=model.image_size)).problem
 

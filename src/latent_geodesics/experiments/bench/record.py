@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from latent_geodesics.run.files import write_text
+import pandas as pd
 
-__all__ = ["BenchRecord"]
+from latent_geodesics.models.latent_model import LatentModel
+from latent_geodesics.run.environment import describe_environment
+from latent_geodesics.run.files import write_text
 
 
 class BenchRecord:
@@ -53,5 +55,37 @@ class BenchRecord:
         write_text(self._file, "\n".join(lines) + "\n")
         self._written = line
 
+    def table(self) -> pd.DataFrame:
+        """A row a number, as it is now and as it was before."""
+        rows = []
+        for name, value in self.numbers.items():
+            before = self.before.get(name)
+            change = value / before - 1 if before else None
+            rows.append({"number": name, "now": value, "before": before, "change": change})
+        return pd.DataFrame(rows)
+
+    def ratios(self, words: Mapping[str, str]) -> pd.DataFrame:
+        """A row for each of some numbers, in words, whether it is known yet or not."""
+        return pd.DataFrame(
+            [
+                {"ratio": said, "value": self.numbers.get(name), "before": self.before.get(name)}
+                for name, said in words.items()
+            ]
+        )
+
+    def spent(self) -> pd.DataFrame:
+        """What measuring took, a row a stage."""
+        return pd.DataFrame(list(self.stages.items()), columns=["stage", "seconds"])
+
     def _lines(self) -> list[str]:
         return self._file.read_text(encoding="utf-8").splitlines() if self._file.is_file() else []
+
+
+def machine_record(folder: Path, model: LatentModel, *, seed: int, settings: Mapping[str, Any]) -> BenchRecord:
+    """A line in the file of the machine at hand and of what the model's network runs on there."""
+    environment = describe_environment(seed=seed, weights={}, machinery=model.machinery)
+    machine = {name: value for name, value in environment.items() if name not in ("seed", "weights", "command")}
+    machine["parameters"] = sum(parameter.numel() for parameter in model.network.module.parameters())
+    name = str(machine["accelerator"] or machine["processor"]).lower()
+    slug = "".join(letter if letter.isalnum() else "_" for letter in name).strip("_")
+    return BenchRecord(folder / f"{slug}_{machine['cores']}_cores.jsonl", machine=machine, settings=settings)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["Embedding", "classical_mds"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:

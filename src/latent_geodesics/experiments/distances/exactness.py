@@ -22,8 +22,6 @@ from latent_geodesics.core.geometry import density_profile
 from latent_geodesics.core.manifold import Euclidean
 from latent_geodesics.core.path import KnotPath
 
-__all__ = ["check_line_integrals"]
-
 PATHS = 8
 KNOTS = 9
 PIECES = (8, 16, 32)

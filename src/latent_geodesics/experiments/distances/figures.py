@@ -14,17 +14,6 @@ from latent_geodesics.data import in_batches
 from latent_geodesics.experiments.distances.embedding import Embedding
 from latent_geodesics.run.canvas import canvas, label, literal
 
-__all__ = [
-    "draw_embedding",
-    "draw_heat_map",
-    "draw_levels",
-    "draw_line_integrals",
-    "draw_neighbours",
-    "draw_ranks",
-    "draw_reliability",
-    "nearest",
-]
-
 Pictures = Sequence[np.ndarray]
 """Images as uint8 arrays [h w 3]."""
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from latent_geodesics.data.collection import CollectedImage, content_hash
 from latent_geodesics.data.images import read_image
 
-__all__ = ["Gallery", "GalleryPicture", "read_gallery", "stacked"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryPicture:

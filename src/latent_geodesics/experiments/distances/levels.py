@@ -16,8 +16,6 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float, Int
 
-__all__ = ["Levels", "fit_levels", "loop_sums"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Levels:

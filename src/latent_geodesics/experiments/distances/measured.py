@@ -24,8 +24,6 @@ from latent_geodesics.experiments.distances.plan import FINER, GEODESIC, GREAT_C
 from latent_geodesics.experiments.distances.ranking import Ranked, kin_triplets, rank_families, rank_grades
 from latent_geodesics.experiments.distances.rivals import RIVALS
 
-__all__ = ["DISTANCES", "DUPLICATE", "MeasuredDistances"]
-
 DISTANCES = ("geodesic", *RIVALS)
 DUPLICATE = "duplicate"
 

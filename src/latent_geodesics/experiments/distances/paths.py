@@ -25,8 +25,6 @@ from latent_geodesics.methods.power import power_of_density
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.scores import Score
 
-__all__ = ["Leg", "PathFinder", "legs_of"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:

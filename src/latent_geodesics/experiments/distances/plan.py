@@ -10,8 +10,6 @@ import numpy as np
 from latent_geodesics.data.grouping import in_batches
 from latent_geodesics.experiments.distances.gallery import Gallery
 
-__all__ = ["FINER", "GEODESIC", "GREAT_CIRCLE", "Ends", "PathPlan", "WantedPath", "lay_out"]
-
 Ends = tuple[int, int]
 """The numbers of the pictures that a path leads from and to."""
 GEODESIC, GREAT_CIRCLE, FINER = "geodesic", "great_circle", "finer"

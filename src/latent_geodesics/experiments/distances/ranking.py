@@ -22,8 +22,6 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy import stats
 
-__all__ = ["Ranked", "kin_triplets", "rank_families", "rank_grades"]
-
 TAILS = (2.5, 97.5)
 COEFFICIENTS: Mapping[str, Callable[..., Any]] = {"spearman": stats.spearmanr, "kendall": stats.kendalltau}
 """Spearman's rho, and Kendall's tau-b."""

@@ -24,13 +24,11 @@ from latent_geodesics.experiments.distances.paths import PathFinder, legs_of
 from latent_geodesics.experiments.distances.plan import WantedPath, lay_out
 from latent_geodesics.experiments.distances.report import add_sections, broken_paths, summary_of, tables_of
 from latent_geodesics.experiments.distances.rivals import rival_distances
-from latent_geodesics.metrics.perceptual import network_hash
+from latent_geodesics.metrics.networks import network_hash
 from latent_geodesics.models.attributes import shared_network
 from latent_geodesics.models.store import content_key
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.runner import Run
-
-__all__ = ["Distances"]
 
 LEAD = (
     "How far apart images are when improbable regions are slow to cross: the length of the shortest path in the metric "

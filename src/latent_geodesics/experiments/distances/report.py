@@ -17,8 +17,6 @@ from latent_geodesics.experiments.distances.plan import GEODESIC
 from latent_geodesics.run.pages import Page
 from latent_geodesics.run.runner import Run
 
-__all__ = ["add_sections", "broken_paths", "summary_of", "tables_of", "verdicts"]
-
 FEWEST = 5
 MEASURES = {
     "family_spearman": "the frames of a motion by how far apart they are (Spearman)",

@@ -21,8 +21,6 @@ from latent_geodesics.experiments.distances.plan import Ends
 from latent_geodesics.models.attributes import AttributeNetwork
 from latent_geodesics.models.latent_model import LatentModel
 
-__all__ = ["RIVALS", "rival_distances"]
-
 RIVALS = ("spherical", "euclidean", "autoencoder", "pixels", "perceptual_clevr")
 CHUNK = 64
 

@@ -18,8 +18,6 @@ from latent_geodesics.experiments.evolution.subjects import WatchedSolver
 from latent_geodesics.run.canvas import canvas, label, literal, method_color, wrapped
 from latent_geodesics.run.plane_figures import PRINT, PlaneTrack, draw_map
 
-__all__ = ["draw_evolution"]
-
 TITLES = {
     "length": ("length", "relative length"),
     "residual": ("residual", "mean geodesic gradient"),

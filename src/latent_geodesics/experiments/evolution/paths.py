@@ -20,8 +20,6 @@ from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.core.solvers import BoundarySolver, ControlPointPath
 from latent_geodesics.metrics import PathCurves, path_curves
 
-__all__ = ["WatchedCourse", "Iterate", "PathStage", "measure", "select", "watch"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Iterate:

@@ -33,8 +33,6 @@ from latent_geodesics.run.each import Rows
 from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.runner import Run
 
-__all__ = ["Evolution"]
-
 LEAD = (
     "Each solver begins with the straight line, on the sphere of noisy latents with the great circle, and moves the "
     "path to where the density is high. Its iterates are drawn from light to dark."

@@ -22,8 +22,6 @@ from latent_geodesics.metrics import reference_curves
 from latent_geodesics.run.names import SOLVER_TITLES, file_stem
 from latent_geodesics.run.tracking import RunLogger
 
-__all__ = ["COLUMNS", "MEASURES", "WatchedProblem", "WatchedSolver", "log_courses", "solver_titles", "watch_solver"]
-
 PLANE_POSITIONS, IMAGE_POSITIONS = 513, 65
 OF_ONE_DENSITY = ("length", "log_density_min", "log_density_mean")
 MEASURES = ("length", "residual", "log_density_min", "log_density_mean")

@@ -10,8 +10,6 @@ import pandas as pd
 from latent_geodesics.metrics.plausibility import RealLatents
 from latent_geodesics.run.canvas import canvas, label, legend_below, literal
 
-__all__ = ["draw_departure", "draw_overview"]
-
 COLORS = {"parallel": "#0072B2", "adaptive": "#E69F00", "rk4": "#CC79A7", "slerp": "#009E73", "lerp": "#8C8C8C"}
 STYLES = {"parallel": "-", "adaptive": (0, (4, 2.5)), "rk4": (0, (1.5, 2)), "slerp": "-", "lerp": "-"}
 NAMES = {

@@ -8,8 +8,6 @@ from latent_geodesics.experiments.extrapolation.rows import BASELINES
 from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, LEFT_PLAUSIBLE_SENTENCE, RealLatents
 
-__all__ = ["DIVING", "LEAD", "endings_table", "means_table", "plausible_words", "refusal", "status_words", "summarise"]
-
 LEAD = (
     "Each path leaves an image with a given velocity and follows the geodesic of the density, at constant speed on the "
     "sphere of noisy latents. The great circle and the straight line carry the same velocity on without knowing the "

@@ -20,8 +20,6 @@ from latent_geodesics.methods.velocities import InitialVelocity
 from latent_geodesics.metrics import PathCurves, closed_curves
 from latent_geodesics.metrics.plausibility import PlausibilityCurves, RealLatents
 
-__all__ = ["FollowedLaunch", "FollowedPaths", "Follower", "Leaving", "departures"]
-
 POSITIONS = 33
 
 

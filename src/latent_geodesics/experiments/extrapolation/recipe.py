@@ -24,8 +24,6 @@ from latent_geodesics.methods.velocities import InitialVelocity
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.runner import Run
 
-__all__ = ["Extrapolation"]
-
 OVERVIEW = "figures/overview.png"
 
 

@@ -12,8 +12,6 @@ from latent_geodesics.methods.encoding import Setting
 from latent_geodesics.metrics.plausibility import RealLatents
 from latent_geodesics.models.chunking import one_thread
 
-__all__ = ["ReferenceImages"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceImages:

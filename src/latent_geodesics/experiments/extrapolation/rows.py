@@ -21,8 +21,6 @@ from latent_geodesics.run.files import replacing
 from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.tracking import RunLogger
 
-__all__ = ["BASELINES", "curve_rows", "keep_velocities", "log_curves", "path_row", "show_departure"]
-
 BASELINES = {"slerp": "great circle", "lerp": "straight line"}
 MARK = (0.84, 0.37, 0.0)
 

@@ -13,15 +13,12 @@ from torch import Tensor
 from latent_geodesics.data.images import psnr
 from latent_geodesics.experiments.interpolation.figures import Curve, draw_pair
 from latent_geodesics.experiments.interpolation.report import LEAST_PSNR, PairPage
-from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.models.machine import machine_cores
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.results import BatchResult, MethodResult, PairResult
 from latent_geodesics.run.sequences import save_frame
 from latent_geodesics.run.tracking import RunLogger
-
-__all__ = ["log_courses", "show_pair"]
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +29,7 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
     """Writes the pictures of the pair at a place of a batch; returns what the report says of it."""
     batch = result.pairs.batch
     pair, truth = batch.pairs[place], batch.truth[place]
-    at_positions = true_frames(truth, len(result.u))
+    at_positions = batch.true_frames(place, len(result.u))
     truth = truth if at_positions is None else at_positions
     of_pair, made = result.of_pair(place), result.made(place)
     shown = {one.method: one.frames for one in made}

@@ -16,8 +16,6 @@ from latent_geodesics.run.morphs import Morphs
 from latent_geodesics.run.results import broken_pairs, summarise
 from latent_geodesics.run.runner import Run
 
-__all__ = ["Interpolation"]
-
 
 class Interpolation:
     """Creates the experiment of interpolating pairs of images.

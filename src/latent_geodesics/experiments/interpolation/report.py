@@ -25,8 +25,6 @@ from latent_geodesics.run.results import (
     unsolved_inversions,
 )
 
-__all__ = ["InterpolationReport", "PairPage"]
-
 log = logging.getLogger(__name__)
 
 LEAST_PSNR = 25.0

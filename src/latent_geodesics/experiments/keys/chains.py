@@ -17,8 +17,6 @@ from latent_geodesics.data import KeySequence
 from latent_geodesics.methods import CurveMethod, EncodedPairs, Method, Reposed
 from latent_geodesics.methods.encoding import decode_paths
 
-__all__ = ["Chain", "chain_of", "has_path", "meeting", "positions_of", "shares"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:

@@ -8,8 +8,6 @@ import numpy as np
 from latent_geodesics.run.canvas import canvas, label, literal, method_color
 from latent_geodesics.run.names import title_of
 
-__all__ = ["draw_speeds"]
-
 
 def draw_speeds(file: Path, speeds: Mapping[str, np.ndarray], at: np.ndarray, *, times: Sequence[float]) -> None:
     """Draws the speed of each path over its mean, along the time; the keys are vertical lines.

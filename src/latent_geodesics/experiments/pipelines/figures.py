@@ -19,8 +19,6 @@ from latent_geodesics.methods import EncodedPairs
 from latent_geodesics.run.canvas import canvas, literal, wrapped
 from latent_geodesics.run.plane_figures import PRINT
 
-__all__ = ["draw_pipelines"]
-
 SHEET = (16.2, 8.9)
 BOUNDARY, INITIAL, INK, SOFT, WIRE = "#0072B2", "#B5477F", "#1D2733", "#5C6B7A", "#3C4650"
 SIDE, POINT_SIDE, GAP = 1.2, 1.16, 0.13

@@ -25,8 +25,6 @@ from latent_geodesics.run.each import Rows
 from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.runner import Run
 
-__all__ = ["Pipelines"]
-
 SHOWN = 5
 LEAD = (
     "Interpolation joins two images by the geodesic between their noisy latents. Extrapolation carries on from the "

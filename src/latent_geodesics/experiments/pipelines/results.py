@@ -18,8 +18,6 @@ from latent_geodesics.metrics import closed_curves
 from latent_geodesics.models.scores import Score
 from latent_geodesics.run.names import SOLVER_TITLES
 
-__all__ = ["PipelineResult", "extrapolate", "interpolate", "psnr"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineResult:

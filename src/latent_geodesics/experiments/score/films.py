@@ -18,8 +18,6 @@ from latent_geodesics.data.images import read_image
 from latent_geodesics.data.picture_films import is_animation, open_animation, open_folder
 from latent_geodesics.data.video_streams import open_stream
 
-__all__ = ["TrueFrames", "WholeFilm", "look_at"]
-
 GAP = 2
 
 

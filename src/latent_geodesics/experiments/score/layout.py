@@ -23,8 +23,6 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import image_files, in_natural_order, visible_files
 from latent_geodesics.data.manifests import read_rows
 
-__all__ = ["FoundSequence", "find_sequences"]
-
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv", ".y4m", ".gif", ".apng")
 PERHAPS_FILMS = (".webp", ".avif", ".tif", ".tiff")
 ALONE = "given"

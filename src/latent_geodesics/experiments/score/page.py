@@ -15,8 +15,6 @@ from latent_geodesics.run.pages import Page
 from latent_geodesics.run.results import COLUMNS, protocol_notes
 from latent_geodesics.run.runner import Run
 
-__all__ = ["score_page", "shown"]
-
 TRUTH = "true_frames"
 LEAD = (
     "Sequences of images that were made elsewhere, measured as they are: no model was asked how they came to be. The "

@@ -29,8 +29,6 @@ from latent_geodesics.run.files import write_json
 from latent_geodesics.run.results import result_row, summarise
 from latent_geodesics.run.runner import Run
 
-__all__ = ["Score"]
-
 log = logging.getLogger(__name__)
 
 

@@ -17,14 +17,11 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError, near_name
 from latent_geodesics.data import ImagePair, PairBatch, PairData, read_image
 from latent_geodesics.data.images import psnr
-from latent_geodesics.data.pairs import read_manifest
+from latent_geodesics.data.pairs import has_positions, read_manifest
 from latent_geodesics.experiments.score.films import TrueFrames, WholeFilm, look_at
 from latent_geodesics.experiments.score.layout import FoundSequence, find_sequences
 from latent_geodesics.metrics import RunFacts
-from latent_geodesics.metrics.measured import has_positions
 from latent_geodesics.run.names import file_stem
-
-__all__ = ["GivenFrames", "GivenSequence", "ScoredPair", "SequenceData"]
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,6 @@ from latent_geodesics.data.scenes import Scene
 from latent_geodesics.run.canvas import canvas, label, literal, method_color
 from latent_geodesics.run.plane_figures import PRINT, PlaneTrack, draw_map
 
-__all__ = ["draw_gallery", "draw_scene"]
-
 NAMES = {
     "straight_line": "straight line",
     "geodesic": "geodesic",

@@ -18,8 +18,6 @@ from latent_geodesics.data.scenes import Scene
 from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.run.plane_figures import PlaneTrack
 
-__all__ = ["CARRIED", "EXACT", "STRAIGHT", "PlanePath", "find_paths", "path_rows"]
-
 SAMPLES = 1025
 STRAIGHT, CARRIED, EXACT = "straight_line", "carried_on", "exact"
 

@@ -22,8 +22,6 @@ from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.plane_figures import PlaneTrack
 from latent_geodesics.run.runner import Run
 
-__all__ = ["Toy"]
-
 LEAD = (
     "A geodesic is the path on which ∫ p^−α |γ′| du is least: it goes round where the density is low. The straight "
     "line does not."

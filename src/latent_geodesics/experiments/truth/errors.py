@@ -13,17 +13,6 @@ import pandas as pd
 
 from latent_geodesics.run.statistics import resampled_means
 
-__all__ = [
-    "ERRORS",
-    "OF_PATHS",
-    "compare_methods",
-    "inner_means",
-    "means_table",
-    "method_means",
-    "verdict",
-    "verdicts",
-]
-
 ERRORS = {
     "truth_rmse": "pixels, root mean square",
     "truth_clevr": "perceptual distance",
@@ -158,3 +147,13 @@ def means_table(means: pd.DataFrame, references: Sequence[str], table: pd.DataFr
         paths = {OF_PATHS[name]: of_paths.loc[method, name] for name in known}
         rows.append(cells | {title: f"{value:.3g}" for title, value in paths.items() if np.isfinite(value)})
     return pd.DataFrame(rows).fillna("-")
+
+
+def summary_of(pairs: int, means: pd.DataFrame, gains: pd.DataFrame) -> dict[str, float]:
+    """`<method>/<error>` -> mean over the pairs, and on what share of them the geodesic is nearer than each other."""
+    errors = {f"{row['method']}/{row['error']}": float(row["mean"]) for row in means.to_dict("records")}
+    wins = {
+        f"geodesic/{row['error']}_better_than_{row['other']}": float(row["wins"] / row["pairs"])
+        for row in gains.to_dict("records")
+    }
+    return {"pairs": float(pairs)} | errors | wins

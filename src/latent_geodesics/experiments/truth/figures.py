@@ -11,8 +11,6 @@ from latent_geodesics.experiments.truth.errors import ERRORS
 from latent_geodesics.experiments.truth.floor import FloorTrack
 from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color
 
-__all__ = ["draw_along", "draw_groups", "draw_tracks"]
-
 REFERENCE_COLORS = ("#222222", "#777777", "#AAAAAA", "#CCCCCC")
 REFERENCE_LINES: tuple[Any, ...] = ("--", (0, (1, 1)), (0, (4, 1, 1, 1)), ":")
 MOST_TRACKS = 8

@@ -1,4 +1,4 @@
-"""What a batch's sequences differ from the truth by, as rows of tables."""
+"""What a batch's sequences differ from the truth by, as rows of tables, and what is shown of them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,9 +10,8 @@ from torch import Tensor
 from latent_geodesics.experiments.truth.errors import ERRORS, OF_PATHS, inner_means
 from latent_geodesics.metrics import FrameMetric, MeasuredMorph, NoiseNorm, PathQuality
 from latent_geodesics.models.accelerator import METRICS, Stopwatch
+from latent_geodesics.run.each import Rows
 from latent_geodesics.run.results import BatchResult, MethodResult
-
-__all__ = ["method_rows"]
 
 Row = Mapping[str, Any]
 
@@ -52,3 +51,13 @@ def method_rows(
         ]
     table = pd.DataFrame(results).merge(inner_means(pd.DataFrame(frames)), on=["pair", "group", "method"])
     return table.to_dict("records"), frames  # type: ignore[return-value]
+
+
+def show_frames(rows: Rows, result: BatchResult, place: int) -> list[dict[str, Any]]:
+    """Writes the true frames of the pair at a place of a batch, and every method's, as strip, films and players."""
+    batch = result.pairs.batch
+    pair, truth = batch.pairs[place], batch.true_frames(place, len(result.u))
+    assert truth is not None  # other pairs are left out
+    shown = {"true_frames": truth} | {one.method: one.frames for one in result.made(place)}
+    rows.strip(shown, pair.id)
+    return [rows.sequence(sequence, pair.id, name, truth=sequence is truth) for name, sequence in shown.items()]

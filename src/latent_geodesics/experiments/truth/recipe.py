@@ -4,23 +4,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
-import pandas as pd
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import PairBatch, PairData, in_batches
-from latent_geodesics.experiments.truth.errors import compare_methods, means_table, method_means, verdicts
+from latent_geodesics.experiments.truth.errors import compare_methods, means_table, method_means, summary_of, verdicts
 from latent_geodesics.experiments.truth.figures import draw_along, draw_groups, draw_tracks
-from latent_geodesics.experiments.truth.frames import method_rows
+from latent_geodesics.experiments.truth.frames import method_rows, show_frames
 from latent_geodesics.experiments.truth.tracks import drawn_tracks, pair_tracks
 from latent_geodesics.metrics import FrameMetric
-from latent_geodesics.metrics.measured import true_frames
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.morphs import Morphs
 from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.results import broken_pairs
 from latent_geodesics.run.runner import Run
-
-__all__ = ["Truth"]
 
 LEAD = (
     "Between the two images of these pairs lies a motion whose frames are known. Every method sees the two images "
@@ -110,7 +106,7 @@ class Truth:
             for pair, players in of_batch.items():
                 page.section(pair, players=players, pictures={f"images/{file_stem(pair)}.png": ""})
         return run.finish(
-            page, tables, summary=_summary(tables.items[0], means, gains), broken=broken_pairs(results, run.folder),
+            page, tables, summary=summary_of(tables.items[0], means, gains), broken=broken_pairs(results, run.folder),
             means=means, gains=gains,
         )  # fmt: skip
 
@@ -124,22 +120,6 @@ class Truth:
             rows.add("frames", *frames)
         rows.kept = {"tracks": {}, "players": {}}
         for place, pair in enumerate(batch.pairs):
-            truth, made = true_frames(batch.truth[place], len(result.u)), result.made(place)
-            assert truth is not None  # other pairs are left out
-            shown = {"true_frames": truth} | {one.method: one.frames for one in made}
-            rows.strip(shown, pair.id)
-            players = [
-                rows.sequence(sequence, pair.id, name, truth=sequence is truth) for name, sequence in shown.items()
-            ]
-            rows.kept["players"][pair.id] = players
-            rows.kept["tracks"][pair.id] = pair_tracks(self.metrics, pair.id, made, result.u)
+            rows.kept["players"][pair.id] = show_frames(rows, result, place)
+            rows.kept["tracks"][pair.id] = pair_tracks(self.metrics, pair.id, result.made(place), result.u)
         return rows
-
-
-def _summary(pairs: int, means: pd.DataFrame, gains: pd.DataFrame) -> dict[str, float]:
-    errors = {f"{row['method']}/{row['error']}": float(row["mean"]) for row in means.to_dict("records")}
-    wins = {
-        f"geodesic/{row['error']}_better_than_{row['other']}": float(row["wins"] / row["pairs"])
-        for row in gains.to_dict("records")
-    }
-    return {"pairs": float(pairs)} | errors | wins

@@ -11,8 +11,6 @@ from latent_geodesics.experiments.truth.floor import FloorError, FloorTrack, tra
 from latent_geodesics.metrics import FrameMetric
 from latent_geodesics.run.results import PairResult
 
-__all__ = ["drawn_tracks", "pair_tracks"]
-
 LEAST_WAY = 0.5
 """World units: a motion whose object goes further over the floor is drawn as a track."""
 

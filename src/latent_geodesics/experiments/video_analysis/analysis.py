@@ -23,8 +23,6 @@ from latent_geodesics.experiments.video_analysis.variations import great_circle,
 from latent_geodesics.methods.power import power_of_density
 from latent_geodesics.models.scores import Renoised, Score
 
-__all__ = ["Analyser", "BatchMeasures", "PathMeasures"]
-
 OPTIMISED_SEED = 7_919  # the optimised path is found with other draws than it is judged by
 
 

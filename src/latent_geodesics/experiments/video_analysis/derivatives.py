@@ -18,8 +18,6 @@ from latent_geodesics.core.geometry import norm, normal_to, unit
 from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.core.solvers import ControlPointPath
 
-__all__ = ["Arcs", "Bend", "Derivatives", "PublishedSpline"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Bend:

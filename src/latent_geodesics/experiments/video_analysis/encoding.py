@@ -24,8 +24,6 @@ from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Score
 from latent_geodesics.models.store import content_key
 
-__all__ = ["Again", "EncodedVideos", "VideoEncoder"]
-
 GREY_LEVELS = 255
 
 

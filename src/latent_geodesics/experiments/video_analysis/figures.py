@@ -11,10 +11,6 @@ from matplotlib.axes import Axes
 from latent_geodesics.run.canvas import canvas, label, legend_below, literal
 from latent_geodesics.run.statistics import interval
 
-__all__ = [
-    "NORMS", "SCALE", "SWEEPS", "draw_balance", "draw_kinds", "draw_norms", "draw_scale", "draw_sweeps",
-]  # fmt: skip
-
 NORMS = {
     "figures/norms_along_the_path.png": "The geodesic gradient at every inner frame: means over the videos of a kind, "
     "shaded from the least to the largest.",

@@ -8,11 +8,6 @@ from latent_geodesics.core.records import Status
 from latent_geodesics.experiments.video_analysis.verdicts import MARGIN
 from latent_geodesics.run.statistics import interval, separation
 
-__all__ = [
-    "LEAD", "NORMS", "NUMBERS", "PICTURES", "SEPARATIONS", "SWEEPS", "VERDICTS",
-    "every_video", "numbers_table", "refusal", "remarks", "scale_words", "separation_table", "summarise",
-]  # fmt: skip
-
 LEAD = (
     "If the frames of a video lie on a geodesic of the image density, the geodesic gradient is zero along its path "
     "through the latent space, as it is along the path that one optimises, and larger along paths that are perturbed "

@@ -22,8 +22,6 @@ from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.experiments.video_analysis.derivatives import Derivatives
 from latent_geodesics.models.scores import Renoised, Score
 
-__all__ = ["Gradient", "independent_draws", "measure_gradient"]
-
 DRAW_SPACING = 1_000_003  # between the seeds of draws, so that no user's next seed meets another draw of this one
 
 

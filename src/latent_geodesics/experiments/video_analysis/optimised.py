@@ -27,8 +27,6 @@ from latent_geodesics.core.solvers.fixed_point import FixedPoint, Rules
 from latent_geodesics.core.solvers.group import Group
 from latent_geodesics.core.solvers.solve_record import SolveRecord
 
-__all__ = ["Optimised", "Optimiser"]
-
 LONGEST_STEP = 1.0  # the last step of the flow, in units in which the slowest wave of a path decays at the rate pi^2
 
 

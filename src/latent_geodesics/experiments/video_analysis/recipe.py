@@ -27,8 +27,6 @@ from latent_geodesics.run.each import Rows
 from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.runner import Run
 
-__all__ = ["VideoAnalysis"]
-
 
 class VideoAnalysis:
     """Creates the experiment of holding videos against the geodesic equation.

@@ -17,8 +17,6 @@ from latent_geodesics.run.names import file_stem, one_line
 from latent_geodesics.run.statistics import interval
 from latent_geodesics.run.strips import save_loop
 
-__all__ = ["frame_rows", "path_rows", "show_paths", "stride_rows", "sweep_rows"]
-
 PER_FRAME = ("norm", "score_term", "curvature_term", "cosine", "step")
 TILE, GAP, HEADING = 160, 6, 22
 FRAME_MS = 140

@@ -13,8 +13,6 @@ from torch import Tensor
 from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.core.path import GreatCircle
 
-__all__ = ["great_circle", "mean_step", "perturbed", "smoothed", "tangent_noise"]
-
 REACH = 4.0  # of a Gaussian kernel, in widths
 
 

@@ -18,8 +18,6 @@ import pandas as pd
 
 from latent_geodesics.run.statistics import interval
 
-__all__ = ["held", "judge", "larger_table", "verdict", "verdict_table", "with_floors"]
-
 MARGIN = 2.0
 MOST, FEW = 0.75, 0.25
 PER_FRAME = "_per_frame"

@@ -24,7 +24,7 @@ __all__ = ["SEED", "RunRecord", "bound_settings", "find_runs", "incidental", "re
 
 SEED, HASH = "seed", "sha256 of "
 # What differs between any two runs and says nothing of what they computed.
-INCIDENTAL = ("output_dir", "logger", "expected", "trainer")
+INCIDENTAL = ("output_dir", "logger", "expected", "trainer", "in_force")
 ASIDE = ("cache_dir", "cache_limit_mb", "verify")
 TRACES = ("environment.json", "metrics.json", "batches")
 """What a run leaves before it ends; a table that is there without them and without a summary is not known to be cut."""
