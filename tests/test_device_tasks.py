@@ -16,7 +16,7 @@ from test_training_task import task as training_task
 
 from latent_geodesics.run.runner import Run
 from latent_geodesics.run.sequences import Films
-from latent_geodesics.run.tracking import SilentRun
+from latent_geodesics.run.tracking import RunLogger
 from recipes.clevr.rendering.videos import save_video
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -202,7 +202,7 @@ def test_training(tmp_path, device, loop):
 
     options = {"devices": 1, "enable_progress_bar": False}
     films = Films(fps=12, format="none")
-    run = OnDevice(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={}, films=films)
+    run = OnDevice(folder=tmp_path, seed=0, logger=RunLogger(), trainer_options=options, config={}, films=films)
     with counting() as counts:
         figures = trained.run(run)
     assert figures["psnr"] > 0

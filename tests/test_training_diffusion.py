@@ -13,7 +13,7 @@ from synthetic_frames import write_discs
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.runner import Run
 from latent_geodesics.run.sequences import Films
-from latent_geodesics.run.tracking import SilentRun
+from latent_geodesics.run.tracking import RunLogger
 from recipes.clevr.rendering.dataset import load_records
 from recipes.clevr.rendering.scene import ClevrScene, caption
 from recipes.clevr.training.autoencoder import AutoencoderSettings, build_autoencoder
@@ -91,7 +91,7 @@ def training(tmp_path, records, tokenizer, autoencoder):
 
 def run_in(folder):
     options = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    return Run(folder=folder, seed=0, logger=SilentRun(), trainer_options=options, config={}, films=FILMS)
+    return Run(folder=folder, seed=0, logger=RunLogger(), trainer_options=options, config={}, films=FILMS)
 
 
 def test_the_noise_is_predicted_on_the_schedule_that_ships():

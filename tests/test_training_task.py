@@ -12,7 +12,7 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.attributes import AttributeNetwork
 from latent_geodesics.run.runner import Run
 from latent_geodesics.run.sequences import Films
-from latent_geodesics.run.tracking import SilentRun
+from latent_geodesics.run.tracking import RunLogger
 from recipes.clevr.training.attributes import AttributeSettings, AttributeTraining
 from recipes.clevr.training.autoencoder import AutoencoderSettings
 from recipes.clevr.training.diffusion import DiffusionSettings
@@ -36,7 +36,7 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def run(tmp_path):
     options = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    return Run(folder=tmp_path, seed=0, logger=SilentRun(), trainer_options=options, config={}, films=FILMS)
+    return Run(folder=tmp_path, seed=0, logger=RunLogger(), trainer_options=options, config={}, films=FILMS)
 
 
 def task(folder, shards, **options):

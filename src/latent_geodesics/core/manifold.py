@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latent_geodesics.core.vectors import norm
+
 
 class Manifold(ABC):
     """A subset of `R^d` with the projections, geodesics and transport that solvers and paths need."""
@@ -92,7 +94,7 @@ class Euclidean(Manifold):
 
     def distance(self, x: Float[Tensor, "*b d"], y: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
         """`|y - x|`."""
-        return _norm(y - x)
+        return norm(y - x)
 
     def normal_acceleration(self, x: Float[Tensor, "*b d"], v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Zero."""
@@ -130,7 +132,7 @@ class Sphere(Manifold):
 
     def project(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """`R x / |x|`; the origin, which has no nearest point, gives NaN."""
-        return x * (self._radius(x) / _norm(x).unsqueeze(-1))
+        return x * (self._radius(x) / norm(x).unsqueeze(-1))
 
     def tangent(self, x: Float[Tensor, "*b d"], v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """`v - x (x . v) / |x|^2`."""
@@ -138,7 +140,7 @@ class Sphere(Manifold):
 
     def exp(self, x: Float[Tensor, "*b d"], v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """`cos(|v| / R) x + R sin(|v| / R) v / |v|`."""
-        angle = _norm(v).unsqueeze(-1) / self._radius(x)
+        angle = norm(v).unsqueeze(-1) / self._radius(x)
         return self.project(angle.cos() * x + torch.sinc(angle / math.pi) * v)
 
     def log(self, x: Float[Tensor, "*b d"], y: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
@@ -146,7 +148,7 @@ class Sphere(Manifold):
         angle = self.angle(x, y).unsqueeze(-1)
         across = self.tangent(x, y)
         # Beyond a right angle by the length of the arc itself: the sine of an angle close to pi is rounding.
-        far = across * (angle * self._radius(x) / _norm(across).unsqueeze(-1))
+        far = across * (angle * self._radius(x) / norm(across).unsqueeze(-1))
         found = torch.where(angle > math.pi / 2, far, across / torch.sinc(angle / math.pi))
         undefined = self.antipodal(x, y).unsqueeze(-1)
         return torch.where(undefined, torch.nan, found)
@@ -164,8 +166,8 @@ class Sphere(Manifold):
 
     def angle(self, x: Float[Tensor, "*b d"], y: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
         """The angle between `x` and `y` in [0, pi] radians, accurate for small and for large ones."""
-        a, b = x / _norm(x).unsqueeze(-1), y / _norm(y).unsqueeze(-1)
-        return 2 * torch.atan2(_norm(a - b), _norm(a + b))
+        a, b = x / norm(x).unsqueeze(-1), y / norm(y).unsqueeze(-1)
+        return 2 * torch.atan2(norm(a - b), norm(a + b))
 
     def normal_acceleration(self, x: Float[Tensor, "*b d"], v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """`-|v|^2 x / R^2`."""
@@ -175,7 +177,7 @@ class Sphere(Manifold):
         self, y: Float[Tensor, "*b d"], dy: Float[Tensor, "*b d"], ddy: Float[Tensor, "*b d"]
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
         """The chain rule through `R y / |y|`."""
-        radius, size = self._radius(y), _norm(y).unsqueeze(-1)
+        radius, size = self._radius(y), norm(y).unsqueeze(-1)
         n = y / size
         d_size = _dot(n, dy)
         dd_size = (_dot(dy, dy) - d_size**2) / size + _dot(n, ddy)
@@ -186,12 +188,12 @@ class Sphere(Manifold):
     def contains(self, x: Float[Tensor, "*b d"], tolerance: float = 1e-3) -> Bool[Tensor, "*b"]:
         """Whether `|x| = R` within `tolerance * R`."""
         radius = self._radius(x).squeeze(-1)
-        return (_norm(x) - radius).abs() <= tolerance * radius
+        return (norm(x) - radius).abs() <= tolerance * radius
 
     def antipodal(self, x: Float[Tensor, "*b d"], y: Float[Tensor, "*b d"]) -> Bool[Tensor, "*b"]:
         """Whether the points are opposite but for rounding: closer to it no direction between them is known to 1e-3."""
-        a, b = x / _norm(x).unsqueeze(-1), y / _norm(y).unsqueeze(-1)
-        return _norm(a + b) < 1024 * torch.finfo(x.dtype).eps
+        a, b = x / norm(x).unsqueeze(-1), y / norm(y).unsqueeze(-1)
+        return norm(a + b) < 1024 * torch.finfo(x.dtype).eps
 
     def restrict(self, pairs: Int[Tensor, " m"]) -> "Sphere":
         """The spheres of the pairs `pairs`."""
@@ -209,8 +211,3 @@ class Sphere(Manifold):
 
 def _dot(a: Float[Tensor, "*b d"], b: Float[Tensor, "*b d"]) -> Float[Tensor, "*b 1"]:
     return (a * b).sum(-1, keepdim=True)
-
-
-def _norm(v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
-    size: Tensor = torch.linalg.vector_norm(v, dim=-1)
-    return size

@@ -218,7 +218,6 @@ class InitialProblem:
 
 
 def _chosen(alpha: Any, geometry: Any) -> Geometry:
-    """The geometry that a problem asks for."""
     if geometry is None:
         return Conformal(alpha=1.0 if alpha is None else alpha)
     if alpha is not None:

@@ -78,7 +78,6 @@ def _eight_bits(upright: Image.Image, opened: Image.Image, file: Path) -> Image.
 
 
 def _white(opened: Image.Image, file: Path) -> float:
-    """The level that is white."""
     if opened.mode == "F":
         return 1.0
     if opened.mode.startswith("I;16"):

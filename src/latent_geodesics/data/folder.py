@@ -151,7 +151,6 @@ def _check(file: Path) -> None:
 
 
 def _prompts(file: Path, images: Sequence[Path]) -> dict[Path, str]:
-    """What each image shows."""
     if not file.is_file():
         raise UserError(f"The file of prompts '{file}' (data.prompts) does not exist: give a text file, or null.")
     try:

@@ -133,7 +133,6 @@ def _listed(manifest: Path, *, loop: bool) -> list[KeySequence]:
 
 
 def _of_row(row: ManifestRow, *, loop: bool) -> KeySequence:
-    """A line of a manifest."""
     cells = {name: [part.strip() for part in row[name].split(BETWEEN)] if row[name] else [] for name in row.cells}
     files = [replace(row, cells={**row.cells, "keys": name}).path("keys") for name in cells["keys"]]
     times = None

@@ -120,7 +120,6 @@ def _scene(name: str, description: Mapping[str, Any]) -> Scene:
 
 
 def _made(name: str, description: Any) -> Any:
-    """The object that a description names."""
     target = description.get("_target_") if isinstance(description, Mapping) else None
     if target is None:
         raise UserError(f"The density '{name}' names no class: give `_target_: module.Class`, got {description!r}.")

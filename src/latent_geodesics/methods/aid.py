@@ -72,7 +72,6 @@ class _AttentionInterpolation(PairMethod):
     def _frames(
         self, pair: EncodedPairs, ends: Float[Tensor, "2 d"], weights: Float[Tensor, " n"]
     ) -> Float[Tensor, "n 3 h w"]:
-        """Frames of these weights, denoised together with both ends."""
         model, schedule = pair.model, pair.model.schedule
         level = schedule.level(noise_level(pair, self.tau))
         rows = torch.nn.functional.pad(weights, (1, 0))

@@ -93,7 +93,6 @@ class StraightOn(_Known):
 
 
 def _known(path: Path, like: Float[Tensor, "p d"]) -> Solution:
-    """A path that needs no integration."""
     none = torch.zeros(path.pairs, dtype=torch.long, device=like.device)
     whole = torch.ones_like(like[:, 0])
     found = {

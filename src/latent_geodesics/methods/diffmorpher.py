@@ -98,7 +98,6 @@ class DiffMorpher(PairMethod):
     def _frames(
         self, pair: EncodedPairs, loras: Loras, ends: Float[Tensor, "2 d"], u: Float[Tensor, " n"]
     ) -> Float[Tensor, "n 3 h w"]:
-        """Frames, denoised together with both ends."""
         model, schedule = pair.model, pair.model.schedule
         level = schedule.level(noise_level(pair, self.tau))
         rows = torch.cat([u.new_zeros(1), u, u.new_ones(1)])

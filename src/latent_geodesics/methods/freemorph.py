@@ -86,7 +86,6 @@ class FreeMorph(PairMethod):
         yield draw
 
     def _frames(self, pair: EncodedPairs, x: Float[Tensor, "n d"], u: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
-        """The whole batch, inverted and denoised."""
         model, schedule = pair.model, pair.model.schedule
         level, condition = schedule.level(noise_level(pair, self.tau)), pair.condition(u)[0]
         weights = beta_quantiles(u, self.beta, self.beta).to(x)

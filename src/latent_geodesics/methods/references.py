@@ -18,8 +18,6 @@ from latent_geodesics.models.accelerator import DECODING, SOLVING, Stopwatch
 
 
 class _Reference(Method):
-    """A method that makes its frames without a path."""
-
     @abstractmethod
     def frames(self, pairs: EncodedPairs, u: Float[Tensor, " n"], watch: Stopwatch) -> Float[Tensor, "p n 3 h w"]:
         """The frames at the positions u; the watch is told when there is no more to do than to draw them."""

@@ -89,6 +89,5 @@ def object_errors(seen: Sequence[SeenObject], true: Sequence[SeenObject], *, wid
 
 
 def _mean(values: Sequence[float]) -> float:
-    """The mean of the values that are known."""
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan

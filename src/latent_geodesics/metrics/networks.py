@@ -220,7 +220,6 @@ def network_hash(folder: str | Path) -> str:
 
 
 def _heads(variant: str) -> Path:
-    """The linear heads that the package ships."""
     spec = find_spec("lpips")
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent / "weights" / "v0.1" / f"{variant.removesuffix('_fp16')}.pth"

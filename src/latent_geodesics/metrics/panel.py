@@ -1,6 +1,6 @@
 """All metrics of one method in a run: measured batch by batch, read at the end, with what each number was made of."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.metrics.base import MorphMetric, RunFacts, SequenceMetric
+from latent_geodesics.metrics.base import MorphMetric, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.packages import require_packages
 from latent_geodesics.models.weights import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricRecord:
+class MetricRecord(Provenance):
     """A number of a run with all that it depends on besides the run's configuration.
 
     Attributes:
@@ -26,12 +26,6 @@ class MetricRecord:
         better: `higher`, `lower` or None.
         value: The number; NaN where nothing could be measured.
         standard_error: Over pairs, where the number is no mean over pairs (those are in `results.csv`).
-        protocol: The published protocol that it follows, if any.
-        network: Whose features or distances it uses, if any's.
-        weights: Name -> sha256 of that network's weights.
-        counts: Of how many pairs, or of how many images on either side and in how many dimensions.
-        notes: Where it departs from its protocol, and what else to know before quoting it.
-        over_pairs: Whether it is the `mean` or the `sum` of what the pairs give, of those that are either.
         seed: The run's.
         frames: Images of a sequence.
         image_size: Height and width in pixels.
@@ -43,12 +37,6 @@ class MetricRecord:
     better: str | None
     value: float
     standard_error: float | None
-    protocol: str | None
-    network: str | None
-    weights: Mapping[str, str]
-    counts: Mapping[str, int]
-    notes: Sequence[str]
-    over_pairs: str
     seed: int
     frames: int
     image_size: tuple[int, int]
@@ -126,15 +114,10 @@ class MetricPanel:
             better=known.better if known else None,
             value=value,
             standard_error=error,
-            protocol=origin.protocol,
-            network=origin.network,
-            weights=dict(origin.weights),
-            counts=dict(origin.counts),
-            notes=list(origin.notes),
-            over_pairs=origin.over_pairs,
             seed=seed,
             frames=facts.frames,
             image_size=facts.image_size,
+            **vars(origin),
         )
 
 

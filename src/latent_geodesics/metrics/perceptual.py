@@ -124,7 +124,6 @@ class TruthError(FrameMetric):
         return dict(zip(self.names, (squares.mean(-1).sqrt(), perceptual.mean(-1), *aligned), strict=True))
 
     def _squares(self, measured: MeasuredMorph) -> Float[Tensor, "p n"]:
-        """The mean square error of each frame over its pixels."""
         frames = measured.morph.frames
         found = torch.full(frames.shape[:2], torch.nan)
         for row, sequence in enumerate(frames):

@@ -73,7 +73,6 @@ def verdict_word(numbers: Mapping[str, float]) -> str | None:
 
 
 def _passed(shares: Float[Tensor, "p m"], share: float, u: Float[Tensor, " n"]) -> Float[Tensor, " p"]:
-    """The positions by which a share of the change is passed."""
     done = shares.cumsum(-1)
     step = (done < share).sum(-1, keepdim=True).clamp_max(shares.shape[1] - 1)
     here = shares.gather(-1, step)

@@ -39,8 +39,6 @@ def _columns(name: str, title: str) -> Mapping[str, Column]:
 
 
 class _Visible(SequenceMetric):
-    """What both have in common."""
-
     name: ClassVar[str]
     package: ClassVar[Package]
     conditions: ClassVar[str]

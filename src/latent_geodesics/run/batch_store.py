@@ -17,7 +17,7 @@ import torch
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.machine import file_hash
-from latent_geodesics.run.files import DamagedFileError, read_sealed, seal, write_bytes
+from latent_geodesics.run.files import DamagedFileError, is_whole, read_sealed, seal, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class BatchStore:
                 f"'{path}' was made {what}: the folder holds another run; choose another output_dir, or delete "
                 f"'{path.parent.parent}'."
             )
-        lost = [name for name, known in record["files"].items() if not _is_whole(self._folder / name, known)]
+        lost = [name for name, known in record["files"].items() if not is_whole(self._folder / name, known)]
         if lost:
             log.warning("'%s' is lost or damaged: its batch is done again.", self._folder / lost[0])
             return None
@@ -120,10 +120,6 @@ def read_batches(folder: Path) -> list[Mapping[str, Any]]:
         except (OSError, DamagedFileError) as error:
             raise UserError(f"'{path}' cannot be read ({error}): run it again, or leave the run out.") from error
     return found
-
-
-def _is_whole(file: Path, known: str) -> bool:
-    return file.is_file() and file_hash(file) == known
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -182,8 +182,6 @@ def each(
 
 
 class _Loop(pl.LightningModule):
-    """Does a batch, and keeps what it gave."""
-
     def __init__(
         self, *, run: "Run", work: Callable[[Any], Rows], store: BatchStore, names: Sequence[Sequence[str]]
     ) -> None:

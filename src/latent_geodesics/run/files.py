@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.models.machine import file_hash
 
 SEAL = b"\nsha256:"
 SEAL_SIZE = len(SEAL) + 64
@@ -70,6 +71,11 @@ def inside(folder: Path, name: str | Path) -> Path:
     if not file.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"'{file}' leads out of the folder '{folder}', whose files alone are read: take it out.")
     return file
+
+
+def is_whole(file: Path, digest: str) -> bool:
+    """Whether a file is there, with the sha256 that it had."""
+    return file.is_file() and file_hash(file) == digest
 
 
 def write_text(path: Path, text: str) -> None:

@@ -34,6 +34,8 @@ LOWER_IS_BETTER = tuple(name for name, column in KNOWN.items() if column.better 
 HIGHER_IS_BETTER = tuple(name for name, column in KNOWN.items() if column.better == "higher")
 
 PROTOCOL_MARK = "@"
+GENTLER = "try a larger tau, a smaller alpha, or float32 weights"
+"""What to do where a model's score was not finite."""
 COLUMNS = {name: column.title for name, column in KNOWN.items() if column.shown and PROTOCOL_MARK not in name}
 """The columns that pages show, with their headings; those of published protocols have a table of their own."""
 STAGE_TITLES = {name: column.title for name, column in STAGE_COLUMNS.items()}
@@ -214,7 +216,21 @@ def broken_pairs(table: pd.DataFrame, folder: object) -> str | None:
     said = f"{len(lost)} of {len(table)} sequences failed ({named}): the others are in '{folder}'."
     if (lost["status"] != Status.NON_FINITE_SCORE.value).any():
         return f"{said} The first said: {lost['failure'].dropna().iloc[0]}"
-    return f"{said} The score was not finite: try a larger tau, a smaller alpha, or float32 weights."
+    return f"{said} The score was not finite: {GENTLER}."
+
+
+def non_finite(named: Sequence[str], folder: object, remedy: str, *, of: str = "score") -> str | None:
+    """One sentence on what a run could not follow to its end; None where there is nothing.
+
+    Args:
+        named: Whose score, or whatever it is, was not finite.
+        folder: Where the other results are.
+        remedy: What to do.
+        of: What of them was not finite.
+    """
+    if not len(named):
+        return None
+    return f"The {of} of {', '.join(named)} was not finite: the other results are in '{folder}'; {remedy}."
 
 
 def unsolved_inversions(table: pd.DataFrame) -> str | None:

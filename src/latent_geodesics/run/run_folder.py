@@ -17,7 +17,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.machine import file_hash
 from latent_geodesics.run.config import Settings, flat_settings
-from latent_geodesics.run.files import clear_partials, is_partial, replacing, write_json, write_text
+from latent_geodesics.run.files import clear_partials, is_partial, is_whole, replacing, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -159,16 +159,12 @@ def _damage(folder: Path) -> str | None:
         return SUMMARY
     try:
         known: Mapping[str, str] = json.loads((folder / FILES).read_text(encoding="utf-8"))
-        lost = [name for name, digest in known.items() if not _is_whole(folder / name, digest)]
+        lost = [name for name, digest in known.items() if not is_whole(folder / name, digest)]
     except FileNotFoundError:
         return None  # a run of an earlier version
     except (OSError, ValueError, AttributeError):
         return FILES
     return lost[0] if lost else None
-
-
-def _is_whole(file: Path, digest: str) -> bool:
-    return file.is_file() and file_hash(file) == digest
 
 
 def _summary(folder: Path) -> dict[str, float] | None:

@@ -192,10 +192,10 @@ def execute(config: DictConfig) -> Mapping[str, float]:
     check_inputs(config)
     settings = settle(config)
     if not settings.place.leads:
-        from latent_geodesics.run.tracking import SilentRun
+        from latent_geodesics.run.tracking import RunLogger
 
         shared = join(settings.place)
-        return {} if shared is None else _perform(settings, shared, SilentRun(), _data(settings))
+        return {} if shared is None else _perform(settings, shared, RunLogger(), _data(settings))
     if (known := finished(settings)) is not None:
         log.info("The run in '%s' is finished already: nothing is done again.", settings.output_dir)
         dismiss(settings.place)

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.connection import Connection
@@ -25,54 +25,28 @@ MODES = ("offline", "online", "disabled")
 MOST_POINTS = 100
 
 
-class RunLogger(Protocol):
-    """Where a run's curves, pictures, tables and summary go besides the disk."""
-
-    lightning: "Logger | bool"
-
-    def picture(self, name: str, file: Path, *, caption: str = "") -> None:
-        """Shows an image file."""
-        ...
-
-    def curve(self, name: str, values: Sequence[float], *, against: Sequence[float], axis: str) -> None:
-        """Draws `values` against `against`, whose name is `axis`."""
-        ...
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Shows a table."""
-        ...
-
-    def summary(self, values: Mapping[str, float]) -> None:
-        """States the run's final numbers."""
-        ...
-
-    def close(self, *, succeeded: bool) -> None:
-        """Ends the run."""
-        ...
-
-
-class SilentRun:
-    """A logger that is told everything and keeps nothing (`logger.mode=disabled`)."""
+class RunLogger:
+    """Where a run's curves, pictures, tables and summary go besides the disk; this one keeps nothing."""
 
     lightning: "Logger | bool" = False
 
     def picture(self, name: str, file: Path, *, caption: str = "") -> None:
-        """Keeps nothing."""
+        """Shows an image file."""
 
     def curve(self, name: str, values: Sequence[float], *, against: Sequence[float], axis: str) -> None:
-        """Keeps nothing."""
+        """Draws `values` against `against`, whose name is `axis`."""
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Keeps nothing."""
+        """Shows a table."""
 
     def summary(self, values: Mapping[str, float]) -> None:
-        """Keeps nothing."""
+        """States the run's final numbers."""
 
     def close(self, *, succeeded: bool) -> None:
-        """Has nothing to end."""
+        """Ends the run."""
 
 
-class WandbRun:
+class WandbRun(RunLogger):
     """A Weights & Biases run; Lightning's logger shares it, so that training curves land in the same run."""
 
     def __init__(self, run: "wandb.Run", *, places: Sequence[str] = ()) -> None:
@@ -163,7 +137,6 @@ def _abandon() -> None:
 
 
 def _leave(places: Sequence[str]) -> None:
-    """Forgets the variables that were set for a run."""
     for name in places:
         os.environ.pop(name, None)
 
@@ -198,7 +171,7 @@ def open_wandb(
     if mode not in MODES:
         raise UserError(f"logger.mode must be one of {', '.join(MODES)}, got '{mode}'.")
     if mode == "disabled":
-        return SilentRun()
+        return RunLogger()
     places = _own_places(folder)
     import wandb
 
@@ -221,5 +194,5 @@ def open_wandb(
             ) from error
         log.warning("Weights & Biases cannot be opened (%s): the run goes on without, in its folder.", error)
         log.debug("Weights & Biases", exc_info=error)
-        return SilentRun()
+        return RunLogger()
     return WandbRun(opened, places=places)

@@ -15,6 +15,7 @@ from latent_geodesics.experiments.distances.figures import NAMES, nearest
 from latent_geodesics.experiments.distances.measured import DUPLICATE, MeasuredDistances
 from latent_geodesics.experiments.distances.plan import GEODESIC
 from latent_geodesics.run.pages import Page
+from latent_geodesics.run.results import GENTLER, non_finite
 from latent_geodesics.run.runner import Run
 
 FEWEST = 5
@@ -235,9 +236,4 @@ def broken_paths(found: MeasuredDistances, folder: Path) -> str | None:
         for (a, b), leg in found.legs[GEODESIC].items()
         if leg.status == Status.NON_FINITE_SCORE.value
     ]
-    if not broken:
-        return None
-    return (
-        f"The score of {len(broken)} paths was not finite ({', '.join(broken[:5])}): the other results are in "
-        f"'{folder}'; try a larger tau, a smaller alpha, or float32 weights."
-    )
+    return non_finite([f"{len(broken)} paths ({', '.join(broken[:5])})"] if broken else [], folder, GENTLER)

@@ -76,7 +76,6 @@ def _draw_courses(figure: Figure | SubFigure, watched: Sequence[WatchedSolver], 
 
 
 def _draw_paths(axes: Axes, solver: WatchedSolver, scene: Scene, colors: np.ndarray) -> None:
-    """The path at each stage, over the density."""
     tracks = [
         PlaneTrack(method=solver.method, u=stage.u, points=stage.points, log_density=stage.log_density)
         for stage in solver.stages
@@ -87,7 +86,6 @@ def _draw_paths(axes: Axes, solver: WatchedSolver, scene: Scene, colors: np.ndar
 
 
 def _draw_scale(figure: Figure | SubFigure, axes: Axes, solver: WatchedSolver, methods: Sequence[str]) -> None:
-    """What the shades mean."""
     bar = figure.colorbar(
         ScalarMappable(norm=_norm(solver), cmap=shades(solver.method, methods)), ax=axes, pad=0.02, aspect=26
     )

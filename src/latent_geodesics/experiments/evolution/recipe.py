@@ -31,6 +31,7 @@ from latent_geodesics.methods import PairEncoder
 from latent_geodesics.models import LatentModel
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.results import non_finite
 from latent_geodesics.run.runner import Run
 
 LEAD = (
@@ -105,11 +106,8 @@ class Evolution:
             page.section(title[0].upper() + title[1:], table=shown[shown["pair"] == name], pictures=picture)
         page.section("How it is measured", MEASURING_NOTE)
         broken = results[results["status"] == Status.NON_FINITE_SCORE.value]["pair"].unique()
-        refusal = (
-            f"The score of {', '.join(broken)} was not finite where a solver went: what was found is in "
-            f"'{run.folder}'; move the ends, or lower alpha."
-        )
-        return run.finish(page, tables, summary=_summary(results), broken=refusal if len(broken) else None)
+        refusal = non_finite(broken, run.folder, "move the ends, or lower alpha")
+        return run.finish(page, tables, summary=_summary(results), broken=refusal)
 
     def work(self, run: Run, item: Scene | ImagePair) -> Rows:
         """Every solver watched on a scene or a pair of images, and drawn."""

@@ -7,6 +7,7 @@ from latent_geodesics.core.records import Status
 from latent_geodesics.experiments.extrapolation.rows import BASELINES
 from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, LEFT_PLAUSIBLE_SENTENCE, RealLatents
+from latent_geodesics.run.results import non_finite
 
 LEAD = (
     "Each path leaves an image with a given velocity and follows the geodesic of the density, at constant speed on the "
@@ -74,12 +75,8 @@ def plausible_words(real: RealLatents) -> list[str]:
 def refusal(results: pd.DataFrame, folder: object) -> str | None:
     """What is said when the score of some path was not finite."""
     broken = int((results["status"] == Status.NON_FINITE_SCORE.value).sum())
-    return (
-        f"The score of {broken} of {len(results)} paths was not finite: the other results are in '{folder}'; try a "
-        "larger tau, a smaller alpha, or a shorter path."
-        if broken
-        else None
-    )
+    named = [f"{broken} of {len(results)} paths"] if broken else []
+    return non_finite(named, folder, "try a larger tau, a smaller alpha, or a shorter path")
 
 
 def summarise(results: pd.DataFrame) -> dict[str, float]:

@@ -146,7 +146,6 @@ class Follower:
         )
 
     def _carry_on(self, method: str, continuation: Continuation, launch: Launch) -> FollowedPaths:
-        """One method from one launch."""
         started = time.perf_counter()
         problem = launch.problem(self.setting)
         solution = continuation.carry_on(problem)

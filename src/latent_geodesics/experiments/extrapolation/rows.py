@@ -139,7 +139,6 @@ def log_curves(logger: RunLogger, curves: pd.DataFrame) -> None:
 
 
 def _origin(followed: FollowedLaunch, index: int) -> str:
-    """Where a path starts, in words."""
     lead, prompt = followed.launch.lead, followed.departure.starts[index].prompt
     if lead is None:
         return f"From the image “{prompt}”." if prompt else "From the image."
@@ -149,7 +148,6 @@ def _origin(followed: FollowedLaunch, index: int) -> str:
 
 
 def _plausible(until: float) -> str:
-    """How far a path is plausible, in words."""
     if math.isnan(until):
         return "Its start is already outside what the reference images allow."
     if until < 1:

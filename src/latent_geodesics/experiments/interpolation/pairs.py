@@ -104,7 +104,6 @@ def log_courses(logger: RunLogger, pages: Sequence[PairPage]) -> None:
 
 
 def _course(curve: Curve) -> dict[str, list[float]]:
-    """What the logger is told of a path."""
     found = {
         "u": curve.u, "log_density": curve.log_density, "residual": curve.residuals, "length": curve.lengths,
     }  # fmt: skip
@@ -112,7 +111,6 @@ def _course(curve: Curve) -> dict[str, list[float]]:
 
 
 def _curve(result: MethodResult, index: int) -> Curve:
-    """What the figures draw of one pair."""
     curves, solution = result.curves, result.morph.solution
     assert curves is not None and solution is not None
     trace = solution.trace

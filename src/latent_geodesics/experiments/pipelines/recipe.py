@@ -16,13 +16,15 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.records import Status
 from latent_geodesics.core.solvers import BoundarySolver, RungeKutta4
 from latent_geodesics.data import PairBatch, PairData, read_batch
+from latent_geodesics.data.images import psnr
 from latent_geodesics.data.starts import pick_pairs
 from latent_geodesics.experiments.pipelines.figures import draw_pipelines
-from latent_geodesics.experiments.pipelines.results import extrapolate, interpolate, psnr
+from latent_geodesics.experiments.pipelines.results import extrapolate, interpolate
 from latent_geodesics.methods import PairEncoder
 from latent_geodesics.models import LatentModel
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.results import non_finite
 from latent_geodesics.run.runner import Run
 
 SHOWN = 5
@@ -98,13 +100,8 @@ class Pipelines:
         numbers = {f"{row['method']}/{name}": row[name] for _, row in results.iterrows() for name in SUMMARISED}
         summary = {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
         broken = results[results["status"] == Status.NON_FINITE_SCORE.value]["method"]
-        refusal = (
-            f"The score of the {' and the '.join(broken)} was not finite: what was found is in '{run.folder}'; try a "
-            "larger tau, a smaller alpha, or a smaller task.beyond."
-        )
-        return run.finish(
-            page, tables, summary=summary | tables.kept("round_trips")[0], broken=refusal if len(broken) else None
-        )
+        refusal = non_finite(list(broken), run.folder, "try a larger tau, a smaller alpha, or a smaller task.beyond")
+        return run.finish(page, tables, summary=summary | tables.kept("round_trips")[0], broken=refusal)
 
     def work(self, run: Run, batch: PairBatch) -> Rows:
         """Both pipelines: the diagram, the two sequences as strips, and both in a row as a film."""
@@ -115,7 +112,10 @@ class Pipelines:
         second = extrapolate(pairs, self.integrator, self.u, start=first.solution, beyond=self.beyond, score=self.score)
         rows.add("results", first.row, second.row)
         trips = {"autoencoder_psnr": clean, "round_trip_psnr": first.images[[0, -1]]}
-        rows.kept["round_trips"] = {name: psnr(found, inputs) for name, found in trips.items()}
+        whole = inputs.flatten(0, 1)[None]  # both images as one
+        rows.kept["round_trips"] = {
+            name: float(psnr(found.flatten(0, 1)[None], whole)) for name, found in trips.items()
+        }
         rows.file("figures/pipelines.png", lambda file: draw_pipelines(file, pairs, clean, first, second, shown=SHOWN))
         rows.strip(
             {
@@ -126,6 +126,6 @@ class Pipelines:
             },
             self.pair.id,
         )
-        whole = torch.cat([first.images, second.images[1:]])
-        rows.kept["player"] = rows.sequence(whole, self.pair.id, "there_and_on")
+        there_and_on = torch.cat([first.images, second.images[1:]])
+        rows.kept["player"] = rows.sequence(there_and_on, self.pair.id, "there_and_on")
         return rows

@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -87,12 +86,6 @@ def extrapolate(
         images=images,
         row=_row("extrapolation", pairs, solution, field, time.perf_counter() - started),
     )
-
-
-def psnr(found: Float[Tensor, "n 3 h w"], true: Float[Tensor, "n 3 h w"]) -> float:
-    """The peak signal-to-noise ratio of images in [0, 1], in dB."""
-    error = float((found.cpu() - true.cpu()).square().mean())
-    return -10 * float(np.log10(max(error, 1e-12)))
 
 
 def _title(solver: BoundarySolver | RungeKutta4) -> str:

@@ -121,7 +121,6 @@ class Score:
     def _records(
         self, states: Sequence[Mapping[str, Mapping[str, Mapping[str, Any]]]], *, seed: int
     ) -> list[MetricRecord]:
-        """What all pairs amount to, method by method."""
         for panel in self.panels.values():
             panel.clear()
         for of_pair in states:

@@ -20,6 +20,7 @@ from latent_geodesics.experiments.toy.paths import CARRIED, find_paths, path_row
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.plane_figures import PlaneTrack
+from latent_geodesics.run.results import non_finite
 from latent_geodesics.run.runner import Run
 
 LEAD = (
@@ -103,12 +104,8 @@ class Toy:
         """
         unfinished = (results["status"] == Status.NON_FINITE_SCORE.value) | ~np.isfinite(results["length"])
         named = results[unfinished & results["method"].isin(self.solvers)]["pair"].unique()
-        if not len(named):
-            return None
-        return (
-            f"The density of {', '.join(named)} was not finite where a path went: what was found is in '{run.folder}'; "
-            "check log_prob there, move the ends, or lower alpha."
-        )
+        remedy = "check log_prob where its paths went, move the ends, or lower alpha"
+        return non_finite(named, run.folder, remedy, of="density")
 
 
 def _summary(results: pd.DataFrame, solvers: Sequence[str]) -> dict[str, float]:

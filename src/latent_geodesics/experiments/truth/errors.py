@@ -105,7 +105,6 @@ def _clusters(pairs: pd.DataFrame) -> "pd.Series[Any]":
 def _interval(
     values: "pd.Series[float]", clusters: "pd.Series[Any]", draws: int, generator: np.random.Generator
 ) -> tuple[float, float]:
-    """The percentile interval of the mean, over resampled clusters of pairs."""
     kin = clusters.reindex(values.index).astype(str).to_numpy()
     low, high = np.percentile(resampled_means(values.to_numpy(float), kin, draws=draws, generator=generator), TAILS)
     return float(low), float(high)

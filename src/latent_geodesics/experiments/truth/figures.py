@@ -1,6 +1,7 @@
 """Figures of errors against the truth: along the sequence, by kind of motion, and as tracks over the floor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +21,22 @@ def draw_along(file: Path, frames: pd.DataFrame, *, references: Sequence[str]) -
     """Draws every error against the position u, a line a method, the mean over the pairs; references in grey."""
     errors = [name for name in ERRORS if name in frames and frames[name].notna().any()]
     methods = list(dict.fromkeys(frames["method"]))
-    columns = min(4, len(errors))
-    lines = -(-len(errors) // columns)
-    with canvas(file, size=(4.1 * columns, 3.1 * lines + 0.5)) as figure:
-        grid = figure.subplots(lines, columns, squeeze=False)
-        for axes in grid.flat[len(errors) :]:
-            axes.axis("off")
-        for axes, error in zip(grid.flat, errors, strict=False):
+    with _panels(file, len(errors), width=4.1, height=3.1) as panels:
+        for axes, error in zip(panels, errors, strict=True):
             means = frames.groupby(["method", "u"], sort=True)[error].mean()
             for method in methods:
                 values = means[method].dropna()
                 axes.plot(values.index, values, label=_name(method), **_look(method, methods, references))
             axes.set_ylim(bottom=0)
             label(axes, ERRORS[error], "position u", "")
-        legend_below(figure, grid[0, 0], fontsize=9)
 
 
 def draw_groups(file: Path, pairs: pd.DataFrame, *, references: Sequence[str]) -> None:
     """Draws the mean error of every method for each kind of motion, over the inner frames."""
     errors = [name for name in ERRORS if name in pairs and pairs[name].notna().any()]
     methods, groups = (list(dict.fromkeys(pairs[column])) for column in ("method", "group"))
-    columns = min(4, len(errors))
-    lines = -(-len(errors) // columns)
-    with canvas(file, size=(3.9 * columns + 0.9, (0.34 * len(groups) + 1.1) * lines + 0.5)) as figure:
-        grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
-        for axes in grid.flat[len(errors) :]:
-            axes.axis("off")
-        for axes, error in zip(grid.flat, errors, strict=False):
+    with _panels(file, len(errors), width=3.9, height=0.34 * len(groups) + 1.1, names=0.9, sharey=True) as panels:
+        for axes, error in zip(panels, errors, strict=True):
             means = pairs.groupby(["method", "group"], sort=False)[error].mean()
             for method in methods:
                 look = _look(method, methods, references)
@@ -59,8 +49,7 @@ def draw_groups(file: Path, pairs: pd.DataFrame, *, references: Sequence[str]) -
             axes.set_yticks(range(len(groups)), [_name(group) for group in groups])
             axes.set_xlim(left=0)
             label(axes, ERRORS[error], "", "")
-        grid[0, 0].invert_yaxis()
-        legend_below(figure, grid[0, 0], fontsize=9)
+        panels[0].invert_yaxis()
 
 
 def draw_tracks(
@@ -76,16 +65,25 @@ def draw_tracks(
     shown = dict(list(tracks.items())[:MOST_TRACKS])
     if not shown:
         return
-    columns = min(4, len(shown))
-    lines = -(-len(shown) // columns)
-    with canvas(file, size=(4.0 * columns, 3.7 * lines + 0.5)) as figure:
-        grid = figure.subplots(lines, columns, squeeze=False)
-        for axes in grid.flat[len(shown) :]:
-            axes.axis("off")
-        for axes, (pair, methods) in zip(grid.flat, shown.items(), strict=False):
+    with _panels(file, len(shown), width=4.0, height=3.7) as panels:
+        for axes, (pair, methods) in zip(panels, shown.items(), strict=True):
             _draw_pair(axes, methods, references)
             label(axes, pair, "x on the floor", "y on the floor")
-        legend_below(figure, grid[0, 0], fontsize=9)
+
+
+@contextmanager
+def _panels(
+    file: Path, count: int, *, width: float, height: float, names: float = 0.0, **shared: Any
+) -> Iterator[list[Axes]]:
+    """Panels of so many inches, at most four in a row, with `names` inches beside them and one legend below."""
+    columns = min(4, count)
+    lines = -(-count // columns)
+    with canvas(file, size=(width * columns + names, height * lines + 0.5)) as figure:
+        grid = list(figure.subplots(lines, columns, squeeze=False, **shared).flat)
+        for axes in grid[count:]:
+            axes.axis("off")
+        yield grid[:count]
+        legend_below(figure, grid[0], fontsize=9)
 
 
 def _draw_pair(axes: Axes, methods: Mapping[str, Sequence[FloorTrack]], references: Sequence[str]) -> None:

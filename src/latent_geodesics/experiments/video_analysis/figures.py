@@ -84,7 +84,6 @@ def _band(axes: Axes, rows: pd.DataFrame, method: str) -> None:
 
 
 def _look(method: str) -> tuple[str, str]:
-    """Colour and words of a method."""
     family = next(name for name in FAMILIES if method.startswith(name))
     color, words = FAMILIES[family]
     parameter = method.removeprefix(family).lstrip("_")

@@ -6,6 +6,7 @@ import pandas as pd
 
 from latent_geodesics.core.records import Status
 from latent_geodesics.experiments.video_analysis.verdicts import MARGIN
+from latent_geodesics.run.results import GENTLER, non_finite
 from latent_geodesics.run.statistics import interval, separation
 
 LEAD = (
@@ -150,9 +151,5 @@ def remarks(table: pd.DataFrame) -> list[str]:
 def refusal(table: pd.DataFrame, folder: object) -> str | None:
     """What is said when the score of some path was not finite."""
     broken = table[(table["status"] == Status.NON_FINITE_SCORE.value) | table["norm"].isna()]
-    if broken.empty:
-        return None
-    return (
-        f"The score was not finite on {len(broken)} of {len(table)} paths ({', '.join(broken['pair'].unique())}): the "
-        f"other results are in '{folder}'; try a larger tau, a smaller alpha, or float32 weights."
-    )
+    words = f"{len(broken)} of {len(table)} paths ({', '.join(broken['pair'].unique())})"
+    return non_finite([words] if len(broken) else [], folder, GENTLER)
