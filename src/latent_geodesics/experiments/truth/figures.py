@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from latent_geodesics.experiments.truth.errors import ERRORS
 from latent_geodesics.experiments.truth.floor import FloorTrack
 from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color
+from latent_geodesics.run.names import title_of
 
 __all__ = ["draw_along", "draw_groups", "draw_tracks"]
 
@@ -113,4 +114,4 @@ def _look(method: str, methods: Sequence[str], references: Sequence[str]) -> dic
 
 
 def _name(name: str) -> str:
-    return literal(name.replace("_", " "))
+    return literal(title_of(name))
