@@ -15,10 +15,10 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.records import Status
 from latent_geodesics.data import KeyBatch, KeyData, KeySequence
 from latent_geodesics.data.keys import read_keys
-from latent_geodesics.experiments.keys.chains import Chain, chain_of, has_path, meeting, positions_of, shares
 from latent_geodesics.experiments.keys.figures import draw_speeds
 from latent_geodesics.methods import EncodedPairs, Method
 from latent_geodesics.methods.base import Meter
+from latent_geodesics.methods.chains import Chain, chain_of, has_path, meeting, positions_of, shares
 from latent_geodesics.methods.statuses import CLOSED_FORM, FAILED, status_sentence
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.morphs import Morphs
