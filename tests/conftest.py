@@ -3,12 +3,13 @@
 import logging
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from browser import close_shared
 from PIL import Image, ImageDraw
 from tiny_model import build_tiny_model
 
@@ -18,6 +19,13 @@ ROOT = Path(__file__).parents[1]
 
 # Several tests run side by side, so each keeps to one core.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_browser() -> Iterator[None]:
+    """Ends the browser that the tests of pages share."""
+    yield
+    close_shared()
 
 
 @pytest.fixture(scope="session")

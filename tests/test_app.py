@@ -46,6 +46,22 @@ def test_three_images_make_one_sequence_through_the_second(wish, pictures, tmp_p
     assert "2 of 2: slerp: measuring" in told
 
 
+def test_a_spline_goes_through_all_images_with_one_velocity(wish, pictures, tmp_path):
+    three = wish("a.png", "b.png", "a.png", spline=True, frames=5)
+    found = answer(three, folder=tmp_path)
+    assert len(found.frames) == 9
+    assert found.curve is None
+    assert "spline through 3 images" in found.words
+    sharp = answer(wish("a.png", "b.png", "a.png", frames=5), folder=tmp_path)
+    apart = [np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)).max()
+             for a, b in zip(found.frames, sharp.frames, strict=True)]  # fmt: skip
+    assert max(apart[0], apart[4], apart[8]) <= 1  # the keys stay where they are
+    assert max(apart) > 1
+    with pytest.raises(UserError, match="no path that could be smooth"):
+        answer(wish("a.png", "b.png", "a.png", spline=True, method="crossfade"), folder=tmp_path)
+    assert len(answer(wish("a.png", "b.png", spline=True), folder=tmp_path).frames) == 3
+
+
 def test_a_method_without_a_path_has_no_curve(wish, tmp_path):
     found = answer(wish("a.png", "b.png", method="crossfade"), folder=tmp_path)
     assert found.curve is None

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from browser import check_page
 from hydra import compose, initialize_config_dir
 
 from latent_geodesics.experiments.bench.measures import evaluations_to
@@ -176,7 +177,8 @@ def test_a_whole_run_is_measured_as_well(command_line, tiny_model_folder, pictur
     assert set(RATIOS) <= set(found.index)
     assert found["run/seconds"] > 0
     assert 0 < found["run/outside_networks"] < 1
-    assert (tmp_path / "run" / "interpolation" / "report.html").is_file()
+    for page in (tmp_path / "run" / "interpolation" / "report.html", tmp_path / "run" / "report.html"):
+        check_page(page)
 
 
 def test_a_target_counts_as_reached_where_the_residual_stays_below_it():

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from browser import check_page
 from PIL import Image, ImageDraw
 
 from latent_geodesics.experiments.distances.paths import PathFinder
@@ -118,6 +119,7 @@ def test_a_run_leaves_a_whole_folder(finished):
     page = (finished / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
     assert not list(finished.rglob("*.partial*"))
+    check_page(finished / "report.html")
 
 
 def test_another_reference_multiplies_all_distances_by_one_number(measure, finished, tmp_path, no_figures):

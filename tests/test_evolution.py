@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from browser import check_page
 from PIL import Image
 
 from latent_geodesics.experiments.evolution.subjects import watch_solver
@@ -50,6 +51,7 @@ def test_in_the_plane_the_path_grows_shorter(evolve, tmp_path):
     assert costs[-1] == int(rows[0]["evaluations"])
     assert (folder / "figures" / "evolution_half_plane.png").exists()
     assert (folder / "report.html").read_text().count("data:image/png;base64,") == 1
+    check_page(folder / "report.html")
 
 
 def test_of_a_pair_of_images_the_middle_frames_are_shown(evolve, pictures):

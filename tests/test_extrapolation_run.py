@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from browser import check_page
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
@@ -78,6 +79,7 @@ def test_a_run_leaves_a_whole_folder(extrapolate, folder):
     page = (run / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2 * 6 + 1
     assert "plausible" in page
+    check_page(run / "report.html")
 
 
 def test_integrators_agree_and_are_listed(extrapolate, folder):

@@ -7,14 +7,15 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from browser import check_page
 from PIL import Image, ImageDraw
 
 from latent_geodesics import UserError
 from latent_geodesics.core.solvers import PicardAnderson
 from latent_geodesics.data import KeyData, read_keys
-from latent_geodesics.experiments.keys.chains import chain_of, meeting, positions_of, shares
 from latent_geodesics.experiments.keys.recipe import Keys
 from latent_geodesics.methods import AdainSlerp, AutoencodedTruth, CrossFade, Geodesic, Lerp, PairEncoder, Slerp
+from latent_geodesics.methods.chains import chain_of, meeting, positions_of, shares
 from latent_geodesics.models.scores import Conditional
 from latent_geodesics.run.morphs import Morphs
 
@@ -135,6 +136,7 @@ def test_a_run_leaves_one_sequence_one_film_and_one_report(go, keys, tmp_path):
     assert len(list((folder / "images").glob("*.png"))) == 1
     page = (folder / "report.html").read_text()
     assert "b (1), é.png" in page
+    check_page(folder / "report.html")
     assert "crossfade" in page
     assert json.loads((folder / "summary.json").read_text())["slerp/turn"] < 1e-3
 

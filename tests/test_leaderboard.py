@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from browser import Browser
+from browser import check_page
 from PIL import Image, ImageDraw
 
 from latent_geodesics.core.errors import UserError
@@ -81,10 +81,7 @@ def test_from_a_run_to_the_page(run_on, command_line, tmp_path):
     page = (made / "report.html").read_text()
     assert "&lt;b&gt;Theirs" in page
     assert "<b>Theirs" not in page
-    with Browser(400) as browser:
-        browser.open(made / "report.html")
-        assert browser.overflow() <= 0
-        assert browser.errors() == []
+    check_page(made / "report.html")
 
     other = run_on("other", "frames=5")
     refused = task("submit", *own, f"task.runs=[{other}]")

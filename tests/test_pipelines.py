@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from browser import check_page
 from PIL import Image
 
 
@@ -44,6 +45,7 @@ def test_a_run_leaves_a_whole_folder(show, pictures):
     assert len(list((folder / "frames" / "there_and_on").glob("*/*.png"))) == 9
     assert (folder / "images" / "a--b.png").exists()
     assert (folder / "report.html").read_text().count("data:image/") == 3
+    check_page(folder / "report.html")
     assert not list(folder.rglob("*.partial*"))
 
 

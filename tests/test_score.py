@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from browser import check_page
 from measured import fade, motion
 from PIL import Image
 
@@ -274,7 +275,8 @@ def test_the_frames_of_a_run_have_its_numbers(command_line, tmp_path, tiny_model
     summary = json.loads((scored / "summary.json").read_text())
     assert sum(summary[f"crossfade/{name}"] for name in ("fades", "morphs", "jumps")) == 1
     page = (scored / "report.html").read_text()
-    assert all(words in page for words in ("one", "two", "slerp", "crossfade", "A morph, a fade or a jump"))
+    assert all(words in page for words in ("one", "two", "Slerp", "Cross-fade", "A morph, a fade or a jump"))
+    check_page(scored / "report.html")
     joined = command_line("task=report", f"task.runs=[{run},{scored}]", "logger.mode=disabled", f"output_dir={both}")
     assert joined.code == 0, joined.stderr
     means = pd.read_csv(both / "comparison.csv")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from browser import check_page
 from PIL import Image
 
 from latent_geodesics.experiments.toy.paths import find_paths
@@ -72,6 +73,7 @@ def test_a_run_leaves_a_whole_folder(draw, tmp_path):
             assert picture.width > 1500
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
+    check_page(folder / "report.html")
     assert list(folder.glob("wandb/offline-run-*/run-*.wandb"))
     assert not list(folder.rglob("*.partial*"))
 

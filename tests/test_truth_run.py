@@ -6,6 +6,7 @@ import re
 
 import pandas as pd
 import pytest
+from browser import check_page
 from PIL import Image, ImageDraw
 
 from latent_geodesics.run.results import STAGE_TITLES
@@ -81,6 +82,7 @@ def test_a_run_leaves_a_whole_folder(hold_to_truth, tmp_path):
     page = (folder / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
     assert "Geodesic against slerp." in page
+    check_page(folder / "report.html")
     assert not list(folder.rglob("*.partial*"))
 
 

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from browser import check_page
 from PIL import Image
 
 from latent_geodesics.experiments.video_analysis.verdicts import (
@@ -115,6 +116,7 @@ def test_a_run_leaves_a_whole_folder(analyse, clips):
     page = (run / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
     assert "near zero" in page
+    check_page(run / "report.html")
     assert not list(run.rglob("*.partial*"))
 
 

@@ -18,13 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from markupsafe import Markup, escape
 from PIL import Image
+from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.progress import listening, telling
 from latent_geodesics.data.images import readable, to_pil
+from latent_geodesics.methods import status_sentence
 from latent_geodesics.run.interpolation import Interpolation, density_figure, interpolate, named_model
+from latent_geodesics.run.key_path import path_through
 from latent_geodesics.run.main import CONF, ROOT
 from latent_geodesics.run.names import title_of
 from latent_geodesics.run.sequences import save_film
@@ -55,6 +59,7 @@ class Wish:
         files: The images, in order.
         prompts: A line for each; the last one serves what has none.
         frames: Of each two neighbours, both included.
+        spline: Whether the path through more than two images has one velocity at each inner one.
     """
 
     files: Sequence[str | Path]
@@ -64,6 +69,7 @@ class Wish:
     alpha_d: float = 3.0
     tau: float = 0.6
     frames: int = 17
+    spline: bool = False
     settings: tuple[str, ...] = ()
 
 
@@ -95,6 +101,8 @@ def answer(wish: Wish, *, folder: Path, tell: Callable[[str], object] = lambda w
         with listening(tell):
             tell("loading the model")
             model = _model(wish.model, wish.settings)
+            if wish.spline and len(wish.files) > 2:
+                return _smooth(wish, prompts, model, folder)
             legs = [_leg(wish, place, prompts, model) for place in range(len(wish.files) - 1)]
     except UserError as error:
         sentence = str(error)
@@ -102,14 +110,31 @@ def answer(wish: Wish, *, folder: Path, tell: Callable[[str], object] = lambda w
             sentence = sentence.replace(str(file), Path(file).name)
         raise UserError(sentence) from error
     images = torch.cat([legs[0].images, *(leg.images[1:] for leg in legs[1:])])
+    curve = density_figure(legs) if all(leg.curves is not None for leg in legs) else None
+    return _filmed(images, folder, curve, " ".join(_said(leg, place, len(legs)) for place, leg in enumerate(legs)))
+
+
+def _filmed(images: Float[Tensor, "n 3 h w"], folder: Path, curve: "Figure | None", words: str) -> Answer:
     film = folder / "morph.mp4"
     save_film(film, images, fps=FPS)
-    return Answer(
-        frames=[to_pil(image) for image in images],
-        film=film,
-        curve=density_figure(legs) if all(leg.curves is not None for leg in legs) else None,
-        words=" ".join(_said(leg, place, len(legs)) for place, leg in enumerate(legs)),
+    return Answer(frames=[to_pil(image) for image in images], film=film, curve=curve, words=words)
+
+
+def _smooth(wish: Wish, prompts: Sequence[str], model: "LatentModel", folder: Path) -> Answer:
+    """One path through all images; its legs are bent, so that no curve of their densities is its own."""
+    found = path_through(
+        wish.files,
+        model=model,
+        method=wish.method,
+        prompts=prompts,
+        frames=wish.frames,
+        tau=wish.tau,
+        alpha_d=wish.alpha_d,
+        settings=wish.settings,
     )
+    ended = " ".join(status_sentence(status) for status in dict.fromkeys(found.statuses))
+    words = f"A spline through {len(wish.files)} images: {found.evaluations} score evaluations, {found.seconds:.1f} s."
+    return _filmed(found.images, folder, None, f"{words} {ended}")
 
 
 @lru_cache(maxsize=1)
@@ -202,6 +227,7 @@ def build(defaults: Wish | None = None) -> "gr.Blocks":
         alpha_d: float,
         tau: float,
         frames: float,
+        spline: bool,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio finds it by its default
     ) -> tuple[Any, ...]:
         wish = Wish(
@@ -212,6 +238,7 @@ def build(defaults: Wish | None = None) -> "gr.Blocks":
             alpha_d=alpha_d,
             tau=tau,
             frames=int(frames),
+            spline=bool(spline),
             settings=first.settings,
         )
         return _shown(wish, Path(tempfile.mkdtemp(dir=folder.name)), progress)
@@ -247,8 +274,9 @@ def _fields(first: Wish) -> tuple[list[Any], Any, Any]:
         alpha_d = gr.Number(first.alpha_d, minimum=0, label="Power on the density, alpha d")
         tau = gr.Slider(0.05, 0.95, first.tau, step=0.05, label="Noise level, tau")
     frames = gr.Slider(3, MOST_FRAMES, first.frames, step=1, label="Frames")
+    spline = gr.Checkbox(first.spline, label="Smooth through the inner of several images (spline)", elem_id="spline")
     go = gr.Button("Interpolate", variant="primary", elem_id="go")
-    return [files, prompts, model, method, alpha_d, tau, frames], example, go
+    return [files, prompts, model, method, alpha_d, tau, frames, spline], example, go
 
 
 def _shown(wish: Wish, folder: Path, progress: Any) -> tuple[Any, ...]:

@@ -155,12 +155,12 @@ def interpolate(
     if not isinstance(model, LatentModel):
         arguments += _chosen(model)
     try:
-        morphs = _morphs([*arguments, *settings], model=model, method=method)
+        morphs = made_morphs([*arguments, *settings], model=model, method=method)
         batch = _batch(a, b, prompt_a, prompt_b, size=morphs.model.image_size)
         with one_thread():
             found = morphs(batch, seed=seed).of_pair(0)[0]
     except Exception as error:
-        raise _for_a_person(error) from error
+        raise for_a_person(error) from error
     return _interpolation(found, morphs.u)
 
 
@@ -174,7 +174,7 @@ def named_model(name: str | Path, settings: Sequence[str] = ()) -> LatentModel:
         config = _composed([*_chosen(name), *settings])
         model: LatentModel = instantiate(config.model, _convert_="all")
     except Exception as error:
-        raise _for_a_person(error) from error
+        raise for_a_person(error) from error
     return model
 
 
@@ -215,7 +215,8 @@ def _chosen(model: str | Path) -> list[str]:
     return [f"model.path_or_name={model}"]
 
 
-def _morphs(arguments: Sequence[str], *, model: Any, method: Any) -> "Morphs":
+def made_morphs(arguments: Sequence[str], *, model: Any, method: Any) -> "Morphs":
+    """What makes sequences by the configuration that the command composes of these arguments."""
     config = _composed(arguments)
     node = OmegaConf.to_container(config.task.morphs, resolve=True, throw_on_missing=True)
     assert isinstance(node, dict)
@@ -280,7 +281,7 @@ def _interpolation(found: PairResult, u: Float[Tensor, " n"]) -> Interpolation:
     )
 
 
-def _for_a_person(error: Exception) -> Exception:
+def for_a_person(error: Exception) -> Exception:
     """The error as one sentence, where it is the person's to mend."""
     sentence = sentence_of(error, conf=CONF)
     return error if sentence is None else UserError(sentence)

@@ -17,6 +17,7 @@ MARKDOWN = {letter: f"&#{ord(letter)};" for letter in "|`*[]\\$~"} | {"&": "&amp
 LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "†": r"\dag{}",
     "[": "{[}", "]": "{]}", "*": "{*}",  # which could be an option of the line break before them
 } | {letter: f"\\{letter}" for letter in "&%$#_{}"}  # fmt: skip
 

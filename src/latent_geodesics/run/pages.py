@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from latent_geodesics.run.files import inside, write_text
 from latent_geodesics.run.names import title_of
 
-__all__ = ["Page", "PageLike", "Picture", "Section", "number", "render_template", "settings_of"]
+__all__ = ["Cell", "Page", "PageLike", "Picture", "Section", "number", "render_template", "settings_of"]
 
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 
@@ -29,6 +29,20 @@ class Picture:
 
     file: str
     caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell of a table that is more than its text.
+
+    Attributes:
+        mark: `best` or `second` of its column, or nothing.
+        link: Where it leads, relative to the page.
+    """
+
+    text: str
+    mark: str = ""
+    link: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +130,8 @@ def number(value: Any) -> str:
         return "-"
     if isinstance(value, str):
         return value
+    if isinstance(value, Cell):
+        return value.text
     found = float(value)
     if math.isnan(found):
         return "-"

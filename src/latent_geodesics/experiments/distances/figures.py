@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from PIL import Image
+from PIL import Image, ImageOps
 
 from latent_geodesics.data import in_batches
 from latent_geodesics.experiments.distances.embedding import Embedding
@@ -190,8 +190,8 @@ def _growth(axes: Axes, families: pd.DataFrame, distances: Sequence[str]) -> Non
 def _thumbnail(
     axes: Axes, picture: np.ndarray, place: tuple[float, float], points: float, *, frame: str | None = None
 ) -> None:
-    """Draws an image, `points` wide, around a place in data coordinates."""
-    scaled = np.asarray(Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.LANCZOS))
+    """Draws an image, its longer side of so many points, around a place in data coordinates."""
+    scaled = np.asarray(ImageOps.contain(Image.fromarray(picture), (TILE, TILE), Image.Resampling.LANCZOS))
     box = OffsetImage(scaled, zoom=points / TILE, dpi_cor=True)
     look = {"edgecolor": frame, "linewidth": 1.4} if frame else {"linewidth": 0}
     axes.add_artist(

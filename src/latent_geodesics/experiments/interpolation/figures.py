@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from latent_geodesics.run.canvas import canvas, label, legend_below, legend_columns, literal, method_color
+from latent_geodesics.run.names import title_of
 
 PAIR_WIDTH, PAIR_HEIGHT = 15.0, 2.9  # inches, without what lies below the panels
 PAIR_MARGINS = {"left": 0.045, "right": 0.99, "wspace": 0.27}
@@ -41,7 +42,7 @@ def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
     """Draws one pair: log-density along the paths, speed, and length and residual while solving."""
     names = [curve.method for curve in curves]
     # Of what is below, the words on the axes take half an inch, and a line of the legend or the last one 0.17.
-    columns = legend_columns(names, width=0.94 * PAIR_WIDTH, fontsize=8)
+    columns = legend_columns(list(map(title_of, names)), width=0.94 * PAIR_WIDTH, fontsize=8)
     below = 0.7 + 0.17 * -(-len(names) // columns)
     height = PAIR_HEIGHT + below
     margins = PAIR_MARGINS | {"bottom": below / height, "top": 1 - 0.4 / height}
@@ -50,7 +51,7 @@ def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
         for curve in curves:
             look: dict[str, Any] = {
                 "color": method_color(curve.method, names),
-                "label": literal(curve.method.replace("_", " ")),
+                "label": literal(title_of(curve.method)),
             }
             along.plot(curve.u, curve.log_density, **look)
             steady.plot(curve.u, curve.speed, **look)
@@ -98,9 +99,7 @@ def draw_overview(file: Path, table: pd.DataFrame, *, against: str = "slerp") ->
                 rows = table[table["method"] == name].set_index("pair").reindex(reference.index)
                 gain = rows[column].astype(float) - reference[column].astype(float)
                 color = method_color(name, names)
-                axes.scatter(
-                    gain, range(len(gain)), s=22, color=color, label=literal(name.replace("_", " ")), alpha=0.85
-                )
+                axes.scatter(gain, range(len(gain)), s=22, color=color, label=literal(title_of(name)), alpha=0.85)
             axes.axvline(0, color="#333333", linewidth=0.8)
             label(axes, title, f"difference from {against}", "")
         panels[0].set_yticks(range(len(reference)), [literal(pair) for pair in reference.index], fontsize=7.5)

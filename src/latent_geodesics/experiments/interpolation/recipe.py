@@ -13,6 +13,7 @@ from latent_geodesics.run.each import Rows
 from latent_geodesics.run.files import write_json
 from latent_geodesics.run.grid import draw_grid, frames_on_disk
 from latent_geodesics.run.morphs import Morphs
+from latent_geodesics.run.names import title_of
 from latent_geodesics.run.results import broken_pairs, summarise
 from latent_geodesics.run.runner import Run
 
@@ -53,7 +54,10 @@ class Interpolation:
         pages = [PairPage(**page) for of_batch in tables.kept("pages") for page in of_batch]
         log_courses(run.logger, pages)
         grid = {
-            pair: {name: frames_on_disk(run.folder, pair, name) for name in ("true_frames", *morphs.methods)}
+            pair: {
+                title_of(name): frames_on_disk(run.folder, pair, name, columns=self.grid_columns)
+                for name in ("true_frames", *morphs.methods)
+            }
             for pair in self.grid_pairs
         }
         draw_grid(run.folder / "figures" / "grid", grid, columns=self.grid_columns)

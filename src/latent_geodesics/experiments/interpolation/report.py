@@ -177,7 +177,9 @@ def _protocol_rows(records: Sequence[MetricRecord], methods: Sequence[str]) -> l
         rows.append(
             ProtocolRow(
                 column=column,
-                cells=[Cell(text=number(value), best=best is not None and value == best) for value in values],
+                cells=[
+                    Cell(text=number(v), best=best is not None and number(v) == number(best) != "-") for v in values
+                ],
                 counts=", ".join(f"{count} {name}" for name, count in one.counts.items()),
             )
         )

@@ -9,7 +9,6 @@ import numpy as np
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import KeyBatch, KeyData
 from latent_geodesics.data.keys import read_keys
-from latent_geodesics.experiments.keys.chains import meeting, shares
 from latent_geodesics.experiments.keys.figures import draw_speeds
 from latent_geodesics.experiments.keys.sequences import DRAWN, make_sequence
 from latent_geodesics.experiments.keys.words import (
@@ -22,6 +21,7 @@ from latent_geodesics.experiments.keys.words import (
     pictures_of,
     strip_of,
 )
+from latent_geodesics.methods.chains import meeting, shares
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.morphs import Morphs
 from latent_geodesics.run.names import file_stem

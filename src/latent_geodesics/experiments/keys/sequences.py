@@ -12,10 +12,10 @@ from torch import Tensor
 
 from latent_geodesics.core.records import Status
 from latent_geodesics.data import KeySequence
-from latent_geodesics.experiments.keys.chains import chain_of, has_path, positions_of
 from latent_geodesics.methods import EncodedPairs, Method
 from latent_geodesics.methods.attempts import failed
 from latent_geodesics.methods.base import Meter
+from latent_geodesics.methods.chains import chain_of, has_path, positions_of
 from latent_geodesics.methods.statuses import CLOSED_FORM, FAILED
 
 log = logging.getLogger(__name__)

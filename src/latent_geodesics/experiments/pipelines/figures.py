@@ -143,7 +143,10 @@ def _say(axes: Axes, x: float, y: float, words: str, size: float, **look: Any) -
 
 
 def _thumbnail(axes: Axes, image: Image, corner: Place, side: float, *, edge: str = "#C8CFD6") -> None:
-    extent = (corner[0], corner[0] + side, corner[1], corner[1] + side)
+    high, wide = image.shape[-2:]
+    across, up = (side * each / max(high, wide) for each in (wide, high))
+    left, bottom = corner[0] + (side - across) / 2, corner[1] + (side - up) / 2
+    extent = (left, left + across, bottom, bottom + up)
     axes.imshow(as_uint8(image), extent=extent, interpolation="lanczos", aspect="auto", zorder=3)
     axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=edge, linewidth=1.2, zorder=4))
 

@@ -10,7 +10,7 @@ from latent_geodesics.experiments.score.sequences import GivenFrames, SequenceDa
 from latent_geodesics.metrics import MetricRecord
 from latent_geodesics.run.compare.report import write_own
 from latent_geodesics.run.each import Tables
-from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.names import file_stem, title_of
 from latent_geodesics.run.pages import Page
 from latent_geodesics.run.results import COLUMNS, protocol_notes
 from latent_geodesics.run.runner import Run
@@ -27,7 +27,7 @@ VERDICTS = (
 )
 MEANS = (
     "Intervals: percentile bootstrap over pairs, those of one kind together, 95 %. The same table: comparison.md, "
-    "comparison.tex, comparison.csv; every sequence: results.csv."
+    "comparison.csv; shorter, for a paper: comparison.tex; every sequence: results.csv."
 )
 PROTOCOLS = (
     "Sources mean different things by the same names: each column follows the one after the @. What a number depends "
@@ -81,7 +81,7 @@ def _verdicts(results: pd.DataFrame) -> pd.DataFrame:
     for method, own in results.groupby("method", sort=False):
         counts = {f"{word}s": int(own[column].sum()) for column, word in WORDS.items()}
         means = {title: own[name].mean() for name, title in OF_VERDICT.items() if name in own.columns}
-        rows.append({"method": method, "sequences": len(own)} | counts | means)
+        rows.append({"method": title_of(str(method)), "sequences": len(own)} | counts | means)
     return pd.DataFrame(rows)
 
 
@@ -90,7 +90,8 @@ def _of_pair(results: pd.DataFrame) -> pd.DataFrame:
     named = {"method": "method", "verdict": "verdict"} | OF_VERDICT | COLUMNS
     columns = [name for name in named if name in results.columns and results[name].notna().any()]
     columns = [name for name in columns if name not in WORDS]  # which the verdict says in a word
-    return results[columns].rename(columns=named).replace({float("nan"): None})
+    shown = results[columns].assign(method=results["method"].map(title_of))
+    return shown.rename(columns=named).replace({float("nan"): None})
 
 
 def _departures(records: Sequence[MetricRecord]) -> pd.DataFrame:
@@ -112,7 +113,7 @@ def _given(data: SequenceData) -> pd.DataFrame:
         height, width = facts.image_size
         rows.append(
             {
-                "method": method,
+                "method": title_of(method),
                 "sequences": facts.pairs,
                 "frames": facts.frames,
                 "pixels": f"{width} x {height}",

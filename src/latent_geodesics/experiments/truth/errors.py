@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from latent_geodesics.run.names import title_of
 from latent_geodesics.run.statistics import resampled_means
 
 ERRORS = {
@@ -138,7 +139,7 @@ def means_table(means: pd.DataFrame, references: Sequence[str], table: pd.DataFr
     rows = []
     for method in ordered:
         of_method = means[means["method"] == method].set_index("error")
-        cells = {"method": method.replace("_", " ")}
+        cells = {"method": title_of(method)}
         for error in ERRORS:
             if error in of_method.index:
                 row = of_method.loc[error]

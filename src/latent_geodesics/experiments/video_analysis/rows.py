@@ -10,12 +10,11 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from latent_geodesics.data.images import to_pil
 from latent_geodesics.experiments.video_analysis.analysis import BatchMeasures, PathMeasures
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.names import file_stem, one_line
 from latent_geodesics.run.statistics import interval
-from latent_geodesics.run.strips import save_loop
+from latent_geodesics.run.strips import save_loop, tile
 
 PER_FRAME = ("norm", "score_term", "curvature_term", "cosine", "step")
 TILE, GAP, HEADING = 160, 6, 22
@@ -139,10 +138,11 @@ def _side_by_side(file: Path, paths: Mapping[str, Float[Tensor, "k 3 h w"]]) -> 
 
 
 def _sheet(names: list[str], frames: tuple[Float[Tensor, "3 h w"], ...]) -> Image.Image:
-    sheet = Image.new("RGB", (len(names) * (TILE + GAP) - GAP, TILE + HEADING), "white")
+    tiles = [tile(frame, TILE) for frame in frames]
+    sheet = Image.new("RGB", (len(names) * (TILE + GAP) - GAP, tiles[0].height + HEADING), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
-    for column, (name, frame) in enumerate(zip(names, frames, strict=True)):
+    for column, (name, one) in enumerate(zip(names, tiles, strict=True)):
         left, words = column * (TILE + GAP), one_line(name.replace("_", " "), most=24)
         pen.text((left + 2, HEADING // 2), words, fill="#222222", font=font, anchor="lm")
-        sheet.paste(to_pil(frame).resize((TILE, TILE), Image.Resampling.BICUBIC), (left, HEADING))
+        sheet.paste(one, (left + (TILE - one.width) // 2, HEADING))
     return sheet

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color
+from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color, wrapped
 from latent_geodesics.run.compare.tables import ComparisonTable, Row
+from latent_geodesics.run.names import title_of
 from latent_geodesics.run.statistics import Interval
 
-__all__ = ["draw_sweep", "sweep_axes"]
+__all__ = ["draw_sweep", "is_number", "sweep_axes"]
 
 PANELS_A_ROW = 4
+TITLE_LETTERS = 34  # of a title that fit above a panel
 LETTERS = 40  # of names below an axis that fit beside one another
 LARGEST_RATIO = 20  # of swept values beyond which the axis is logarithmic
 DASHES = ("-", "--", ":", "-.")
@@ -21,7 +23,7 @@ DASHES = ("-", "--", ":", "-.")
 
 def sweep_axes(table: ComparisonTable) -> list[str]:
     """The swept settings: those with numbers first, since a curve needs one."""
-    numeric = [name for name in table.varied if all(_is_number(row.settings[name]) for row in table.rows)]
+    numeric = [name for name in table.varied if all(is_number(row.settings[name]) for row in table.rows)]
     return numeric + [name for name in table.varied if name not in numeric]
 
 
@@ -42,7 +44,7 @@ def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) ->
     methods = list(dict.fromkeys(row.method for row in table.rows))
     families = list(dict.fromkeys(tuple(str(row.settings[name]) for name in further) for row in table.rows))
     places = [row.settings[axis] for row in table.rows]
-    order = None if all(map(_is_number, places)) else list(dict.fromkeys(map(str, places)))
+    order = None if all(map(is_number, places)) else list(dict.fromkeys(map(str, places)))
     with canvas(file, size=(4.0 * width, 3.1 * lines + 0.4)) as figure:
         panels = figure.subplots(lines, width, squeeze=False).flatten()
         for panel, column in zip(panels, columns, strict=False):
@@ -50,11 +52,12 @@ def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) ->
                 for place, family in enumerate(families):
                     rows = [row for row in table.rows if row.method == method
                             and tuple(str(row.settings[name]) for name in further) == family]  # fmt: skip
-                    name = literal(", ".join([method.replace("_", " "), *family]))
+                    name = literal(", ".join([title_of(method), *family]), most=2 * TITLE_LETTERS)
                     look = {"color": method_color(method, methods), "linestyle": DASHES[place % len(DASHES)]}
                     _curve(panel, rows, column, axis, order, look | {"label": name})
             _scale(panel, places, order)
-            label(panel, titles[column], axis, "")
+            label(panel, "", axis, "")
+            panel.set_title(wrapped(titles[column], width=TITLE_LETTERS))
         for panel in panels[len(columns) :]:
             panel.set_axis_off()
         legend_below(figure, panels[0], fontsize=8)
@@ -108,5 +111,6 @@ def _says_something(table: ComparisonTable, column: str) -> bool:
     return any(np.isfinite(row.cells[column].mean) for row in table.rows)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a setting's value is a number, so that it has a place on an axis."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 
 from latent_geodesics.run.compare.figures import draw_sweep
+from latent_geodesics.run.compare.layouts import heading
 from latent_geodesics.run.compare.published import published_figures
 from latent_geodesics.run.compare.runs import RunRecord, read_run
+from latent_geodesics.run.compare.strips import draw_strips, links
 from latent_geodesics.run.compare.tables import ComparisonTable, compare_runs
 from latent_geodesics.run.files import write_json, write_text
+from latent_geodesics.run.names import title_of
 from latent_geodesics.run.pages import Page
 from latent_geodesics.run.results import COLUMNS, PROTOCOL_MARK, STAGE_TITLES
 
@@ -26,13 +29,14 @@ BASELINE = "slerp"
 MEANS_NOTE = (
     "Intervals: percentile bootstrap over pairs, those of one kind together, 95 %. Runs that differ in their seed "
     "alone are averaged pair by pair first. A number of fewer pairs than n says of how many. Lengths, log-densities "
-    "and residuals are ranked within one density, score, tau and alpha alone. The same table: comparison.md, "
-    "comparison.tex, comparison.csv."
+    "and residuals are ranked within one density, score, tau and alpha alone. Best in blue, second best underlined, "
+    "by what is printed. The same table: comparison.md, comparison.csv; shorter, for a paper: comparison.tex."
 )
 PROTOCOLS_NOTE = (
     "Each column follows the source after the @. Fréchet and kernel distances: 95 % by the jackknife over pairs. The "
     "same table: protocols.md, protocols.tex, protocols.csv; what each number is made of: metrics.json of a run."
 )
+STRIPS_NOTE = "Of the first pairs, at the same positions u; a method that no value changes has one row."
 DIFFERENCES_NOTE = (
     "p: Wilcoxon's signed-rank test over the pairs, those of one kind changing their signs together, two-sided, "
     "corrected by Holm's method. Where a kind has one pair it is the usual test."
@@ -59,7 +63,8 @@ def write_comparison(
     if table.varied:
         draw_sweep(folder / SWEEP, table, titles=COLUMNS)
     notes = say(table, protocols)
-    _page(folder, runs, table, protocols, notes).write(folder)
+    strips = draw_strips(folder, runs, table.varied) if table.varied else {}
+    _page(folder, runs, table, protocols, notes, strips).write(folder)
     summary = _summary(table) | (_summary(protocols) if protocols else {})
     write_json(folder / "summary.json", summary)
     log.info("%d runs compared: %s", len(runs), folder / "report.html")
@@ -105,7 +110,8 @@ def write_tables(
     """Writes `comparison.{csv,md,tex}` of the known columns, or of those named, and returns the table."""
     present = {name for run in runs for name in (*run.table.columns, *run.measured["column"])}
     known = [name for name in (*COLUMNS, *STAGE_TITLES) if name in present]
-    return _write_table(folder, "comparison", compare_runs(runs, baseline=baseline, columns=columns or known))
+    table = compare_runs(runs, baseline=baseline, columns=columns or known)
+    return _write_table(folder, "comparison", table, columns)
 
 
 def write_protocols(folder: Path, runs: Sequence[RunRecord], *, baseline: str | None) -> ComparisonTable | None:
@@ -117,10 +123,12 @@ def write_protocols(folder: Path, runs: Sequence[RunRecord], *, baseline: str | 
     return _write_table(folder, "protocols", compare_runs(runs, baseline=baseline, columns=columns))
 
 
-def _write_table(folder: Path, stem: str, table: ComparisonTable) -> ComparisonTable:
+def _write_table(
+    folder: Path, stem: str, table: ComparisonTable, columns: Sequence[str] | None = None
+) -> ComparisonTable:
     write_text(folder / f"{stem}.csv", table.csv())
     write_text(folder / f"{stem}.md", table.markdown())
-    write_text(folder / f"{stem}.tex", table.latex())
+    write_text(folder / f"{stem}.tex", table.latex(columns and table.columns))
     return table
 
 
@@ -130,6 +138,7 @@ def _page(
     table: ComparisonTable,
     protocols: ComparisonTable | None,
     notes: Sequence[str],
+    strips: Mapping[str, str],
 ) -> Page:
     page = Page(
         "Runs compared",
@@ -142,17 +151,20 @@ def _page(
         swept = " and ".join(table.varied)
         caption = f"Means over the pairs against {swept}; bands hold the mean with 95 % confidence."
         page.section("As the settings vary", pictures={SWEEP: caption})
+    if strips:
+        page.section("The frames at each value", STRIPS_NOTE, pictures=strips)
     page.section("Means over the pairs", MEANS_NOTE, table=table.html_frame())
     if protocols is not None:
         page.section("By the definitions of published sources", PROTOCOLS_NOTE, table=protocols.html_frame())
     if table.baseline is not None:
-        title = f"Differences from {table.baseline}, pair by pair"
+        title = f"Differences from {title_of(table.baseline)}, pair by pair"
         page.section(title, DIFFERENCES_NOTE, table=_differences(table))
     for dataset in dict.fromkeys(str(run.settings.get("data")) for run in runs):
         figures = published_figures(dataset)
         if len(figures):
             shown = figures.assign(flag=figures["flag"].replace("", None))
             page.section(f"Published figures for {dataset}", PUBLISHED_NOTE, table=shown)
+    page.section("The runs", table=links(folder, runs, table.varied))
     return page
 
 
@@ -163,9 +175,9 @@ def _differences(table: ComparisonTable) -> pd.DataFrame:
             found = difference.interval
             if found.n:
                 lines.append(
-                    {"method": row.method}
+                    {"method": title_of(row.method)}
                     | {name: str(row.settings[name]) for name in table.varied}
-                    | {"column": (COLUMNS | STAGE_TITLES).get(column, column),
+                    | {"column": heading(column)[0],
                        "difference": found.mean, "from": found.low,
                        "to": found.high, "pairs": found.n, "p": difference.p_value}
                 )  # fmt: skip

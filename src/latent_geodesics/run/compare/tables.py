@@ -8,7 +8,7 @@ does the table. Rows over different pairs, or of different data, are not ranked 
 reader must know stands in the table's notes.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,9 +17,10 @@ import pandas as pd
 
 from latent_geodesics.core.errors import UserError, nearest
 from latent_geodesics.methods.statuses import LOST
+from latent_geodesics.run.compare import layouts
 from latent_geodesics.run.compare.notes import notes_on
 from latent_geodesics.run.compare.runs import SEED, RunRecord, shown_value, varied_settings
-from latent_geodesics.run.markup import csv_text, guarded, latex_text, markdown_text
+from latent_geodesics.run.markup import csv_text, guarded
 from latent_geodesics.run.pages import number
 from latent_geodesics.run.results import DESCRIPTIVE, HIGHER_IS_BETTER, KNOWN, LOWER_IS_BETTER, closes
 from latent_geodesics.run.statistics import (
@@ -34,7 +35,6 @@ from latent_geodesics.run.statistics import (
 __all__ = ["ComparisonTable", "Row", "compare_runs"]
 
 SHOWN = 4
-OPEN = "†"
 DATA = frozenset({"data", "image_a", "image_b", "images"})
 AMOUNTS = ("batch_size", "every", "limit")
 
@@ -76,8 +76,9 @@ class ComparisonTable:
     def rank(self, column: str) -> Mapping[int, str]:
         """Which rows are best and second best in a column, where more or less is better: row -> `best` or `second`.
 
-        Rows over different pairs, and numbers of different densities, are ranked apart; a row that has no other to be
-        compared with is not ranked, nor is a number whose score does not close.
+        Numbers that are printed alike share a place. Rows over different pairs, and numbers of different densities, are
+        ranked apart; a row that has no other to be compared with is not ranked, nor is a number whose score does not
+        close.
         """
         if column not in HIGHER_IS_BETTER + LOWER_IS_BETTER:
             return {}
@@ -86,9 +87,12 @@ class ComparisonTable:
         places: dict[int, str] = {}
         for group in groups:
             closed = [index for index in group if column not in self.rows[index].open]
-            ordered = sorted((sign * self.rows[index].cells[column].mean, index) for index in closed)
+            means = {index: self.rows[index].cells[column].mean for index in closed}
+            ordered = sorted(closed, key=lambda index: sign * means[index])
+            printed = dict.fromkeys(number(means[index]) for index in ordered)
             if len(closed) > 1 or (len(groups) == 1 and closed == group):
-                places |= {index: place for (_, index), place in zip(ordered, ("best", "second"), strict=False)}
+                ranked = dict(zip(printed, ("best", "second"), strict=False))
+                places |= {i: ranked[number(means[i])] for i in ordered if number(means[i]) in ranked}
         return places
 
     def comparable(self, column: str) -> list[list[int]]:
@@ -136,46 +140,16 @@ class ComparisonTable:
         return pd.DataFrame(lines)
 
     def markdown(self) -> str:
-        """A Markdown table, notes below it; best in bold, second best in italics."""
-        marks = {"best": "**{}**", "second": "*{}*", "": "{}"}
-        cells = self._cells(marks, "{} [{}, {}]", markdown_text)
-        lines = [f"| {' | '.join(line)} |" for line in cells]
-        lines.insert(1, f"| {' | '.join('---' for _ in cells[0])} |")
-        return "\n".join([*lines, *(f"\n{markdown_text(note)}" for note in self.notes)]) + "\n"
+        """A Markdown table, notes below it; see `layouts.markdown`."""
+        return layouts.markdown(self)
 
-    def latex(self) -> str:
-        """A LaTeX tabular for booktabs, notes as its last lines; best in bold, second best underlined."""
-        marks = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
-        cells = self._cells(marks, r"{} {{\scriptsize [{}, {}]}}", latex_text)
-        body = [" & ".join(line) + r" \\" for line in cells]
-        spec = "l" * (1 + len(self.varied)) + "r" * (len(cells[0]) - 1 - len(self.varied))
-        across = rf"\multicolumn{{{len(cells[0])}}}{{p{{0.95\linewidth}}}}"
-        notes = [rf"{across}{{\footnotesize {latex_text(note)}}} \\" for note in self.notes]
-        return "\n".join(
-            [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", *notes,
-             r"\end{tabular}", ""]
-        )  # fmt: skip
+    def latex(self, columns: Sequence[str] | None = None) -> str:
+        """A LaTeX tabular for a paper; see `layouts.latex`."""
+        return layouts.latex(self, columns)
 
     def html_frame(self) -> pd.DataFrame:
-        """The table as a page shows it: words alone."""
-        first, *rest = self._cells({"best": "{} (best)", "second": "{}", "": "{}"}, "{} [{}, {}]", str)
-        return pd.DataFrame(rest, columns=first)
-
-    def _cells(self, marks: Mapping[str, str], form: str, text: Callable[[str], str]) -> list[list[str]]:
-        """The table as text; `text` escapes what others chose. A number of fewer pairs than `n` says of how many."""
-        ranks = {column: self.rank(column) for column in self.columns}
-        lines = [["method", *map(text, [*self.varied, *self.columns]), "n", "failed"]]
-        for index, row in enumerate(self.rows):
-            n = max((cell.n for cell in row.cells.values()), default=0)
-            shown = [
-                marks[ranks[column].get(index, "")].format(_cell(row.cells[column], form))
-                + (f" {OPEN}" if column in row.open else "")
-                + ("" if row.cells[column].n in (0, n) else f" (n = {row.cells[column].n})")
-                for column in self.columns
-            ]
-            settings = [text(str(row.settings[name])) for name in self.varied]
-            lines.append([text(row.method), *settings, *shown, str(n), str(row.failed)])
-        return lines
+        """The table as a page shows it; see `layouts.page_table`."""
+        return layouts.page_table(self)
 
 
 def compare_runs(
@@ -329,9 +303,9 @@ def _notes_on_closure(table: ComparisonTable) -> list[str]:
         return []
     where = "; ".join(f"{name} of {methods}" for name, methods in named.items())
     return [
-        f"{OPEN} The score's line integral does not close: along the path and along the great circle it differs "
-        f"by so much that the number, with the density fixed at the other end, may gain nothing on the great circle "
-        f"({where}). Such numbers are not ranked."
+        f"{layouts.OPEN} The score's line integral does not close: along the path and along the great circle it "
+        "differs by so much that the number, with the density fixed at the other end, may gain nothing on the great "
+        f"circle ({where}). Such numbers are not ranked."
     ]
 
 
@@ -378,11 +352,3 @@ def _corrected(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
         for place, p_value in zip(asked, corrected, strict=True):
             against[place][column] = Difference(interval=rows[place].against[column].interval, p_value=p_value)
     return [replace(row, against=found) for row, found in zip(rows, against, strict=True)]
-
-
-def _cell(cell: Interval, form: str) -> str:
-    if not np.isfinite(cell.low):
-        return number(cell.mean)
-    if cell.low == cell.high:
-        return number(cell.mean)
-    return form.format(number(cell.mean), number(cell.low), number(cell.high))

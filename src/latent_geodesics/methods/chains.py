@@ -14,8 +14,9 @@ from latent_geodesics.core.manifold import Euclidean, Manifold, Sphere
 from latent_geodesics.core.path import StraightLine
 from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.data import KeySequence
-from latent_geodesics.methods import CurveMethod, EncodedPairs, Method, Reposed
-from latent_geodesics.methods.encoding import decode_paths
+from latent_geodesics.methods.base import CurveMethod, Method
+from latent_geodesics.methods.encoding import EncodedPairs, decode_paths
+from latent_geodesics.methods.reposed import Reposed
 
 
 @dataclass(frozen=True, kw_only=True)

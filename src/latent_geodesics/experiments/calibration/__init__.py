@@ -1,0 +1,1 @@
+"""Every published metric beside the implementation that defines it."""
