@@ -24,8 +24,6 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 
-__all__ = ["Geometry", "Sight", "checked_strength"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:

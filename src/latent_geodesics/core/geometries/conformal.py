@@ -16,8 +16,6 @@ from torch import Tensor
 from latent_geodesics.core.geometries.base import Geometry, Sight, checked_strength
 from latent_geodesics.core.vectors import normal_to
 
-__all__ = ["Conformal"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Conformal(Geometry):

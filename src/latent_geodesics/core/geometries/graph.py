@@ -23,8 +23,6 @@ from torch import Tensor
 from latent_geodesics.core.geometries.base import Geometry, Sight, checked_strength
 from latent_geodesics.core.vectors import norm
 
-__all__ = ["Graph"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Graph(Geometry):

@@ -25,8 +25,6 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.geometries.base import Geometry, Sight, checked_strength
 from latent_geodesics.core.vectors import normal_to
 
-__all__ = ["Typical"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Typical(Geometry):

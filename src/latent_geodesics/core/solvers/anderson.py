@@ -32,8 +32,6 @@ from latent_geodesics.core.geometries import Geometry
 from latent_geodesics.core.solvers.batched import Batched
 from latent_geodesics.core.vectors import normal_to
 
-__all__ = ["Memory", "Mixture", "Products", "mixture", "whiten"]
-
 NEGATIVE_CURVATURE = -0.05
 LEAST_CURVATURE = 0.3
 DOUBT = 0.15

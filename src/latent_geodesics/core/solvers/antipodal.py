@@ -22,8 +22,6 @@ from latent_geodesics.core.solvers.group import look
 from latent_geodesics.core.solvers.solve_record import SolveRecord
 from latent_geodesics.core.vectors import norm, normal_to, unit
 
-__all__ = ["shortest_start"]
-
 INTERVALS = 8
 TURNS = 4
 FIRST_TURN = math.pi / 4

@@ -4,8 +4,6 @@ from abc import ABC, abstractmethod
 
 from latent_geodesics.core.records import BoundaryProblem, Solution
 
-__all__ = ["BoundarySolver"]
-
 
 class BoundarySolver(ABC):
     """Finds the geodesic between two given ends, for a batch of pairs."""

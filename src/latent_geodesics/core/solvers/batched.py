@@ -8,8 +8,6 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-__all__ = ["Batched"]
-
 
 class Batched:
     """A dataclass whose tensors, also those in records of this kind, have a row a pair.

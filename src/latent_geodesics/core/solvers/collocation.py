@@ -26,8 +26,6 @@ from latent_geodesics.core.solvers.batched import Batched
 from latent_geodesics.core.splines import Spline, gauss_legendre
 from latent_geodesics.core.vectors import norm, normal_to
 
-__all__ = ["Collocation", "Linearisation"]
-
 
 @dataclass(frozen=True)
 class Linearisation(Batched):

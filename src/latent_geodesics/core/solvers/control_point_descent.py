@@ -26,8 +26,6 @@ from latent_geodesics.core.solvers.batched import Batched
 from latent_geodesics.core.solvers.control_points import ControlPointPath
 from latent_geodesics.core.solvers.solve_record import SolveRecord
 
-__all__ = ["ControlPointDescent"]
-
 
 class ControlPointDescent(BoundarySolver):
     """The published algorithm with the published settings as defaults; it costs 2,600 evaluations a pair.

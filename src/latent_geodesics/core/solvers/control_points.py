@@ -18,8 +18,6 @@ from latent_geodesics.core.manifold import Manifold, Sphere
 from latent_geodesics.core.path import Path
 from latent_geodesics.core.splines import natural_second_derivative
 
-__all__ = ["ControlPointPath"]
-
 
 class ControlPointPath(Path):
     """The path through evenly spaced control points, ends included.

@@ -20,8 +20,6 @@ from latent_geodesics.core.solvers.group import Group, History, look, rounding_f
 from latent_geodesics.core.solvers.solve_record import SolveRecord
 from latent_geodesics.core.vectors import norm
 
-__all__ = ["MOST_FAILURES", "FixedPoint", "Rules"]
-
 PROGRESS = 0.9
 NOISE = 1e-2
 LARGEST_EXPONENT = 30.0

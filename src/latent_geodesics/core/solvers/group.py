@@ -15,8 +15,6 @@ from latent_geodesics.core.solvers.collocation import Collocation, Linearisation
 from latent_geodesics.core.solvers.solve_record import SolveRecord
 from latent_geodesics.core.vectors import norm
 
-__all__ = ["Finished", "Group", "History", "Place", "by_status", "equal_speed", "look"]
-
 POINTS = 8
 
 

@@ -24,8 +24,6 @@ from latent_geodesics.core.manifold import Manifold
 from latent_geodesics.core.records import InitialProblem, Solution
 from latent_geodesics.core.vectors import norm, unit
 
-__all__ = ["InitialSolver", "Look", "bend", "launch", "look", "probes", "resolved_tolerance", "score_error", "steer"]
-
 ROUNDING_SHARE = 0.1
 """The error of a step that the rounding of its stages makes, as a share of the whole path's: they partly cancel."""
 

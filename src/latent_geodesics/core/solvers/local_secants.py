@@ -20,8 +20,6 @@ from torch import Tensor
 
 from latent_geodesics.core.solvers.anderson import whiten
 
-__all__ = ["LocalModel"]
-
 NEGLIGIBLE = 1e-10
 
 

@@ -19,8 +19,6 @@ from latent_geodesics.core.solvers.second_variation import second_variation
 from latent_geodesics.core.solvers.solve_record import SolveRecord
 from latent_geodesics.core.vectors import norm, normal_to
 
-__all__ = ["newton"]
-
 RADIUS = 0.3
 LEAST_RADIUS = 1e-5
 SAME = 1e-4

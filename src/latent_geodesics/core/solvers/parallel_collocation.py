@@ -32,8 +32,6 @@ from latent_geodesics.core.solvers.radau import radau_rule
 from latent_geodesics.core.solvers.trajectory import Knots, Trajectory
 from latent_geodesics.core.solvers.windows import Relaxed, WindowEquation, Windows
 
-__all__ = ["ParallelCollocation"]
-
 CLOSE = 0.1
 SMALLEST_WINDOW = 1e-6
 LEAST_NARROWING, MOST_NARROWING = 0.7, 0.25

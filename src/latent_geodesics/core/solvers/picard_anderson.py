@@ -39,8 +39,6 @@ from latent_geodesics.core.solvers.refinement import AT_KNOTS, Refinement
 from latent_geodesics.core.solvers.search import shortest_of_several
 from latent_geodesics.core.solvers.solve_record import SolveRecord
 
-__all__ = ["PicardAnderson"]
-
 TOLERANCE = 1e-2
 STRONG, VERY_STRONG = 3.0, 15.0
 PER_STRENGTH = 600.0

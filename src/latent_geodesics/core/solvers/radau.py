@@ -18,8 +18,6 @@ from numpy.polynomial import legendre
 from scipy.special import roots_jacobi
 from torch import Tensor
 
-__all__ = ["RadauRule", "radau_rule"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RadauRule:

@@ -26,8 +26,6 @@ from latent_geodesics.core.solvers.solve_record import SolveRecord
 from latent_geodesics.core.splines import Spline
 from latent_geodesics.core.vectors import norm, normal_to
 
-__all__ = ["AT_KNOTS", "Refinement"]
-
 AT_KNOTS, BETWEEN = 0.5, 0.7
 SAMPLES, SHARE = 8, 4  # at how many midpoints at least, and at which share of many
 MARGIN = 2.0

@@ -36,8 +36,6 @@ from latent_geodesics.core.solvers.initial import (
 from latent_geodesics.core.solvers.trajectory import Knots, Trajectory
 from latent_geodesics.core.vectors import norm
 
-__all__ = ["AdaptiveRungeKutta", "RungeKutta4"]
-
 SAFETY = 0.9
 LEAST_FACTOR, MOST_FACTOR = 0.2, 5.0
 SMALLEST_STEP = 1e-7

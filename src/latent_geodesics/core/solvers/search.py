@@ -20,8 +20,6 @@ from latent_geodesics.core.solvers.newton import newton
 from latent_geodesics.core.solvers.solve_record import SolveRecord
 from latent_geodesics.core.vectors import normal_to
 
-__all__ = ["shortest_of_several"]
-
 WEAK = 1.5
 LOOSE = 0.1
 LOOSE_ITERATIONS, ITERATIONS = 10, 25

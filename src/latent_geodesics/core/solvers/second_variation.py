@@ -28,8 +28,6 @@ from latent_geodesics.core.solvers.collocation import Collocation
 from latent_geodesics.core.solvers.group import Group, History, Place
 from latent_geodesics.core.vectors import norm, normal_to, unit
 
-__all__ = ["SmallSystem", "Variation", "second_variation"]
-
 LARGEST_EXPONENT = 30.0
 MOST_UNKNOWNS, DIRECTIONS = 384, (2, 10)
 LEAST_CURVATURE = 0.3

@@ -15,8 +15,6 @@ from latent_geodesics.core.path import Path
 from latent_geodesics.core.progress import tell
 from latent_geodesics.core.records import BoundaryProblem, Solution, Status, Trace
 
-__all__ = ["SolveRecord"]
-
 
 class SolveRecord:
     """Counts evaluations and iterations per pair, keeps the trace, and closes pairs with a status.

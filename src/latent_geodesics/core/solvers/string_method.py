@@ -27,8 +27,6 @@ from latent_geodesics.core.solvers.collocation import Collocation, Linearisation
 from latent_geodesics.core.solvers.solve_record import SolveRecord
 from latent_geodesics.core.vectors import norm
 
-__all__ = ["StringMethod"]
-
 FEWEST = 4
 STEP = 0.5
 """Twice as long a step leaves the knots of a string zigzagging."""

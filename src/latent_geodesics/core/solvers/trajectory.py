@@ -12,8 +12,6 @@ from latent_geodesics.core.hermite import HermitePath
 from latent_geodesics.core.records import InitialProblem, Solution, Status, Trace
 from latent_geodesics.core.vectors import norm, normal_to
 
-__all__ = ["Trajectory", "Knots"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Knots:

@@ -14,8 +14,6 @@ from latent_geodesics.core.solvers.initial import bend, steer
 from latent_geodesics.core.solvers.radau import RadauRule
 from latent_geodesics.core.vectors import norm
 
-__all__ = ["Relaxed", "WindowEquation", "Windows"]
-
 SWEEPS = 60
 
 
