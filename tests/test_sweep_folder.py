@@ -3,15 +3,26 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from latent_geodesics.run.compare.callback import CompareSweep, _jobs
 
+CONF = Path(__file__).parents[1] / "conf"
 
-def config(folder: Path, number: int = 0):
-    sweep = {"sweep": {"dir": str(folder)}, "job": {"num": number}, "mode": RunMode.MULTIRUN}
-    return OmegaConf.create({"hydra": sweep})
+
+def config(folder: Path | str, number: int = 0):
+    sweep = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
+    sweep.hydra.sweep.dir, sweep.hydra.job.num, sweep.hydra.mode = str(folder), number, RunMode.MULTIRUN
+    return sweep
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch):
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # as a command begins
 
 
 def sweep(folder: Path, count: int) -> CompareSweep:
@@ -49,9 +60,19 @@ def test_a_folder_with_files_of_others_is_refused(tmp_path, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_a_sweep_that_names_no_folder_gets_one_by_its_experiment_and_the_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        swept = compose("config", overrides=["experiment=ablation_alpha"], return_hydra_config=True)
+    CompareSweep().on_multirun_start(swept)
+    (folder,) = (tmp_path / "runs" / "ablation_alpha").iterdir()
+    assert folder.name in swept.hydra.sweep.dir
+    assert (folder / ".jobs").is_dir()
+
+
 @pytest.mark.parametrize("name", ["", "."])
 def test_the_folder_one_stands_in_is_refused(name, capsys):
     with pytest.raises(SystemExit) as left:
-        CompareSweep().on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": name}}}))
+        CompareSweep().on_multirun_start(config(name))
     assert left.value.code == 2
     assert "output_dir is empty" in capsys.readouterr().err

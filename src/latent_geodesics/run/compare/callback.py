@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -17,8 +18,6 @@ from omegaconf import DictConfig
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.command import exit_code
 from latent_geodesics.run.files import is_partial
-
-__all__ = ["CompareSweep"]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +37,8 @@ class CompareSweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Begins the list of the sweep's jobs."""
+        # The folder's name refers to Hydra's own settings, which Hydra makes known for jobs only.
+        HydraConfig.instance().set_config(config)
         code = exit_code(lambda: _begin(Path(config.hydra.sweep.dir)))
         if code:
             sys.exit(code)
