@@ -80,7 +80,7 @@ def test_the_true_motions_that_ship_move_and_the_true_recolourings_fade():
     words = {}
     for row in rows:
         files = sorted((PAIRS / row["frames"]).glob("*.png"))
-        words[row["id"]] = verdict_word(judged(torch.stack([read_image(file, size=(64, 64)) for file in files]))[0])
+        words[row["id"]] = verdict_word(judged(torch.stack([read_image(file, size=(128, 128)) for file in files]))[0])
     assert "jump" not in words.values()
     assert {words[id] for id in words if "recolour" in id} == {"fade"}
     assert {words[id] for id in words if "translate" in id or "resize" in id or "rotate" in id} == {"morph"}

@@ -66,4 +66,4 @@ def test_the_model_card_s_example_runs():
     (example,) = re.findall(r"```python\n(.*?)```", CARD.read_text(), re.S)
     variables = {}
     exec(example.replace("guidance_scale=3", "guidance_scale=3, num_inference_steps=2"), variables)
-    assert variables["image"].size == (64, 64)
+    assert variables["image"].size == (128, 128)

@@ -16,7 +16,7 @@ from latent_geodesics.run.sequences import Films
 from latent_geodesics.run.tracking import RunLogger
 from recipes.clevr.rendering.dataset import load_records
 from recipes.clevr.rendering.scene import ClevrScene, caption
-from recipes.clevr.training.autoencoder import AutoencoderSettings, build_autoencoder
+from recipes.clevr.training.autoencoder import AutoencoderSettings, build_autoencoder, given_autoencoder
 from recipes.clevr.training.device_loop import DeviceStep, fit_on_device
 from recipes.clevr.training.diffusion import AverageErrors, DiffusionSettings, DiffusionTraining
 from recipes.clevr.training.fit import Budget, fit
@@ -258,6 +258,18 @@ def test_the_folder_of_a_flow_holds_the_parts_and_the_flows_scheduler(tmp_path, 
     # an image is that of its number, whatever else is in the batch
     second = sample(pipeline, ["a blue sphere"], seed=0, steps=2, guidance=2.0, first=1)
     assert torch.allclose(images[1], second[0], atol=1e-5)
+
+
+def test_a_folder_does_not_say_where_its_given_autoencoder_was_read(tmp_path, autoencoder, tokenizer):
+    networks = build_networks(SETTINGS, autoencoder, tokenizer).eval()
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        pipeline = assemble(
+            autoencoder, networks["unet"], networks["text_encoder"], tokenizer, build_scheduler("velocity")
+        )
+        export_pipeline(pipeline, folder)
+        autoencoder = given_autoencoder(folder)
+    for file in (tmp_path / "second").rglob("*.json"):
+        assert str(tmp_path) not in file.read_text(), file
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

@@ -142,7 +142,7 @@ def test_a_grey_object_has_no_size():
 
 def shipped(pair):
     files = [f"data/pairs/frames/{pair}/{number:02d}.png" for number in (0, 5, 10, 16)]
-    return torch.stack([read_image(file, size=(64, 64)) for file in files]), torch.tensor([0, 5, 10, 16]) / 16
+    return torch.stack([read_image(file, size=(128, 128)) for file in files]), torch.tensor([0, 5, 10, 16]) / 16
 
 
 @pytest.mark.parametrize("pair", SHIPPED)
@@ -162,7 +162,7 @@ def test_the_size_in_the_image_goes_with_the_true_one():
     true = []
     for position in u.tolist():
         scene = scene_between(*ends, position)
-        true.append(64 * scene.camera.projected_radius(scene.objects[0].centre, scene.objects[0].radius))
+        true.append(128 * scene.camera.projected_radius(scene.objects[0].centre, scene.objects[0].radius))
     assert np.array(found) == pytest.approx(true, rel=0.05)
 
 

@@ -65,7 +65,7 @@ def test_what_appears_is_less_than_a_pixel_at_first_and_grows():
     clip = first("appear")
     radii = [scene.objects[0].radius for scene in clip.scenes]
     item, camera = clip.scenes[0].objects[0], clip.scenes[0].camera
-    assert 2 * 64 * camera.projected_radius(item.centre, item.reach) < 1
+    assert 2 * 128 * camera.projected_radius(item.centre, item.reach) < 1
     assert all(before < after for before, after in pairwise(radii))
     assert " and " in clip.prompt_b
     assert " and " not in clip.prompt_a
@@ -145,5 +145,5 @@ def test_the_shipped_videos_are_as_their_manifest_says():
     assert all(ClevrScene.from_dict(scene["a"]) != ClevrScene.from_dict(scene["b"]) for scene in scenes)
     data = VideoData(manifest=SHIPPED / "manifest.csv")
     for video in (data.videos[0], data.videos[-1]):
-        assert read_video(video.file, size=(64, 64)).shape == (FRAMES, 3, 64, 64)
-    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 6_000_000
+        assert read_video(video.file, size=(128, 128)).shape == (FRAMES, 3, 128, 128)
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 8_000_000

@@ -246,6 +246,14 @@ PLANS: tuple[PairPlan, ...] = (
     _plan("different_scene", 3, 1, _different, 1),
     _plan("different_scene", 4, 2, _different, 2),
     _plan("different_scene", 4, 2, _different, 1),
+    _plan("translate_x", 3, 3, _translate_x, 1.2),
+    _plan("rotate", 3, 3, _rotate, 45.0, "cube"),
+    _plan("recolour", 3, 3, _recolour),
+    _plan("resize", 3, 3, _resize),
+    _plan("orbit", 3, 3, _orbit, 20.0),
+    _plan("shape", 3, 3, _shape),
+    _plan("several_changed", 4, 3, _several, 0.8),
+    _plan("different_scene", 4, 3, _different, 3),
 )
 
 

@@ -111,8 +111,8 @@ class RenderPool:
         *,
         renderer_python: str | Path = DEFAULT_PYTHON,
         workers: int = 2,
-        resolution: int = 64,
-        samples: int = 12,
+        resolution: int = 128,
+        samples: int = 8,
         script: str | Path = WORKER,
     ) -> None:
         for name, value in {"workers": workers, "resolution": resolution, "samples": samples}.items():

@@ -8,7 +8,7 @@ as CLEVR does.
 Image coordinates: (x, y) in [0, 1]^2, x to the right, y down, the image being square. CLEVR's frames are 320 x 240
 with a 32 mm sensor; ours are the square of 120 x 120 pixels in their middle, which is the same lens on a sensor of
 12 mm. That is a tighter crop than the 192 x 192 pixels which the object-centric literature takes (Locatello et al.
-2020): at 64 pixels a small cube is then a dozen pixels wide instead of seven, and can be told from a cylinder.
+2020): at 128 pixels a small cube is then two dozen pixels wide instead of fourteen, and can be told from a cylinder.
 
 References: Johnson et al., CLEVR, 2017, arXiv 1612.06890; Locatello et al., Object-Centric Learning with Slot
 Attention, 2020, arXiv 2006.15055 (the crop).

@@ -39,7 +39,7 @@ from recipes.clevr.rendering.sampling import MIN_DISTANCE, SceneSampler, is_clea
 from recipes.clevr.rendering.scene import SIZES, ClevrScene, SceneObject, caption
 
 ATTEMPTS = 20_000
-SPECK = 0.005  # radius of an object that is not there yet, world units: a sixth of a pixel wide
+SPECK = 0.005  # radius of an object that is not there yet, world units: a third of a pixel wide
 CLOSEST = 0.75  # of the sum of their radii in the image: how near two objects come that are to hide one another
 SAMPLER = SceneSampler(counts={1: 0.5, 2: 0.5}, large=0.8)
 

@@ -314,6 +314,7 @@ def _half(part: Any) -> Any:
     if isinstance(part, CLIPTextModel):
         copy = CLIPTextModel(part.config)
     else:
-        copy = type(part).from_config(part.config)
+        # without the place that a given network was read from
+        copy = type(part).from_config({key: value for key, value in part.config.items() if key != "_name_or_path"})
     copy.load_state_dict(part.state_dict())
     return copy.to(torch.float16)
