@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import checked_shapes
 import pytest
 import torch
 from browser import close_shared
 from PIL import Image, ImageDraw
-from tiny_model import build_tiny_model
 
-from latent_geodesics.models import LatentModel, load_model
+checked_shapes.install()  # before anything imports the core
+
+from tiny_model import build_tiny_model  # noqa: E402
+
+from latent_geodesics.models import LatentModel, load_model  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
