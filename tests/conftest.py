@@ -32,6 +32,12 @@ def one_browser() -> Iterator[None]:
     close_shared()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shapes_of_the_core(request: pytest.FixtureRequest) -> None:
+    """Are checked by the tests of the core."""
+    checked_shapes.switch(request.path.stem)
+
+
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")

@@ -106,7 +106,7 @@ class Evolution:
             page.section(title[0].upper() + title[1:], table=shown[shown["pair"] == name], pictures=picture)
         page.section("How it is measured", MEASURING_NOTE)
         broken = results[results["status"] == Status.NON_FINITE_SCORE.value]["pair"].unique()
-        refusal = non_finite(broken, run.folder, "move the ends, or lower alpha")
+        refusal = non_finite(list(broken), run.folder, "move the ends, or lower alpha")
         return run.finish(page, tables, summary=_summary(results), broken=refusal)
 
     def work(self, run: Run, item: Scene | ImagePair) -> Rows:

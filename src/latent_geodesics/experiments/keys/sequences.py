@@ -46,7 +46,7 @@ def make_sequence(
     except Exception as error:  # whatever a method raises is that method's, and the run goes on
         log.debug("%s on %s", name, sequence.id, exc_info=error)
         made = Made(row={"status": FAILED, "failure": failed(name, sequence.id, error)})
-    return Made(row=row | made.row, frames=made.frames, speeds=made.speeds)
+    return Made(row={**row, **made.row}, frames=made.frames, speeds=made.speeds)
 
 
 def _along_a_path(
