@@ -77,7 +77,7 @@ def test_reconstruction_is_good_enough(stated):
 def test_the_latents_are_white(pipeline, shipped_images):
     images, _ = shipped_images
     with torch.no_grad():
-        places = pipeline.vae.encode(2 * images - 1).latent_dist.mean.transpose(0, 1).flatten(1)
+        places = pipeline.vae.encode(2 * images[::3] - 1).latent_dist.mean.transpose(0, 1).flatten(1)
     assert pipeline.vae.config.scaling_factor == 1.0
     assert bool(((places.std(1) > 0.5) & (places.std(1) < 2.0)).all())
 
@@ -89,7 +89,7 @@ def test_the_network_reads_the_shipped_images(network, shipped_images):
 
 
 def test_the_distance_orders_changes_by_their_size(network, shipped_images):
-    images, _ = shipped_images
+    images = shipped_images[0][::3]
     slight = network.perceptual_distance(images, (images + 0.01).clamp(0, 1)).mean()
     other = network.perceptual_distance(images, images.roll(1, dims=0)).mean()
     assert float(slight) < 0.2 * float(other)
