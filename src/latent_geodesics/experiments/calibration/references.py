@@ -101,12 +101,12 @@ def _lpips(variant: str, frames: Frames, registry: WeightsRegistry) -> Iterator[
     with torch.no_grad():
         ours, expected = metric.distance(a, b).double(), theirs(a, b, normalize=True).flatten().double()
     package = Package(name="lpips", module="lpips", extra="")
-    about = {"package": package, "weights": PUBLISHED if known else f"{RANDOM}, published heads"}
+    of_both = partial(Calibrated, package=package, weights=PUBLISHED if known else f"{RANDOM}, published heads")
     name = f"lpips_{variant}"
-    yield Calibrated(metric=f"ppl_seq_{name}", of="a sequence's steps, summed", ours=float(ours.sum()),
-                     reference=float(expected.sum()), **about)  # fmt: skip
-    yield Calibrated(metric=f"pdv_{name}", of="their variance", ours=float(ours.var(correction=0)),
-                     reference=float(expected.var(correction=0)), **about)  # fmt: skip
+    yield of_both(metric=f"ppl_seq_{name}", of="a sequence's steps, summed", ours=float(ours.sum()),
+                     reference=float(expected.sum()))  # fmt: skip
+    yield of_both(metric=f"pdv_{name}", of="their variance", ours=float(ours.var(correction=0)),
+                     reference=float(expected.var(correction=0)))  # fmt: skip
 
 
 def _distances(frames: Frames, registry: WeightsRegistry) -> Iterator[Calibrated]:
@@ -176,12 +176,12 @@ def _sets(network: FeatureNetwork, frames: Frames, options: Mapping[str, Any], w
         cuda=False, cache=False, verbose=False, batch_size=16, save_cpu_ram=True, **options,
     )  # fmt: skip
     x, y = network.features(made), network.features(true)
-    about = {"of": f"{len(made)} frames against {len(true)}", "weights": weights,
-             "package": Package(name="torch-fidelity", module="torch_fidelity", extra="")}  # fmt: skip
-    yield Calibrated(metric=network.frechet, ours=frechet_distance(x, y),
-                     reference=float(found["frechet_inception_distance"]), **about)  # fmt: skip
-    yield Calibrated(metric=network.kernel, ours=kernel_distance(x, y),
-                     reference=float(found["kernel_inception_distance_mean"]), **about)  # fmt: skip
+    package = Package(name="torch-fidelity", module="torch_fidelity", extra="")
+    of_both = partial(Calibrated, of=f"{len(made)} frames against {len(true)}", weights=weights, package=package)
+    yield of_both(metric=network.frechet, ours=frechet_distance(x, y),
+                     reference=float(found["frechet_inception_distance"]))  # fmt: skip
+    yield of_both(metric=network.kernel, ours=kernel_distance(x, y),
+                     reference=float(found["kernel_inception_distance_mean"]))  # fmt: skip
 
 
 class _Bytes(torch.utils.data.Dataset[Tensor]):

@@ -23,7 +23,7 @@ from latent_geodesics.methods.statuses import CLOSED_FORM, FAILED, status_senten
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.morphs import Morphs
 from latent_geodesics.run.names import file_stem, title_of
-from latent_geodesics.run.results import broken_pairs, summarise
+from latent_geodesics.run.results import COSTS, broken_pairs, summarise
 from latent_geodesics.run.runner import Run
 
 __all__ = ["Keys"]
@@ -96,6 +96,7 @@ class Keys:
         for players, sequence in zip(tables.kept("players"), self.data.sequences, strict=False):
             page.section(sequence.id, _described(sequence), players=players, pictures=_pictures(run, sequence))
         shown = results.drop(columns=[name for name in ("group", "cluster", "failure") if name in results])
+        shown = shown.rename(columns={name: column.title for name, column in COSTS.items()})
         page.section("Numbers", *_notes(results), *self.left_out.values(), table=shown)
         return run.finish(page, tables, summary=summarise(results), broken=broken_pairs(results, run.folder))
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -43,7 +44,7 @@ def draw_strips(folder: Path, runs: Sequence[RunRecord], varied: Sequence[str]) 
 
 def links(folder: Path, runs: Sequence[RunRecord], varied: Sequence[str]) -> pd.DataFrame:
     """A row for each run: where its page is, what it was set to, how many pairs it holds."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run in runs:
         page = run.folder / "report.html"
         link = quote(Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix()) if page.is_file() else None
