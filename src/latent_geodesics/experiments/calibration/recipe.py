@@ -31,9 +31,9 @@ LEAD = (
 )
 DISTANCES = (
     "The images are the true frames of the pairs; those that they are held against are blends of each pair's two "
-    "images. Difference: relative to the reference, absolute where that is below 1e-6. Lengths and variances of "
-    "published protocols are sums, means and deviations of the same distances, over the frames that metrics.json of a "
-    "run names."
+    "images, darkened for distances of sets, since the reference's kernel does not resolve near ones. Difference: "
+    "relative to the reference, absolute where that is nothing. Lengths and variances of published protocols are sums, "
+    "means and deviations of the same distances, over the frames that metrics.json of a run names."
 )
 
 

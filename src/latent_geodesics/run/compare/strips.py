@@ -78,6 +78,8 @@ def _rows(runs: Sequence[RunRecord], varied: Sequence[str], pair: str, method: s
     """What a row is called -> frames, of a pair and method under each setting that changes them."""
     found = [(run, frames_on_disk(run.folder, pair, method, columns=COLUMNS)) for run in runs]
     found = [(run, frames) for run, frames in found if frames]
+    if len(found) < 2:
+        return {}
     telling = list(varied)
     for name in varied:
         others = [other for other in telling if other != name]
