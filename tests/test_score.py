@@ -147,6 +147,9 @@ def broken(tmp_path, case):
             ends["other"] = motion(9, start=0.5, end=0.3)
         elif case == "missing end":
             save(other, torch.cat([motion(17, end=0.7)[8:], motion(9, end=0.7)[:0]]))
+        elif case == "missing last":
+            ends["other"] = (motion(17, end=0.7) - 0.5) / 4 + 0.5  # so faint that any frame might be an end
+            save(other, ends["other"][:9])
         elif case == "no such pair":
             ends = {"disc": motion(9), "othr": motion(9, end=0.7)}
         found |= {"pairs": str(save_pairs(tmp_path, **ends))}
@@ -172,6 +175,7 @@ def broken(tmp_path, case):
         ("backwards", "runs backwards"),
         ("wrong ends", "frame of '"),
         ("missing end", "The first frame of '"),
+        ("missing last", "frames are missing there"),
         ("no such pair", "Did you mean 'othr'"),
     ],
 )

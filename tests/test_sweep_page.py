@@ -51,7 +51,7 @@ def test_the_page_of_a_sweep(sweep):
     links = re.findall(r'<a href="([^"]+)">', page)
     assert links == [f"power%20{alpha}/report.html" for alpha in sorted(map(str, ALPHAS))]
     assert "relative length ↓" in page
-    assert '<td class="whole best">' in page
+    assert '<td class="best">' in page
     check_page(sweep / "report.html")
     # Three rows of the geodesic, one of slerp, which no value changes; each frame as wide as it is.
     with Image.open(sweep / "strips" / "pair_0.png") as picture:

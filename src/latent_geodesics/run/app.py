@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     from latent_geodesics.models import LatentModel
 
-__all__ = ["Answer", "Wish", "answer", "build", "main"]
-
 MOST_IMAGES = 8
 MOST_FRAMES = 65
 MOST_MEGAPIXELS = 50

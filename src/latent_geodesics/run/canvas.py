@@ -70,14 +70,15 @@ def legend_columns(names: Sequence[str], *, width: float, fontsize: float) -> in
     return max(1, min(len(names), int(width / each)))
 
 
-def legend_below(figure: Figure, axes: Axes, *, fontsize: float = 8.5) -> None:
-    """Names what the axes show below all panels, in as many lines as the width needs; they make the figure higher."""
-    handles, names = axes.get_legend_handles_labels()
-    if not names:
+def legend_below(figure: Figure, *panels: Axes, fontsize: float = 8.5) -> None:
+    """Names what panels show, below all of them, in as many lines as the width needs; they make the figure higher."""
+    entries = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if not entries:
         return
+    names = list(entries)
     columns = legend_columns(names, width=figure.get_figwidth(), fontsize=fontsize)
     figure.set_figheight(figure.get_figheight() + (-(-len(names) // columns) - 1) * 1.5 * fontsize / 72)
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=fontsize)
+    figure.legend(entries.values(), names, loc="outside lower center", ncols=columns, fontsize=fontsize)
 
 
 @contextmanager

@@ -16,8 +16,6 @@ from latent_geodesics.models import LatentModel
 from latent_geodesics.models.chunking import one_thread
 from latent_geodesics.run.interpolation import for_a_person, made_morphs
 
-__all__ = ["KeyPath", "path_through"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class KeyPath:

@@ -19,8 +19,6 @@ from latent_geodesics.run.runner import Run
 from latent_geodesics.run.statistics import Interval, interval, normal_interval
 from latent_geodesics.run.suite import DEFINITION, Suite, read_rows, row_of, suite_of_run
 
-__all__ = ["Leaderboard", "Submit", "leaderboard_page"]
-
 log = logging.getLogger(__name__)
 
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}

@@ -18,8 +18,8 @@ from markupsafe import Markup, escape
 from latent_geodesics.run.files import inside, write_text
 from latent_geodesics.run.names import title_of
 
-__all__ = ["Cell", "Page", "PageLike", "Picture", "Section", "number", "render_template", "settings_of"]
-
+TITLED = ("method", "path", "pipeline", "solver", "status", "velocity")
+"""Columns of a page's tables that hold names by which the code knows things; people read these in words."""
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 
 
@@ -91,6 +91,9 @@ class Page:
     ) -> None:
         """Adds paragraphs, sequences under one slider, pictures (file in the run's folder -> caption), and a table."""
         shown = [Picture(file=file, caption=caption) for file, caption in (pictures or {}).items()]
+        if table is not None:
+            named = [name for name in TITLED if name in table.columns]
+            table = table.assign(**{name: table[name].map(_titled) for name in named})
         self.sections.append(Section(title=title, text=text, pictures=shown, table=table, players=players))
 
     def write(self, folder: Path) -> None:
@@ -140,6 +143,10 @@ def number(value: Any) -> str:
     if found == int(found) and abs(found) < 1e6:
         return str(int(found))
     return f"{found:.3g}" if abs(found) < 1000 else f"{found:,.0f}"
+
+
+def _titled(cell: Any) -> Any:
+    return title_of(cell) if isinstance(cell, str) else cell
 
 
 def _breakable(name: object) -> Markup:

@@ -12,8 +12,6 @@ from latent_geodesics.data.images import to_pil
 from latent_geodesics.run.files import replacing
 from latent_geodesics.run.names import one_line, title_of
 
-__all__ = ["save_loop", "save_strip", "tile"]
-
 TILE = 96
 """Pixels of the longer side of a frame."""
 LABEL_WIDTH, LETTERS, LINE = 132, 16, 20

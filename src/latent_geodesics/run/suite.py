@@ -24,8 +24,6 @@ from latent_geodesics.run.files import write_json
 from latent_geodesics.run.names import title_of
 from latent_geodesics.run.results import KNOWN, STAGE_COLUMNS
 
-__all__ = ["DEFINITION", "Suite", "read_rows", "row_of", "suite_of_run"]
-
 DEFINITION = "suite.json"
 ROW_SETTINGS = ("tau", "alpha_d", "alpha", "guidance", "condition", "score", "seed", "model.steps")
 

@@ -16,10 +16,8 @@ from latent_geodesics.data import PairBatch, PairData, read_batch
 from latent_geodesics.experiments.calibration.references import Calibrated, Frames, comparisons
 from latent_geodesics.models.weights import WeightsRegistry
 from latent_geodesics.run.pages import Page
-from latent_geodesics.run.results import KNOWN, PROTOCOL_MARK
+from latent_geodesics.run.results import COLUMNS, COSTS, KNOWN, PROTOCOL_MARK
 from latent_geodesics.run.runner import Run
-
-__all__ = ["Calibration"]
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +29,9 @@ LEAD = (
 )
 DISTANCES = (
     "The images are the true frames of the pairs; those that they are held against are blends of each pair's two "
-    "images. Difference: relative to the reference, absolute where that is below 1e-6. Lengths and variances of "
-    "published protocols are sums, means and deviations of the same distances, over the frames that metrics.json of a "
-    "run names."
+    "images, darkened for distances of sets, since the reference's kernel does not resolve near ones. Difference: "
+    "relative to the reference, absolute where that is nothing. Lengths and variances of published protocols are sums, "
+    "means and deviations of the same distances, over the frames that metrics.json of a run names."
 )
 
 
@@ -108,14 +106,14 @@ def _compose(page: Page, found: Sequence[Calibrated], missing: Sequence[str]) ->
         for one in found
     ]  # fmt: skip
     page.section("Number by number", DISTANCES, table=pd.DataFrame(rows))
-    others = sorted({name for name in KNOWN if PROTOCOL_MARK not in name} - _compared(found))
-    text = [
-        *missing,
-        "This project's own, without a reference implementation: "
-        + ", ".join(KNOWN[name].title for name in others)
-        + ".",
-    ]
-    page.section("Not compared", *text)
+    compared = _compared(found)
+    own = ", ".join(title for name, title in COLUMNS.items() if name not in compared and name not in COSTS)
+    page.section("Not compared", *missing, f"Without a reference implementation, or of paths: {own}.")
+
+
+def _title(metric: str) -> str:
+    """What a column is called, or a distance of sets, which every protocol has one of."""
+    return KNOWN[metric].title if metric in KNOWN else KNOWN[f"{metric}{PROTOCOL_MARK}raw"].title.removesuffix(" (raw)")
 
 
 def _compared(found: Sequence[Calibrated]) -> set[str]:

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 CLOSE_DB = 3.0
 """By how much an end must be nearer to the other image before a sequence is said to run backwards."""
+EXACT_DB, LOST_DB = 50.0, 40.0
+"""Where one end is the image itself, the other one is as well, unless frames are missing."""
 FEWEST = 3
 
 
@@ -324,6 +326,12 @@ def _check_ends(
             f"The {side} frame of '{film.place}' ({method}) is not the image of '{pair}' that it should be: PSNR "
             f"{min(right):.1f} dB, less than {least:g}; give the sequence with its ends and uncropped, or set "
             "ends_db lower (null takes any)."
+        )
+    if least is not None and max(right) >= EXACT_DB and min(right) < LOST_DB:
+        raise UserError(
+            f"The {side} frame of '{film.place}' ({method}) is not the image of '{pair}' (PSNR {min(right):.1f} dB), "
+            f"and the one at the other end is (to {max(right):.0f} dB): frames are missing there; give the whole "
+            "sequence, or set ends_db=null to take it as it is."
         )
 
 

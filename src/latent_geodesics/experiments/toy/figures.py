@@ -8,11 +8,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke
 
 from latent_geodesics.data.scenes import Scene
-from latent_geodesics.run.canvas import canvas, label, literal, method_color
+from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color
 from latent_geodesics.run.plane_figures import PRINT, PlaneTrack, draw_map
 
 NAMES = {
@@ -47,7 +46,7 @@ def draw_scene(file: Path, scene: Scene, tracks: Sequence[PlaneTrack]) -> None:
         _draw_both(where, along, scene, tracks)
         where.set_title("a   " + where.get_title(loc="left"), loc="left")
         along.set_title("b   density along the paths", loc="left")
-        _legend(figure, where)
+        legend_below(figure, where, fontsize=9)
 
 
 def draw_gallery(file: Path, scenes: Sequence[tuple[Scene, Sequence[PlaneTrack]]], *, columns: int = 3) -> None:
@@ -61,7 +60,7 @@ def draw_gallery(file: Path, scenes: Sequence[tuple[Scene, Sequence[PlaneTrack]]
             where, along = cell.subplots(2, 1, height_ratios=(2.6, 1))
             _draw_both(where, along, scene, tracks)
             drawn.append(where)
-        _legend(figure, *drawn)
+        legend_below(figure, *drawn, fontsize=9)
 
 
 def _draw_both(where: Axes, along: Axes, scene: Scene, tracks: Sequence[PlaneTrack]) -> None:
@@ -102,9 +101,3 @@ def _halo(look: dict[str, Any]) -> list[AbstractPathEffect]:
     """A white edge around a plain line, so that it stands off what it crosses."""
     plain = "linestyle" not in look and "marker" not in look
     return [Stroke(linewidth=look["linewidth"] + 1.4, foreground="white"), Normal()] if plain else []
-
-
-def _legend(figure: Figure, *axes: Axes) -> None:
-    """One legend for all panels, below them."""
-    entries = {name: line for panel in axes for line, name in zip(*panel.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=len(entries), fontsize=9)

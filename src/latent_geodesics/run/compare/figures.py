@@ -12,8 +12,6 @@ from latent_geodesics.run.compare.tables import ComparisonTable, Row
 from latent_geodesics.run.names import title_of
 from latent_geodesics.run.statistics import Interval
 
-__all__ = ["draw_sweep", "is_number", "sweep_axes"]
-
 PANELS_A_ROW = 4
 TITLE_LETTERS = 34  # of a title that fit above a panel
 LETTERS = 40  # of names below an axis that fit beside one another

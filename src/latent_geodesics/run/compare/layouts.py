@@ -17,8 +17,6 @@ from latent_geodesics.run.statistics import Interval
 if TYPE_CHECKING:
     from latent_geodesics.run.compare.tables import ComparisonTable, Row
 
-__all__ = ["OPEN", "heading", "latex", "markdown", "page_table"]
-
 OPEN = "†"
 ARROWS = {"higher": "↑", "lower": "↓"}
 LATEX_ARROWS = {"higher": r"$\uparrow$", "lower": r"$\downarrow$"}

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from latent_geodesics.run.compare.runs import SEED, RunRecord, bound_settings, shown_value, varied_settings
 from latent_geodesics.run.results import DESCRIPTIVE
 
-__all__ = ["notes_on"]
-
 SHOWN = 6
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["published_figures"]
-
 WHOLE = "overall"
 # FID is not a mean over pairs, so it need not be the mean of its parts.
 MEANS = ("ppl", "pdv")

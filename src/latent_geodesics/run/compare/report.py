@@ -19,8 +19,6 @@ from latent_geodesics.run.names import title_of
 from latent_geodesics.run.pages import Page
 from latent_geodesics.run.results import COLUMNS, PROTOCOL_MARK, STAGE_TITLES
 
-__all__ = ["OwnTables", "say", "write_comparison", "write_own", "write_protocols", "write_tables"]
-
 log = logging.getLogger(__name__)
 
 SWEEP = "figures/sweep.png"

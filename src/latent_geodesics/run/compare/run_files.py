@@ -22,19 +22,6 @@ from latent_geodesics.run.files import inside
 from latent_geodesics.run.markup import unguarded
 from latent_geodesics.run.results import COLUMNS, DESCRIPTIVE, HIGHER_IS_BETTER, LOWER_IS_BETTER
 
-__all__ = [
-    "CONFIG",
-    "FILES",
-    "MEASURED",
-    "RESULTS",
-    "MetricsFile",
-    "check_whole",
-    "read_config",
-    "read_json",
-    "read_measured",
-    "read_table",
-]
-
 CONFIG, RESULTS, METRICS = "config.yaml", "results.csv", "metrics.json"
 SUMMARY, FILES = "summary.json", "files.json"
 MEASURED = ("method", "column", "value", "standard_error")

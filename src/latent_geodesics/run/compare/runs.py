@@ -20,8 +20,6 @@ from latent_geodesics.run.compare.run_files import (
 )
 from latent_geodesics.run.config import flat_settings
 
-__all__ = ["SEED", "RunRecord", "bound_settings", "find_runs", "incidental", "read_run", "varied_settings"]
-
 SEED, HASH = "seed", "sha256 of "
 # What differs between any two runs and says nothing of what they computed.
 INCIDENTAL = ("output_dir", "logger", "expected", "trainer", "in_force")
@@ -142,8 +140,9 @@ def varied_settings(runs: Sequence[RunRecord]) -> list[str]:
     """The settings in which the runs differ, without those that are incidental or follow from another one.
 
     A setting follows from another when equal values of that one always come with equal values of it, as `task.alpha`
-    does from `alpha`, or a solver's options from the choice of the solver. Of two that follow from each other the one
-    with the shorter name is kept. Nothing follows from the seed, over which runs are averaged, but its copies.
+    does from `alpha`, or a solver's options from the choice of the solver. Of two that follow from each other the task
+    is kept, else the one with the shorter name. Nothing follows from the seed, over which runs are averaged, but its
+    copies.
     """
     return _split(runs)[0]
 
@@ -178,7 +177,7 @@ def _split(runs: Sequence[RunRecord]) -> tuple[list[str], dict[str, list[str]]]:
         if len(set(found)) > 1 and (key == SEED or found != seeds or not key.endswith(SEED))
     }
     kept: list[str] = []
-    for key in sorted(values, key=lambda key: (-len(set(values[key])), key.count("."), len(key))):
+    for key in sorted(values, key=lambda key: (-len(set(values[key])), key.count("."), key != "task", len(key))):
         if key == SEED or not any(_follows(values[key], values[other]) for other in kept if other != SEED):
             kept.append(key)
     return [key for key in values if key in kept], values

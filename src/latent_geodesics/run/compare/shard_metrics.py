@@ -15,8 +15,6 @@ from latent_geodesics import metrics
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics import FeatureDistances, FeatureNetwork
 
-__all__ = ["set_metrics"]
-
 TARGET = "_target_"
 NETWORKS = {one.__name__: one for one in (metrics.ClevrFeatures, metrics.Inception)}
 PARTS = {

@@ -20,8 +20,6 @@ from latent_geodesics.run.compare.runs import RunRecord, incidental, shown_value
 from latent_geodesics.run.compare.shard_metrics import set_metrics
 from latent_geodesics.run.files import inside
 
-__all__ = ["join_shards"]
-
 SHARD = ("data.shard", "task.data.shard")
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -13,8 +14,6 @@ from latent_geodesics.run.compare.runs import RunRecord, shown_value
 from latent_geodesics.run.grid import Frames, draw_grid, frames_on_disk
 from latent_geodesics.run.names import file_stem, title_of
 from latent_geodesics.run.pages import Cell
-
-__all__ = ["draw_strips", "links"]
 
 PAIRS, METHODS, VALUES, COLUMNS = 3, 4, 12, 7
 FOLDER = "strips"
@@ -43,7 +42,7 @@ def draw_strips(folder: Path, runs: Sequence[RunRecord], varied: Sequence[str]) 
 
 def links(folder: Path, runs: Sequence[RunRecord], varied: Sequence[str]) -> pd.DataFrame:
     """A row for each run: where its page is, what it was set to, how many pairs it holds."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run in runs:
         page = run.folder / "report.html"
         link = quote(Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix()) if page.is_file() else None
@@ -77,6 +76,8 @@ def _rows(runs: Sequence[RunRecord], varied: Sequence[str], pair: str, method: s
     """What a row is called -> frames, of a pair and method under each setting that changes them."""
     found = [(run, frames_on_disk(run.folder, pair, method, columns=COLUMNS)) for run in runs]
     found = [(run, frames) for run, frames in found if frames]
+    if len(found) < 2:
+        return {}
     telling = list(varied)
     for name in varied:
         others = [other for other in telling if other != name]

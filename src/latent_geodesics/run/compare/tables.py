@@ -32,8 +32,6 @@ from latent_geodesics.run.statistics import (
     paired_difference,
 )
 
-__all__ = ["ComparisonTable", "Row", "compare_runs"]
-
 SHOWN = 4
 DATA = frozenset({"data", "image_a", "image_b", "images"})
 AMOUNTS = ("batch_size", "every", "limit")

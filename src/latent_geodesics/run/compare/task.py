@@ -8,8 +8,6 @@ from latent_geodesics.run.compare.runs import find_runs
 from latent_geodesics.run.compare.shards import join_shards
 from latent_geodesics.run.runner import Run
 
-__all__ = ["CompareRuns"]
-
 
 class CompareRuns:
     """Makes tables, curves and a page of run folders: `run.py task=report task.runs=[runs/a,runs/b]`.
