@@ -25,7 +25,7 @@ from latent_geodesics.methods.chains import meeting, shares
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.morphs import Morphs
 from latent_geodesics.run.names import file_stem
-from latent_geodesics.run.results import broken_pairs, summarise
+from latent_geodesics.run.results import COSTS, broken_pairs, summarise
 from latent_geodesics.run.runner import Run
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class Keys:
         for players, sequence in zip(tables.kept("players"), self.data.sequences, strict=False):
             page.section(sequence.id, described(sequence), players=players, pictures=pictures_of(run, sequence))
         shown = results.drop(columns=[name for name in ("group", "cluster", "failure") if name in results])
+        shown = shown.rename(columns={name: column.title for name, column in COSTS.items()})
         page.section("Numbers", *notes_on(results), *self.left_out.values(), table=shown)
         return run.finish(page, tables, summary=summarise(results), broken=broken_pairs(results, run.folder))
 
