@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny_families
 import torch
 from safetensors.torch import load_file, save_file
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import load_model
+from latent_geodesics.models.components import read_components
+from latent_geodesics.models.families.base import beside_tokens
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -106,11 +110,117 @@ def test_settings_of_old_versions_do_not_halve_the_images(folder):
     assert load_model(folder, device="cpu", dtype="float32").image_size == (128, 128)
 
 
-@pytest.mark.parametrize("options", [{"image_size": 16.0}, {"image_size": "16"}, {"steps": 2.0}, {"steps": 1001}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image_size": 16.0}, {"image_size": "16"}, {"image_size": [16, 16, 16]}, {"steps": 2.0}, {"steps": 1001},
+        {"refinements": 1.5}, {"refinements": "x"}, {"batch_size": 2.5}, {"batch_size": True},
+        {"inversion_tolerance": "x"}, {"cache_limit_mb": "x"}, {"cache_limit_mb": float("nan")},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_numbers_of_another_kind_are_refused_by_name(folder, options):
-    refused(folder, f"{next(iter(options))} must be", **options)
+    refused(folder, f"{next(iter(options))} must", **options)
 
 
 @pytest.mark.parametrize("steps", [999, 1000])
 def test_as_many_steps_as_training_times(folder, steps):
     assert load_model(folder, device="cpu", dtype="float32", steps=steps).schedule.steps == steps
+
+
+def test_a_tensor_of_another_shape_is_counted_and_named(folder):
+    file = folder / "text_encoder" / WEIGHTS["text_encoder"]
+    tensors = load_file(file)
+    (name,) = (name for name in tensors if name.endswith("final_layer_norm.weight"))
+    save_file(tensors | {name: torch.zeros(3)}, file, metadata={"format": "pt"})
+    refused(folder, r"have in another shape 1 of its tensors \(.*final_layer_norm.weight\)")
+    file = folder / "unet" / WEIGHTS["unet"]
+    save_file(load_file(file) | {"conv_in.weight": torch.zeros(2, 2, 3, 3)}, file, metadata={"format": "pt"})
+    refused(folder, r"component unet .* conv_in.weight expected shape .*, but got torch.Size\(\[2, 2, 3, 3\]\)\); copy")
+
+
+def test_quantized_weights_are_refused(folder):
+    settings(folder, "unet/config.json", quantization_config={"quant_method": "bitsandbytes"})
+    refused(folder, "the unet of the model .* is quantized")
+
+
+@pytest.mark.parametrize("changes", [{"model_max_length": None}, {"tokenizer_class": "BertTokenizer"}], ids=str)
+def test_a_tokenizer_of_another_kind_is_refused_and_one_without_a_limit_is_not(folder, changes):
+    settings(folder, "tokenizer/tokenizer_config.json", **changes)
+    if "tokenizer_class" in changes:
+        refused(folder, r"has the tokenizer BertTokenizer \(tokenizer/tokenizer_config.json\)")
+    else:
+        load_model(folder, device="cpu", dtype="float32")
+
+
+def test_tokens_that_the_text_encoder_does_not_know_are_refused(folder):
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer.add_tokens(["<mine>"])
+    tokenizer.save_pretrained(folder / "tokenizer")
+    refused(folder, "the tokenizer of its text_encoder has 68 tokens, which itself knows 67 of")
+
+
+@pytest.fixture(scope="module")
+def components(tmp_path_factory):
+    """Those of a family, read once."""
+    known = {}
+
+    def of(name):
+        if name not in known:
+            known[name] = read_components(tiny_families.build(name, tmp_path_factory.mktemp(name)), torch.float32)
+        return known[name]
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "changes", "sentence"),
+    [
+        ("stable_diffusion_xl", "network", {"cross_attention_dim": 48}, "reads texts of 48 channels, not the 32"),
+        ("stable_diffusion_xl", "network", {"projection_class_embeddings_input_dim": 60}, "of 12 channels, not the 20"),
+        ("stable_diffusion_xl", "network", {"class_embed_type": "timestep"}, "further embedding (class_embed_type"),
+        ("stable_diffusion_xl", "network", {"addition_embed_type": None}, "another further embedding (None"),
+        ("stable_diffusion_xl", "vae", {"latents_mean": [1.0] * 4}, "moved by more than a factor (latents_mean"),
+        ("stable_diffusion_1", "vae", {"shift_factor": 0.1}, "moved by more than a factor (shift_factor"),
+        ("stable_diffusion_1", "vae", {"scaling_factor": None}, "scales latents by None"),
+        ("stable_diffusion_1", "vae", {"in_channels": 1}, "reads images of 1 channels"),
+        ("stable_diffusion_3", "network", {"joint_attention_dim": 64}, "reads texts of 64 channels, not the 48"),
+        ("stable_diffusion_3", "network", {"pooled_projection_dim": 56}, "text as a whole of 56 channels, not the 40"),
+        ("stable_diffusion_3", "network", {"out_channels": 32}, "returns 32 channels and its latents have 16"),
+        ("flux", "network", {"joint_attention_dim": 48}, "reads texts of 48 channels, not the 32"),
+        ("flux", "network", {"pooled_projection_dim": 24}, "text as a whole of 24 channels, not the 16"),
+        ("flux", "network", {"in_channels": 128}, "reads 128 channels and two by two latents have 64"),
+        ("flux2_klein", "network", {"joint_attention_dim": 64}, "reads texts of 64 channels, not the 48"),
+        ("flux2_klein", "network", {"guidance_embeds": True}, "is told a weight of guidance"),
+        ("flux2_klein", "text_encoder", {"num_hidden_layers": 20}, "has 20 layers, and those up to 27 are read"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_named(components, monkeypatch, name, part, changes, sentence):
+    found = components(name)
+    assert found.family.problems(found) == []
+    if part == "text_encoder":
+        for key, value in changes.items():
+            monkeypatch.setattr(found.texts[part].config, key, value)
+        other = found
+    else:
+        kind = getattr(found, part)
+        other = replace(found, **{part: type(kind).from_config({**kind.config, **changes})})
+    assert sentence in " and ".join(found.family.problems(other))
+
+
+def test_no_text_is_to_sdxl_what_it_is_to_its_pipeline(components):
+    found = components("stable_diffusion_xl")
+    tokens, no_tokens, pooled, no_pooled = found.family.pipeline(found).encode_prompt("", device="cpu")
+    embed = found.family.embedder(found)
+    assert torch.equal(embed(""), beside_tokens(no_tokens[0], no_pooled[0]))
+    assert not torch.equal(embed("a"), embed(""))
+    other = replace(found, options={"force_zeros_for_empty_prompt": False})
+    assert torch.equal(other.family.embedder(other)(""), beside_tokens(tokens[0], pooled[0]))
+
+
+def test_images_are_no_larger_than_the_network_has_positions_for(components):
+    found = components("stable_diffusion_3")
+    assert found.family.largest(found) == 24 * 16
+    assert components("flux").family.largest(components("flux")) is None

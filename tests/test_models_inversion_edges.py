@@ -103,6 +103,15 @@ def test_the_published_inversion_is_not_meant_to_be_solved_and_one_from_the_cach
     assert torch.equal(first.x, second.x)
 
 
+def test_what_is_kept_belongs_to_one_grid_of_times(tiny_model_folder, tmp_path):
+    options = {"device": "cpu", "dtype": "float32", "steps": 4, "cache_dir": tmp_path / "cache"}
+    leading = load_model(tiny_model_folder, **options)
+    trailing = load_model(changed(tiny_model_folder, tmp_path, timestep_spacing="trailing"), **options)
+    found = [each.invert(images(each), tau=0.5, remember=True) for each in (leading, trailing)]
+    assert trailing.fingerprint == leading.fingerprint and trailing.network_evaluations > 0
+    assert not torch.equal(found[0].x, found[1].x)
+
+
 def with_conv_out(folder, place, change):
     """A copy of a model whose U-Net's last layer is changed."""
     copy = Path(shutil.copytree(folder, place / "changed"))

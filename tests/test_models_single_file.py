@@ -58,6 +58,26 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
         load_model(picture, device="cpu", cache_dir=tmp_path)
 
 
+ADAPTER = {"lora_unet_down_blocks_0.lora_up.weight": torch.zeros(2, 2)}
+OTHER_SD3 = {
+    "model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias": torch.zeros(9216),
+    "model.diffusion_model.pos_embed": torch.zeros(1, 5, 5),
+}
+
+
+@pytest.mark.parametrize("tensors", [ADAPTER, OTHER_SD3, {}], ids=["adapter", "other shapes", "empty"])
+@pytest.mark.parametrize("look", [inspect, load_model])
+def test_a_file_of_something_else_is_not_taken_for_stable_diffusion(tmp_path, tensors, look):
+    save_file(tensors, tmp_path / "some.safetensors")
+    with pytest.raises(UserError, match="does not hold the weights of a whole model"):
+        look(tmp_path / "some.safetensors", device="cpu")
+
+
+def test_a_folder_that_holds_a_file_of_weights_is_answered_with_its_name(file):
+    with pytest.raises(UserError, match=f"give its file, {file}"):
+        load_model(file.parent, device="cpu")
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """A small Stable Diffusion 1, as a folder, and as what writes its weights into one file in the first layout."""
@@ -95,6 +115,8 @@ def test_a_file_that_lacks_weights_is_refused(original, tmp_path, without):
 def test_a_file_that_lacks_a_component_is_refused_by_its_name(original, tmp_path):
     folder, write = original
     file = write(tmp_path / "model.safetensors", without="first_stage_model")
+    with pytest.raises(UserError, match="is a StableDiffusionPipeline without its vae"):
+        inspect(file, device="cpu")
     with pytest.raises(UserError, match="Failed to load AutoencoderKL. Weights for this component appear"):
         load_model(file, device="cpu", settings_of=folder, cache_dir=tmp_path / "cache")
 

@@ -5,8 +5,10 @@ import re
 import shutil
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import latent_geodesics as lg
 from latent_geodesics.models import load_model
@@ -59,6 +61,67 @@ def test_a_scheduler_of_another_noise_is_refused_by_name(folder, name):
     file = folder / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"_class_name": name}))
     with pytest.raises(lg.UserError, match=f"has the scheduler {name}"):
+        load_model(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
+        {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True},
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "prediction_type": "flow_prediction", "invert_sigmas": True},
+    ],
+    ids=str,
+)
+def test_settings_by_which_a_known_scheduler_means_another_noise_are_refused(folder, settings):
+    told(folder, settings)
+    with pytest.raises(lg.UserError, match=f"noise of the model .* is not that of .*{list(settings)[-1]}"):
+        load_model(folder, device="cpu")
+
+
+def test_a_shift_that_is_not_known_for_a_u_net_is_refused(folder):
+    dynamic = {"prediction_type": "flow_prediction", "use_dynamic_shifting": True}
+    told(folder, {"_class_name": "FlowMatchEulerDiscreteScheduler", **dynamic})
+    with pytest.raises(lg.UserError, match="shifts its noise by the size of images"):
+        load_model(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_class_name": "HeunDiscreteScheduler"},
+        {"_class_name": "DDPMScheduler", "beta_schedule": "sigmoid"},
+        {"_class_name": "DDPMScheduler", "beta_schedule": "laplace"},
+        {"_class_name": "EulerDiscreteScheduler", "rescale_betas_zero_snr": True},
+    ],
+    ids=str,
+)
+def test_what_a_scheduler_leaves_out_is_as_its_own_class_has_it(folder, settings):
+    told(folder, settings)
+    true = getattr(diffusers, settings["_class_name"]).from_pretrained(folder / "scheduler").alphas_cumprod
+    found = load_model(folder, device="cpu", dtype="float32").schedule.signal
+    torch.testing.assert_close(found, true.double(), rtol=0, atol=1e-7)  # diffusers keeps 6e-8 of no signal at all
+
+
+def told(folder, settings):
+    """Writes the settings of a scheduler, and none beside them."""
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(settings))
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"scheduler": ["diffusers", settings["_class_name"]]}))
+
+
+def test_files_that_are_no_weights_are_not_read(folder, capfd):
+    unet = folder / "unet"
+    true = weights(folder)
+    plain = unet / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(plain), unet / "diffusion_pytorch_model.fp16.bin")
+    plain.unlink()
+    (unet / "optimizer.bin").write_bytes(b"no weights")
+    capfd.readouterr()
+    assert all(torch.equal(value, true[name]) for name, value in weights(folder).items())
+    assert capfd.readouterr().err == ""
+    (unet / "diffusion_pytorch_model.fp16.bin").unlink()
+    with pytest.raises(lg.UserError, match="lacks the component unet"):
         load_model(folder, device="cpu")
 
 

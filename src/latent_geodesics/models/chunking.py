@@ -34,8 +34,8 @@ class Chunker:
     """
 
     def __init__(self, *, size: int) -> None:
-        if size < 1:
-            raise UserError(f"batch_size must be at least 1; received {size}")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise UserError(f"batch_size must be a whole number of at least 1; received {size}")
         self.size = size
 
     def map(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:

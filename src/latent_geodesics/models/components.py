@@ -23,7 +23,12 @@ from latent_geodesics.models.sources import INDEX, check_model_folder, first_lin
 FLOW_PREDICTION = "flow_prediction"
 """What diffusers calls the velocity of a flow model where a scheduler takes several predictions."""
 _WEIGHTS = ("*.safetensors", "*.bin")
-_VARIANT = re.compile(r"[^.]+?(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?\.(?:safetensors|bin)")
+# What the libraries call a file of weights, of one of its variants, or of a shard of either; what else lies beside it
+# (the state of an optimiser, weights for other programs) is not read.
+_VARIANT = re.compile(
+    r"(?:diffusion_pytorch_model|pytorch_model|model)(?:-\d{5}-of-\d{5})?(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?"
+    r"\.(?:safetensors|bin)"
+)
 _VARIANTS = ("fp32", "fp16", "bf16", "ema", "non_ema")
 """The variants that diffusers' models are published in, the one to take first; without a name comes before all."""
 # Of a kind of component: its settings, and one of these patterns of files that hold the rest of it.
@@ -32,6 +37,10 @@ _FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "tokenizer": ("tokenizer_config.json", ("tokenizer.json", "vocab.json", "spiece.model")),
     "scheduler": ("scheduler_config.json", ("scheduler_config.json",)),
 }
+_OTHER_NOISE: Mapping[str, Any] = {"timestep_type": "continuous", "use_flow_sigmas": True, "invert_sigmas": True}
+"""Settings by which a known scheduler tells the network other times, or means another noise."""
+_READ_AS = {"DPMSolverSDEScheduler": "HeunDiscreteScheduler"}
+"""A scheduler that needs a library of its own, and one of the same noise and the same defaults."""
 SHOWN = 3
 LARGE = 1_000_000_000
 """The weights of a text encoder that is not brought to float32."""
@@ -52,7 +61,9 @@ def read_components(folder: Path, precision: torch.dtype) -> Components:
     present = check_components(folder, family)
     made = {name: read_component(folder, family, name, precision) if name in present else None for name in family.parts}
     network, vae, scheduler = (made.pop(name) for name in (family.network, "vae", "scheduler"))
-    components = Components(family=family, vae=vae, network=network, scheduler=scheduler, texts=made)
+    _limit_tokens(made)
+    options = {name: value for name, value in _mapping(folder / INDEX).items() if isinstance(value, bool)}
+    components = Components(family=family, vae=vae, network=network, scheduler=scheduler, texts=made, options=options)
     problems = family.problems(components)
     if problems:
         raise UserError(
@@ -74,6 +85,11 @@ def check_components(folder: Path, family: Family) -> tuple[str, ...]:
     present = tuple(name for name in family.parts if name not in absent)
     for name in present:
         _check_component(folder, name)
+        if _mapping(folder / name / _FILES[_kind_of(name)][0]).get("quantization_config"):
+            raise UserError(
+                f"the {name} of the model {folder} is quantized, and such weights are not read: choose a model in "
+                "float32, float16 or bfloat16"
+            )
     return present
 
 
@@ -96,10 +112,14 @@ def read_component(folder: Path, family: Family, name: str, precision: torch.dty
         UserError: when it cannot be read, or its weights are not those of its class.
     """
     weighty = _kind_of(name) == "network"
-    variant = _variant(folder / name) if weighty else None
-    options: dict[str, Any] = {} if variant is None else {"variant": variant}
+    options: dict[str, Any] = {}
+    if weighty:  # told which file to read, the libraries do not complain of others that are not there
+        files = weight_files(folder / name)
+        options = {"variant": _variant(folder / name), "use_safetensors": files[0].suffix == ".safetensors"}
     if name in (family.network, "vae"):
         options["torch_dtype"] = precision if name == family.network else torch.float32
+    elif weighty:
+        options["ignore_mismatched_sizes"] = True  # they are refused below, by name
     try:
         kind = _class(folder, family, name)
         with _without_progress_bars(), quiet("diffusers"), quiet("transformers"):
@@ -112,12 +132,17 @@ def read_component(folder: Path, family: Family, name: str, precision: torch.dty
         if is_out_of_memory(error):
             raise
         raise UserError(
-            f"the component {name} of the model {folder} cannot be read ({first_line(error)}); "
+            f"the component {name} of the model {folder} cannot be read ({_said(error)}); "
             "copy the whole model folder again, or download it afresh"
         ) from error
     _check_keys(folder, name, said)
     small = name.startswith("text_encoder") and sum(each.numel() for each in part.parameters()) < LARGE
     return part.float() if small else part
+
+
+def _said(error: Exception) -> str:
+    """What a library says was wrong, without what it then says to programmers."""
+    return first_line(error).partition(". If you want")[0]
 
 
 def _check_keys(folder: Path, name: str, said: Mapping[str, Any]) -> None:
@@ -147,18 +172,30 @@ def quiet(library: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _limit_tokens(texts: Mapping[str, Any]) -> None:
+    """Lets tokenizers give no more tokens than their text encoders have positions for; some name no limit at all."""
+    for name, tokenizer in texts.items():
+        encoder = texts.get(name.replace("tokenizer", "text_encoder"))
+        positions = getattr(getattr(encoder, "config", None), "max_position_embeddings", None)
+        if name.startswith("tokenizer") and positions is not None:
+            tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+
+
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
     """Reading a file takes no time worth a bar; a download, elsewhere, does."""
-    from transformers.utils import logging as transformers_logging
+    import diffusers
+    import transformers
 
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    libraries = [each.utils.logging for each in (diffusers, transformers)]
+    enabled = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in libraries:
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()
+        for library in enabled:
+            library.enable_progress_bar()
 
 
 def _check_component(folder: Path, name: str) -> None:
@@ -167,7 +204,7 @@ def _check_component(folder: Path, name: str) -> None:
     missing = None
     if not (part / settings).is_file():
         missing = settings
-    elif not any(any(part.glob(pattern)) for pattern in patterns):
+    elif not (weight_files(part) if patterns is _WEIGHTS else any(any(part.glob(pattern)) for pattern in patterns)):
         missing = " or ".join(patterns)
     if missing:
         raise UserError(
@@ -199,7 +236,7 @@ def _absent(family: Family, index: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _check_classes(folder: Path, family: Family, index: Mapping[str, Any], absent: frozenset[str]) -> None:
-    """Refuse a component of a class whose meaning is not known."""
+    """Refuse a component of a class whose meaning is not known, and a scheduler that means another noise."""
     for name, known in family.parts.items():
         for place, found in _named_classes(folder, name, index).items():
             if found not in known and name not in absent:
@@ -210,6 +247,12 @@ def _check_classes(folder: Path, family: Family, index: Mapping[str, Any], absen
                 )
     settings = folder / "scheduler" / _FILES["scheduler"][0]
     content = _mapping(settings) if settings.is_file() else {}
+    other = [f"{name}={content[name]}" for name, value in _OTHER_NOISE.items() if content.get(name) == value]
+    if other:
+        raise UserError(
+            f"the noise of the model {folder} is not that of {family.pipelines[0]} ({', '.join(other)} in {settings}): "
+            "choose another model, or the scheduler that this one was trained with"
+        )
     either = {FLOW_SCHEDULER} < set(family.parts["scheduler"])
     if either and content.get("_class_name") == FLOW_SCHEDULER and content.get("prediction_type") != FLOW_PREDICTION:
         # Put beside a network that predicts noise it would change what every output means.
@@ -227,9 +270,10 @@ def _named_classes(folder: Path, name: str, index: Mapping[str, Any]) -> dict[st
     if isinstance(entry, list) and len(entry) == 2:
         found[INDEX] = entry[1]
     settings = folder / name / _FILES[_kind_of(name)][0]
-    if settings.is_file() and _kind_of(name) != "tokenizer":
+    if settings.is_file():
         content = _mapping(settings)
-        written = content.get("_class_name") or next(iter(content.get("architectures") or []), None)
+        named = content.get("_class_name") or content.get("tokenizer_class")
+        written = named or next(iter(content.get("architectures") or []), None)
         if written is not None:
             found[f"{name}/{settings.name}"] = written
     return found
@@ -258,9 +302,10 @@ def _class(folder: Path, family: Family, name: str) -> Any:
         import transformers
 
         known = family.parts[name]
-        if name == "scheduler":  # all that are known are read alike, but for those of flows
-            flow = _mapping(folder / name / _FILES[name][0]).get("_class_name") == FLOW_SCHEDULER
-            return getattr(diffusers, FLOW_SCHEDULER if flow else "DDIMScheduler")
+        if name == "scheduler":  # by its own class, whose defaults are what the file leaves out
+            named = _named_classes(folder, name, _mapping(folder / INDEX))
+            written = next(reversed(named.values()), known[0])
+            return getattr(diffusers, _READ_AS.get(written, written))
         return getattr(diffusers if hasattr(diffusers, known[0]) else transformers, known[0])
 
 

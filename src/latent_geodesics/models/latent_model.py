@@ -72,10 +72,15 @@ class LatentModel:
         cache_limit_mb: float = 2000.0,
         precision: Precision | None = None,
     ) -> None:
-        if refinements < 0:
-            raise UserError(f"refinements must be at least 0 (0 is the published inversion); received {refinements}")
-        if inversion_tolerance is not None and not 0 < inversion_tolerance < 1:
+        if not _is(int, refinements) or refinements < 0:
+            raise UserError(
+                "refinements must be a whole number of at least 0 (0 is the published inversion); received "
+                f"{refinements}"
+            )
+        if inversion_tolerance is not None and not (_is(float, inversion_tolerance) and 0 < inversion_tolerance < 1):
             raise UserError(f"inversion_tolerance must lie between 0 and 1; received {inversion_tolerance}")
+        if not _is(float, cache_limit_mb) or not cache_limit_mb >= 0:
+            raise UserError(f"cache_limit_mb must be a number of at least 0; received {cache_limit_mb}")
         self._components = components
         self._precision = precision or Precision(dtype=str(components.network.dtype).removeprefix("torch."))
         self._inversion_tolerance = inversion_tolerance
@@ -208,7 +213,7 @@ class LatentModel:
         refinements = self._refinements if refinements is None else refinements
         if not remember or self._cache.folder is None:
             return self._inverted(images, level, setting, refinements, watch)
-        settings = (self.fingerprint, self.schedule.steps, level, guidance, refinements, self._inversion_tolerance)
+        settings = (self.fingerprint, self.schedule.times, level, guidance, refinements, self._inversion_tolerance)
         key = content_key("inversion and its errors", settings, images, setting.condition, setting.negative)
         kept = self._cache.load(key)
         if kept is not None:
@@ -372,3 +377,8 @@ class LatentModel:
             negative=self._rows(empty if negative is None else negative, rows, "negative"),
             weight=weight,
         )
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Whether a value from a file of settings is a number, or a whole one; true and false are none."""
+    return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)

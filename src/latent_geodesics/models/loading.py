@@ -165,6 +165,9 @@ def _image_size(requested: int | Sequence[int] | None, components: Components) -
             f"image_size must be one or two positive multiples of {multiple}, which this model's networks can halve; "
             f"received {sides if requested is None else requested}"
         )
+    largest = components.family.largest(components)
+    if largest is not None and max(sides) > largest:
+        raise UserError(f"image_size must be at most {largest}, up to which this model has positions; received {sides}")
     return sides[0], sides[1]
 
 

@@ -78,7 +78,9 @@ class NoiseSchedule:
         """Read the schedule of any discrete diffusers scheduler, visited in `steps` DDIM steps."""
         from diffusers import DDIMScheduler
 
-        ddim = DDIMScheduler.from_config(scheduler.config)
+        # Some know ways to space their betas that this one does not.
+        betas = {"trained_betas": scheduler.betas.tolist(), "rescale_betas_zero_snr": False}
+        ddim = DDIMScheduler.from_config(scheduler.config, **betas)
         _check_steps(steps, ddim.config.num_train_timesteps)
         ddim.set_timesteps(steps)
         # The library's spacing from the end has one time too many, -1, where its division does not come out even.
@@ -110,6 +112,11 @@ class NoiseSchedule:
         trained = FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
         count = trained.config.num_train_timesteps
         _check_steps(steps, count)
+        if shift is None and trained.config.use_dynamic_shifting:
+            raise UserError(
+                "the model's scheduler shifts its noise by the size of images (use_dynamic_shifting): how far is not "
+                "known for this kind of model; choose a model with a scheduler of one shift"
+            )
         training = trained.sigmas.double().flip(0)
         given = {"sigmas": [1.0 - step / steps for step in range(steps)]} if evenly else {"num_inference_steps": steps}
         trained.set_timesteps(**given, mu=shift)

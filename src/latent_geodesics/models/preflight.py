@@ -118,6 +118,11 @@ def _inspected_file(file: Path, *, device: str, dtype: str) -> Inspection:
     for name, tensor in tensors.items():
         part = next((part for begin, part in _BEGINNINGS.items() if name.startswith(begin)), family.network)
         numbers[part] = numbers.get(part, 0) + tensor.numel()
+    if lacking := sorted({family.network, *_BEGINNINGS.values()} - set(numbers)):
+        raise UserError(
+            f"'{file}' is a {pipeline} without its {' and '.join(lacking)}: choose a file of all weights, or give a "
+            "folder in diffusers' format"
+        )
     share = file.stat().st_size / sum(numbers.values())
     parts = tuple(Part(name=name, bytes=round(share * count), numbers=count) for name, count in numbers.items())
     return Inspection(

@@ -33,6 +33,8 @@ _PIPELINES = {
     "flux-dev": "FluxPipeline",
     "flux-schnell": "FluxPipeline",
 }
+_NETWORK = "model.diffusion_model."
+"""How the names of the U-Net's tensors begin."""
 
 
 def unpacked(file: Path, *, settings_of: str | Path | None, folder: Path | None) -> Path:
@@ -85,7 +87,8 @@ def shapes(file: Path) -> dict[str, Any]:
                     for key in content.keys()  # noqa: SIM118 - it is no mapping
                 }
         loaded = torch.load(file, map_location="meta", weights_only=True)
-        return dict(loaded.get("state_dict", loaded))
+        found = loaded.get("state_dict", loaded)
+        return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -100,10 +103,19 @@ def pipeline_of(file: Path, tensors: Mapping[str, Any]) -> str:
     """
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
-    kind = str(infer_diffusers_model_type(tensors))
+    known = ", ".join(family.pipelines[0] for family in FAMILIES)
+    try:
+        kind = str(infer_diffusers_model_type(tensors))
+    except (AttributeError, IndexError, KeyError, UnboundLocalError, ValueError):  # of shapes that it does not expect
+        kind = ""
+    # What it knows nothing about, such as a file of adapters, it takes for a v1.
+    if not kind or (kind == "v1" and not any(name.startswith(_NETWORK) for name in tensors)):
+        raise UserError(
+            f"'{file}' does not hold the weights of a whole model that is known: choose a file of one of {known}, or "
+            "give a folder in diffusers' format"
+        )
     name = next((found for begin, found in _PIPELINES.items() if kind.startswith(begin)), None)
     if name is None:
-        known = ", ".join(family.pipelines[0] for family in FAMILIES)
         raise UserError(f"'{file}' is a model of the kind {kind}, which is not supported: choose one of {known}")
     return name
 

@@ -71,10 +71,9 @@ def check_model_folder(folder: Path) -> None:
         UserError: when it has not.
     """
     if not (folder / INDEX).is_file():
-        raise UserError(
-            f"{folder} is not a model in diffusers' format: it has no {INDEX}; "
-            "save one with `pipeline.save_pretrained(folder)`"
-        )
+        whole = sorted(file.name for file in folder.glob("*") if file.suffix in SUFFIXES) if folder.is_dir() else []
+        remedy = f"give its file, {folder / whole[0]}" if whole else "save one with `pipeline.save_pretrained(folder)`"
+        raise UserError(f"{folder} is not a model in diffusers' format: it has no {INDEX}; {remedy}")
 
 
 def no_model(failures: Sequence[str]) -> UserError:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 
+COLOURS = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
@@ -27,6 +29,7 @@ class Components:
         scheduler: Holds the noise schedule that the network was trained with.
         texts: Name -> tokenizer or text encoder; None for one that the model can do without and does not have.
         reload: Gives the network anew, in float32 and on its device; None where its weights are all that there is.
+        options: What the pipeline that wrote them was told besides.
     """
 
     family: "Family"
@@ -35,6 +38,7 @@ class Components:
     scheduler: Any
     texts: Mapping[str, Any] = field(default_factory=dict)
     reload: Callable[[], Any] | None = None
+    options: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def text_encoders(self) -> dict[str, Any]:
@@ -101,6 +105,25 @@ class Family(ABC):
 
     def problems(self, components: Components) -> list[str]:
         """What of a model's settings does not fit together, or needs more than this family gives."""
+        vae = components.vae.config
+        found = [
+            f"its autoencoder {side} images of {channels} channels, not 3"
+            for side, channels in (("reads", vae.in_channels), ("makes", vae.out_channels))
+            if channels != COLOURS
+        ]
+        if not vae.get("scaling_factor", 1.0):
+            found.append(f"its autoencoder scales latents by {vae.scaling_factor}")
+        for name, encoder in components.text_encoders.items():
+            tokenizer, words = components.texts[name.replace("text_encoder", "tokenizer")], encoder.config.vocab_size
+            if tokenizer is None:
+                found.append(f"its {name} has no tokenizer")
+            elif len(tokenizer) > words:
+                found.append(f"the tokenizer of its {name} has {len(tokenizer)} tokens, which itself knows {words} of")
+        told = "its network reads {} of {} channels, not the {} that its text encoders give"
+        return found + [told.format(*width) for width in self.widths(components) if width[1] != width[2]]
+
+    def widths(self, components: Components) -> list[tuple[str, Any, int]]:
+        """What the network reads of a text, how many channels of it, and how many the text encoders give."""
         del components
         return []
 
@@ -123,6 +146,11 @@ class Family(ABC):
         """The images of clean latents."""
         images: Tensor = vae.decode((latents / float(vae.config.scaling_factor) + _shift(vae)).to(vae.dtype)).sample
         return images
+
+    def largest(self, components: Components) -> int | None:
+        """The longest side of images that the network has positions for; None for any."""
+        del components
+        return None
 
     def multiple(self, components: Components) -> int:
         """What the sides of images must be multiples of."""

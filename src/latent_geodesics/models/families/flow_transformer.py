@@ -19,13 +19,14 @@ class FlowTransformer(Family):
     packed: ClassVar[bool] = True
 
     def problems(self, components: Components) -> list[str]:  # noqa: D102
-        channels, latents = components.network.config.in_channels, components.vae.config.latent_channels
+        network, latents = components.network.config, components.vae.config.latent_channels
         wanted, what = (PATCH**2 * latents, "two by two") if self.packed else (latents, "its")
-        return (
-            []
-            if channels == wanted
-            else [f"its transformer reads {channels} channels and {what} latents have {wanted}"]
-        )
+        sides = (("reads", network.in_channels), ("returns", network.get("out_channels") or network.in_channels))
+        return super().problems(components) + [
+            f"its transformer {side} {channels} channels and {what} latents have {wanted}"
+            for side, channels in sides
+            if channels != wanted
+        ]
 
     def multiple(self, components: Components) -> int:  # noqa: D102
         return reduction_factor(components.vae) * PATCH

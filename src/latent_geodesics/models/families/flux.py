@@ -66,6 +66,13 @@ class Flux(FlowTransformer):
         )
         return _unpacked(torch.as_tensor(output), height, width)
 
+    def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
+        network, texts = components.network.config, components.texts
+        return [
+            ("texts", network.joint_attention_dim, texts["text_encoder_2"].config.d_model),
+            ("a text as a whole", network.pooled_projection_dim, texts["text_encoder"].config.hidden_size),
+        ]
+
     def schedule(self, scheduler: Any, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
         shift = image_shift(scheduler.config, latent_shape[1] * latent_shape[2] // PATCH**2)
         return NoiseSchedule.from_flow(scheduler, steps, evenly=True, shift=shift)

@@ -11,6 +11,9 @@ from latent_geodesics.models.families.base import Components
 from latent_geodesics.models.families.flow_transformer import PATCH, FlowTransformer
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
+LAYERS = (9, 18, 27)
+"""The layers of the text encoder that the pipeline reads side by side."""
+
 
 class Flux2Klein(FlowTransformer):
     """FLUX.2 [klein], of which the base models are not distilled and take classifier-free guidance.
@@ -51,6 +54,20 @@ class Flux2Klein(FlowTransformer):
             return_dict=False,
         )
         return torch.as_tensor(output).mT.reshape(images.shape)
+
+    def problems(self, components: Components) -> list[str]:  # noqa: D102
+        layers = components.texts["text_encoder"].config.num_hidden_layers
+        few = (
+            []
+            if layers >= LAYERS[-1]
+            else [f"its text encoder has {layers} layers, and those up to {LAYERS[-1]} are read"]
+        )
+        told = ["its transformer is told a weight of guidance"] if components.network.config.guidance_embeds else []
+        return super().problems(components) + few + told
+
+    def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
+        given = len(LAYERS) * components.texts["text_encoder"].config.hidden_size
+        return [("texts", components.network.config.joint_attention_dim, given)]
 
     def schedule(self, scheduler: Any, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu

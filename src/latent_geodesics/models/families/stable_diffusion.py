@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -47,6 +47,13 @@ class StableDiffusion(Family):
     }
     controlled = True
     measured = True
+    unknown: ClassVar[tuple[str, ...]] = (
+        "addition_embed_type",
+        "class_embed_type",
+        "num_class_embeds",
+        "encoder_hid_dim_type",
+    )
+    """Settings by which a U-Net needs more than a noisy latent, a time and one text."""
 
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
         return ClipText(tokenizer=components.texts["tokenizer"], text_encoder=components.texts["text_encoder"])
@@ -61,8 +68,13 @@ class StableDiffusion(Family):
         return NoiseSchedule.from_flow(scheduler, steps) if flow else NoiseSchedule.from_scheduler(scheduler, steps)
 
     def problems(self, components: Components) -> list[str]:  # noqa: D102
-        text = components.texts["text_encoder"].config
-        return [*u_net_problems(components), *_further(components.network.config, text.hidden_size)]
+        named = [name for name in self.unknown if components.network.config.get(name) is not None]
+        further = [f"its U-Net needs a further embedding ({', '.join(named)})"] if named else []
+        return super().problems(components) + u_net_problems(components) + further
+
+    def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
+        width = components.texts["text_encoder"].config.hidden_size
+        return [("texts", components.network.config.cross_attention_dim, width)]
 
     def multiple(self, components: Components) -> int:  # noqa: D102
         return int(reduction_factor(components.vae) * 2 ** (len(components.network.config.block_out_channels) - 1))
@@ -85,15 +97,12 @@ class ClipText:
 
     def __init__(self, *, tokenizer: Any, text_encoder: Any) -> None:
         self._tokenizer, self._text_encoder = tokenizer, text_encoder
-        # A tokenizer whose settings name no length says 1e30; the text encoder has an embedding for each position.
-        positions = getattr(text_encoder.config, "max_position_embeddings", None) or tokenizer.model_max_length
-        self._length = int(min(tokenizer.model_max_length, positions))
 
     @torch.no_grad()
     def __call__(self, text: str) -> Float[Tensor, "l c"]:
         """The embedding of a text; too long a text is cut, with a warning that names the words cut."""
         # One prompt at a time, so that the embedding of a prompt does not depend on its neighbours even to rounding.
-        length = self._length
+        length = self._tokenizer.model_max_length
         tokens = self._tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         warn_of_dropped_words(self._tokenizer, text, length)
         uses_mask = getattr(self._text_encoder.config, "use_attention_mask", False)
@@ -124,18 +133,9 @@ def u_net_problems(components: Components) -> list[str]:
     ]
     if unet.get("time_cond_proj_dim") is not None:
         problems.append("its U-Net is told the weight of a guidance that it was distilled from (time_cond_proj_dim)")
-    return problems
-
-
-def _further(unet: Any, width: int) -> list[str]:
-    """What more than a noisy latent, a time and one text the U-Net needs."""
-    problems = []
-    if unet.cross_attention_dim != width:
-        problems.append(f"its U-Net reads texts of {unet.cross_attention_dim} channels, not {width}")
-    further = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
-    named = [name for name in further if unet.get(name) is not None]
-    if named:
-        problems.append(f"its U-Net needs a further embedding ({', '.join(named)})")
+    moved = [name for name in ("shift_factor", "latents_mean", "latents_std") if components.vae.config.get(name)]
+    if moved:
+        problems.append(f"its autoencoder's latents are moved by more than a factor ({', '.join(moved)})")
     return problems
 
 
@@ -159,9 +159,12 @@ class StableDiffusionXL(StableDiffusion):
         "scheduler": SCHEDULERS,
     }
     pooled = True
+    unknown = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
 
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
         texts, pipeline = components.texts, self.pipeline(components)
+        # What stood for no text while it was trained; the pipeline's too, unless a folder says otherwise.
+        empty_is_zero = components.options.get("force_zeros_for_empty_prompt", True)
 
         @torch.no_grad()
         def embed(text: str) -> Float[Tensor, "l c"]:
@@ -169,7 +172,8 @@ class StableDiffusionXL(StableDiffusion):
             tokens, _, pooled, _ = pipeline.encode_prompt(
                 text, device=texts["text_encoder"].device, do_classifier_free_guidance=False
             )
-            return beside_tokens(tokens[0].float(), pooled[0].float())
+            embedded = beside_tokens(tokens[0].float(), pooled[0].float())
+            return torch.zeros_like(embedded) if text == "" and empty_is_zero else embedded
 
         return embed
 
@@ -186,8 +190,14 @@ class StableDiffusionXL(StableDiffusion):
         return torch.as_tensor(output)
 
     def problems(self, components: Components) -> list[str]:  # noqa: D102
-        unet = components.network.config
-        found = u_net_problems(components)
-        if unet.addition_embed_type != "text_time":
-            found.append(f"its U-Net needs another further embedding ({unet.addition_embed_type})")
+        kind = components.network.config.addition_embed_type
+        other = [] if kind == "text_time" else [f"its U-Net needs another further embedding ({kind})"]
+        return super().problems(components) + other
+
+    def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
+        unet, first, second = components.network.config, *(each.config for each in components.text_encoders.values())
+        found = [("texts", unet.cross_attention_dim, first.hidden_size + second.hidden_size)]
+        if unet.addition_embed_type == "text_time":
+            pooled = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
+            found.append(("a text as a whole", pooled, second.projection_dim))
         return found

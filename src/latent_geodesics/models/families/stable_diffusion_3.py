@@ -69,5 +69,18 @@ class StableDiffusion3(FlowTransformer):
             shift = image_shift(scheduler.config, latent_shape[1] * latent_shape[2] // PATCH**2)
         return NoiseSchedule.from_flow(scheduler, steps, shift=shift)
 
+    def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
+        network, texts = components.network.config, components.texts
+        first, second, third = (texts[f"text_encoder{number}"] for number in ("", "_2", "_3"))
+        read, clip = network.joint_attention_dim, first.config.hidden_size + second.config.hidden_size
+        pooled = first.config.projection_dim + second.config.projection_dim
+        return [
+            ("texts", read, max(read, clip) if third is None else third.config.d_model),  # those of CLIP are padded
+            ("a text as a whole", network.pooled_projection_dim, pooled),
+        ]
+
+    def largest(self, components: Components) -> int | None:  # noqa: D102
+        return int(self.multiple(components) * components.network.config.pos_embed_max_size)
+
     def multiple(self, components: Components) -> int:  # noqa: D102
         return reduction_factor(components.vae) * int(components.network.config.patch_size)
