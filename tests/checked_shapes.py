@@ -15,13 +15,11 @@ CORE_TESTS = (
 # Without `former` and `lazy`, by which modules are imported, and what holds no tensors.
 PARTS = ("fields", "geometries", "geometry", "hermite", "joined", "manifold", "path", "records", "solvers", "splines")
 # What refuses wrong arguments in words of its own, to which tests hold it.
-REFUSING = tuple(
-    f"{name}.__init__"
-    for name in (
-        *("AdaptiveRungeKutta", "BoundaryProblem", "Conformal", "GaussianMixture", "Graph", "HermitePath"),
-        *("InitialProblem", "Sphere", "Typical"),
-    )
+OF_CLASSES = (
+    *("AdaptiveRungeKutta", "BoundaryProblem", "Conformal", "GaussianMixture", "Graph", "HermitePath"),
+    *("InitialProblem", "Sphere", "Typical"),
 )
+REFUSING = ("_check_nodes", *(f"{name}.__init__" for name in OF_CLASSES))
 
 
 def checked(function):

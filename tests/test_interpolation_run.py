@@ -203,9 +203,9 @@ def test_a_sweep_is_compared_and_held_against_its_expectations(interpolate, pict
 
 
 def test_a_sweep_that_was_cut_off_goes_on_with_the_jobs_that_it_lacks(interpolate, pictures, monkeypatch):
-    from latent_geodesics.experiments.interpolation.recipe import Interpolation
+    from latent_geodesics.experiments.interpolation.recipe import PairInterpolation
 
-    done, run = [], Interpolation.run
+    done, run = [], PairInterpolation.run
 
     def counted(self, run_):
         done.append(run_.folder.name)
@@ -218,7 +218,7 @@ def test_a_sweep_that_was_cut_off_goes_on_with_the_jobs_that_it_lacks(interpolat
             "hydra.mode=MULTIRUN", f"alpha={values}", "method=[slerp]", "logger.mode=disabled", folder="sweep"
         )
 
-    monkeypatch.setattr(Interpolation, "run", counted)
+    monkeypatch.setattr(PairInterpolation, "run", counted)
     assert sweep("0.01,0.02").code == 130
     assert not (pictures / "sweep" / "report.html").exists()
     assert sweep("0.01,0.02").code == 0

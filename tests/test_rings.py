@@ -96,6 +96,16 @@ def test_no_two_experiments_share_ten_lines():
         found |= dict.fromkeys(runs, folder.name)
 
 
+def test_no_two_public_classes_have_one_name():
+    names = [
+        node.name
+        for module in MODULES
+        for node in ast.parse(module.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert not [name for name in names if names.count(name) > 1]
+
+
 def test_importing_the_package_loads_no_heavy_library():
     heavy = ["torch", "diffusers", "transformers", "pytorch_lightning", "wandb", "pyiqa", "matplotlib", "pandas"]
     code = f"import sys, latent_geodesics; sys.exit(' '.join(n for n in {heavy} if n in sys.modules) or 0)"

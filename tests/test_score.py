@@ -207,16 +207,16 @@ def test_a_film_is_as_good_as_its_frames(tmp_path):
 def test_metrics_that_frames_cannot_serve_are_left_out_with_a_note(two_methods):
     data = SequenceData(frames=str(two_methods))
     metrics = {"verdict": Verdict(), "fade": Ghosting(), "ends": Reconstruction()}
-    score = recipe.Score(data=data, metrics=metrics)
+    score = recipe.Scoring(data=data, metrics=metrics)
     assert {name: set(panel.metrics) for name, panel in score.panels.items()} == {
         "moved": {"verdict", "fade"},
         "faded": {"verdict", "fade"},
     }
     assert any("Reconstruction needs the images" in note for note in score.notes)
     with pytest.raises(UserError, match="No metric can be had .* Reconstruction needs"):
-        recipe.Score(data=data, metrics={"ends": Reconstruction()})
+        recipe.Scoring(data=data, metrics={"ends": Reconstruction()})
     with pytest.raises(UserError, match="No metric can be had .* needs a diffusion model"):
-        recipe.Score(data=data, metrics={"typical": Typicality(reference="data/pairs/manifest.csv")})
+        recipe.Scoring(data=data, metrics={"typical": Typicality(reference="data/pairs/manifest.csv")})
 
 
 def table(folder):

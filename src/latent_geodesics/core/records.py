@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from latent_geodesics.core.fields import Resolution, ScoreField
@@ -89,7 +89,7 @@ class Trace:
         alpha: the strength in force (the power on `p`, say), below that of the geometry while a solver approaches it.
     """
 
-    evaluations: Float[Tensor, "k p"]
+    evaluations: Real[Tensor, "k p"]
     residual: Float[Tensor, "k p"]
     length: Float[Tensor, "k p"]
     step: Float[Tensor, "k p"]
@@ -115,7 +115,7 @@ class Solution:
 
     path: Path
     status: tuple[Status, ...]
-    stats: Mapping[str, Float[Tensor, " p"]]
+    stats: Mapping[str, Real[Tensor, " p"]]
     trace: Trace
     resolution: Resolution | None = None
 

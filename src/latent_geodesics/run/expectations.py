@@ -20,7 +20,7 @@ BOUNDS = ("at_least", "at_most")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Expectation:
     """Whether one number of a summary lies within its bounds; `value` is NaN when the run gave none."""
 
     name: str
@@ -40,7 +40,7 @@ class Verdict:
         return f"{'held  ' if self.held else 'FAILED'}  {self.name} = {self.value:.4g}, expected {' and '.join(bounds)}"
 
 
-def compare(expected: Path, summary: Mapping[str, float]) -> list[Verdict]:
+def compare(expected: Path, summary: Mapping[str, float]) -> list[Expectation]:
     """Holds a run's summary against a file of expectations.
 
     Raises:
@@ -69,7 +69,7 @@ def hold(expected: Path, summary: Mapping[str, float]) -> None:
         raise UserError(f"{len(failed)} of {len(verdicts)} expectations of '{expected}' failed: {', '.join(failed)}.")
 
 
-def _verdict(name: str, claim: Mapping[str, float | str], summary: Mapping[str, float], expected: Path) -> Verdict:
+def _verdict(name: str, claim: Mapping[str, float | str], summary: Mapping[str, float], expected: Path) -> Expectation:
     bounds = {key: float(value) for key, value in claim.items() if key in BOUNDS}
     unknown = set(claim) - set(BOUNDS) - {"because"}
     if unknown or not bounds:
@@ -77,4 +77,4 @@ def _verdict(name: str, claim: Mapping[str, float | str], summary: Mapping[str, 
             f"The expectation '{name}' of '{expected}' must give at_least or at_most and may give because, "
             f"got {sorted(claim)}."
         )
-    return Verdict(name=name, value=summary.get(name, math.nan), because=str(claim.get("because", "")), **bounds)
+    return Expectation(name=name, value=summary.get(name, math.nan), because=str(claim.get("because", "")), **bounds)

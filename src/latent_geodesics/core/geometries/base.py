@@ -98,12 +98,12 @@ class Geometry(ABC):
         """What the weight depends on beside the strength; nothing unless a geometry says so."""
         return torch.ones_like(sight.pull[..., 0])
 
-    def share(self, strength: float | Float[Tensor, "..."], gauge: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    def share(self, strength: float | Float[Tensor, "..."], gauge: Float[Tensor, "*b"]) -> Float[Tensor, "..."]:
         """`w` as a share of the strength, one at strength zero; always one unless a geometry says otherwise."""
         del strength
         return gauge
 
-    def weight(self, strength: float | Float[Tensor, "..."], gauge: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    def weight(self, strength: float | Float[Tensor, "..."], gauge: Float[Tensor, "*b"]) -> Float[Tensor, "..."]:
         """`w`, zero at strength zero."""
         return strength * self.share(strength, gauge)
 

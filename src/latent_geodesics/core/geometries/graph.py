@@ -57,7 +57,7 @@ class Graph(Geometry):
         """`|s|^2`, of the tangential score."""
         return sight.pull.square().sum(-1)
 
-    def share(self, strength: float | Float[Tensor, "..."], gauge: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    def share(self, strength: float | Float[Tensor, "..."], gauge: Float[Tensor, "*b"]) -> Float[Tensor, "..."]:
         """`1 / (1 + lambda |s|^2)`."""
         return 1 / (1 + strength * gauge)
 

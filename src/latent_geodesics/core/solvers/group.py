@@ -24,7 +24,7 @@ class Place(Batched):
 
     Attributes:
         offsets: of the interior knots.
-        score: the score there, in 1/[x]; zero where it is not finite.
+        score: the score there, in 1/[x]; zero where it is not finite, and of the coarser grid on the way to a finer.
         seen: the path seen through it.
         level: the logarithm of the length.
         relative: the residual as a share of the pull.
@@ -32,7 +32,7 @@ class Place(Batched):
     """
 
     offsets: Float[Tensor, "a n d"]
-    score: Float[Tensor, "a n d"]
+    score: Float[Tensor, "a m d"]
     seen: Linearisation
     level: Float[Tensor, " a"]
     relative: Float[Tensor, " a"]

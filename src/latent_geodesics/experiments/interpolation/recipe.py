@@ -18,7 +18,7 @@ from latent_geodesics.run.results import broken_pairs, summarise
 from latent_geodesics.run.runner import Run
 
 
-class Interpolation:
+class PairInterpolation:
     """Creates the experiment of interpolating pairs of images.
 
     Args:

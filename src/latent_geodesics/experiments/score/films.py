@@ -49,7 +49,7 @@ class WholeFilm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrueFrames:
+class TruthFilm:
     """The true frames of a pair: a film, or the files that a manifest of pairs names."""
 
     source: Path | tuple[Path, ...]

@@ -32,7 +32,7 @@ from latent_geodesics.run.runner import Run
 log = logging.getLogger(__name__)
 
 
-class Score:
+class Scoring:
     """Creates the experiment of scoring frames.
 
     Args:

@@ -18,7 +18,7 @@ from latent_geodesics.core.errors import UserError, near_name
 from latent_geodesics.data import ImagePair, PairBatch, PairData, read_image
 from latent_geodesics.data.images import psnr
 from latent_geodesics.data.pairs import has_positions, read_manifest
-from latent_geodesics.experiments.score.films import TrueFrames, WholeFilm, look_at
+from latent_geodesics.experiments.score.films import TruthFilm, WholeFilm, look_at
 from latent_geodesics.experiments.score.layout import FoundSequence, find_sequences
 from latent_geodesics.metrics import RunFacts
 from latent_geodesics.run.names import file_stem
@@ -60,7 +60,7 @@ class ScoredPair:
     pair: ImagePair
     stated: bool
     sequences: tuple[GivenSequence, ...]
-    truth: TrueFrames | None = None
+    truth: TruthFilm | None = None
 
     @property
     def id(self) -> str:
@@ -289,15 +289,15 @@ def _films_of_truth(place: Path, size: Sequence[int] | None) -> dict[str, WholeF
     return {one.pair: look_at(one.place, size=size) for one in found}
 
 
-def _truth_of(pair: ImagePair, films: Mapping[str, WholeFilm]) -> TrueFrames | None:
+def _truth_of(pair: ImagePair, films: Mapping[str, WholeFilm]) -> TruthFilm | None:
     if films:
         film = films.get(pair.id) or films.get(file_stem(pair.id))
-        return None if film is None else TrueFrames(source=film.place, count=film.total)
-    return TrueFrames(source=pair.frames, count=len(pair.frames)) if pair.frames else None
+        return None if film is None else TruthFilm(source=film.place, count=film.total)
+    return TruthFilm(source=pair.frames, count=len(pair.frames)) if pair.frames else None
 
 
 def _images(
-    pair: ImagePair, stated: bool, truth: TrueFrames | None, size: tuple[int, int]
+    pair: ImagePair, stated: bool, truth: TruthFilm | None, size: tuple[int, int]
 ) -> Float[Tensor, "2 3 h w"] | None:
     """The images that a sequence should lead between: those of the pair, or the ends of its true frames."""
     if stated:
