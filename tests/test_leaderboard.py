@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,9 @@ def test_from_a_run_to_the_page(run_on, command_line, tmp_path):
                             "logger.mode=disabled")  # fmt: skip
 
     folder, suites = run_on("run"), tmp_path / "suites"
+    report = (folder / "report.html").read_text()
+    assert re.search(r"<td[^>]*>[\d.]+ \[[\d.]+, [\d.]+\]</td>", report), "means have intervals"
+    check_page(folder / "report.html")
     own = [f"task.folder={suites}", f"task.suite={NAME}", "task.by=we"]
     submitted = task("submit", *own, f"task.runs=[{folder}]")
     assert submitted.code == 0, submitted.stderr

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import pandas as pd
 from latent_geodesics.experiments.interpolation.figures import draw_overview
 from latent_geodesics.methods.statuses import status_sentence
 from latent_geodesics.metrics import MetricRecord
-from latent_geodesics.run.compare.report import write_own
+from latent_geodesics.run.compare.layouts import interval_text
+from latent_geodesics.run.compare.report import OwnTables, write_own
+from latent_geodesics.run.compare.tables import ComparisonTable
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.pages import number, render_template, settings_of
 from latent_geodesics.run.results import (
@@ -108,22 +110,20 @@ class InterpolationReport:
 
     def write(self, folder: Path) -> None:
         """Writes the tables of means, the overview and `report.html` into the run's folder."""
-        remarks = write_own(folder, finished=len(self.pages) == self.expected, pairs=self.expected).remarks
+        own = write_own(folder, finished=len(self.pages) == self.expected, pairs=self.expected)
+        remarks = own.remarks
         if unsolved := unsolved_inversions(self.table):
             log.warning(unsolved)
             remarks = [*remarks, unsolved]
         draw_overview(folder / "figures" / "overview.png", self.table)
-        write_text(folder / "report.html", _page(self, folder, [*remarks, *self.skipped]))
+        write_text(folder / "report.html", _page(self, folder, own, [*remarks, *self.skipped]))
 
 
-def _page(report: InterpolationReport, folder: Path, remarks: Sequence[str]) -> str:
+def _page(report: InterpolationReport, folder: Path, own: OwnTables, remarks: Sequence[str]) -> str:
     """The page; `remarks` are what a reader must know before comparing the methods."""
     table, pages = report.table, report.pages
     columns = {name: title for name, title in COLUMNS.items() if name in table.columns and table[name].notna().any()}
     methods = list(dict.fromkeys(table["method"]))
-    means = table.groupby("method", sort=False).mean(numeric_only=True)
-    counts = table.groupby("method", sort=False)[list(columns)].count()
-    even = {name for name in columns if counts[name][counts[name] > 0].nunique() < 2}
     statuses = list(dict.fromkeys(table["status"]))
     return render_template(
         "report.html",
@@ -132,13 +132,13 @@ def _page(report: InterpolationReport, folder: Path, remarks: Sequence[str]) -> 
         settings=_settings(report.config),
         columns=columns,
         methods=methods,
-        means={method: _row(means.loc[method], means, columns, even) for method in methods},
+        means=own.means.html_frame([name for name in columns if name in own.means.columns]),
         stages=_stages(table),
         pairs=len(pages),
         expected=report.expected,
         least_psnr=LEAST_PSNR,
         remarks=remarks,
-        protocols=_protocol_rows(report.records, methods),
+        protocols=_protocol_rows(report.records, methods, own.protocols),
         notes=protocol_notes(report.records),
         verdicts=_verdicts(report.summary),
         statuses={name: (status_sentence(name), int((table["status"] == name).sum())) for name in statuses},
@@ -163,8 +163,11 @@ def _stages(table: pd.DataFrame) -> dict[str, dict[str, str]]:
     }
 
 
-def _protocol_rows(records: Sequence[MetricRecord], methods: Sequence[str]) -> list[ProtocolRow]:
-    """A row for each column that follows a published protocol."""
+def _protocol_rows(
+    records: Sequence[MetricRecord], methods: Sequence[str], protocols: ComparisonTable | None
+) -> list[ProtocolRow]:
+    """A row for each column that follows a published protocol, with intervals as the table of protocols has them."""
+    known = {} if protocols is None else {row.method: row.cells for row in protocols.rows}
     columns: dict[str, dict[str, MetricRecord]] = {}
     for record in records:
         if record.protocol is not None:
@@ -174,12 +177,15 @@ def _protocol_rows(records: Sequence[MetricRecord], methods: Sequence[str]) -> l
         values = pd.Series([found[name].value if name in found else float("nan") for name in methods])
         one = next(iter(found.values()))
         best = {"higher": values.max(), "lower": values.min()}.get(one.better or "")
+        cells = []
+        for name, value in zip(methods, values, strict=True):
+            text, interval = number(value), known.get(name, {}).get(column)
+            shown = text if interval is None else interval_text(interval)
+            cells.append(Cell(text=shown, best=best is not None and text == number(best) != "-"))
         rows.append(
             ProtocolRow(
                 column=column,
-                cells=[
-                    Cell(text=number(v), best=best is not None and number(v) == number(best) != "-") for v in values
-                ],
+                cells=cells,
                 counts=", ".join(f"{count} {name}" for name, count in one.counts.items()),
             )
         )
@@ -189,22 +195,19 @@ def _protocol_rows(records: Sequence[MetricRecord], methods: Sequence[str]) -> l
 def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cell]]:
     frame = pd.DataFrame(page.rows).set_index("method")
     frame = frame.reindex(columns=list(dict.fromkeys([*frame, *columns])))  # where all methods failed there are none
-    ranked: set[str] | None = set() if page.unknown else None
-    return {str(method): _row(frame.loc[method], frame, columns, ranked) for method in frame.index}
+    return {str(method): _row(frame.loc[method], frame, columns, ranked=not page.unknown) for method in frame.index}
 
 
-def _row(
-    values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str], ranked: Collection[str] | None = None
-) -> list[Cell]:
-    """The cells of a method; the best among all is marked where the methods have numbers of as many pairs.
+def _row(values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str], *, ranked: bool) -> list[Cell]:
+    """The cells of a method on a pair; the best among all is marked, unless nothing is to be ranked.
 
     Numbers that the score leaves uncertain are marked and compared with none.
     """
     cells = []
     for name in columns:
         rivals = among[[closes(other, name) for _, other in among.iterrows()]]
-        known, comparable = closes(values, name), ranked is None or name in ranked
-        best = known and comparable and _is_best(float(values[name]), rivals[name].astype(float), name)
+        known = closes(values, name)
+        best = known and ranked and _is_best(float(values[name]), rivals[name].astype(float), name)
         cells.append(Cell(text=number(values[name]), best=best, open=not known))
     return cells
 

@@ -29,15 +29,14 @@ PAPER = ("log_density_mean", "length", "ppl_seq_{}", "pdv_{}", "truth_{}", "ghos
 
 @dataclass(frozen=True, kw_only=True)
 class _Form:
-    """How a format writes what it is given: words that others chose, a cell with its interval, marks, a missing one."""
+    """How a format writes words that others chose, and marks."""
 
     text: Callable[[object], str]
-    cell: str
     marks: Mapping[str, str]
 
 
-MARKDOWN = _Form(text=markdown_text, cell="{} [{}, {}]", marks={"best": "**{}**", "second": "*{}*", "": "{}"})
-LATEX = _Form(text=latex_text, cell="{}", marks={"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"})
+MARKDOWN = _Form(text=markdown_text, marks={"best": "**{}**", "second": "*{}*", "": "{}"})
+LATEX = _Form(text=latex_text, marks={"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"})
 
 
 def heading(name: str, arrows: Mapping[str, str] | None = None) -> tuple[str, str]:
@@ -88,11 +87,12 @@ def latex(table: "ComparisonTable", columns: Sequence[str] | None = None) -> str
     )  # fmt: skip
 
 
-def page_table(table: "ComparisonTable") -> pd.DataFrame:
-    """The table as a page shows it, with cells that are marked."""
-    plain = _Form(text=str, cell="{} [{}, {}]", marks=dict.fromkeys(("best", "second", ""), "{}"))
-    first = ["method", *table.varied, *(" ".join(filter(None, heading(name))) for name in table.columns), "n", "failed"]
-    rows = [[*names, *cells, _pairs(row), row.failed] for row, names, cells in _lines(table, table.columns, plain)]
+def page_table(table: "ComparisonTable", columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The table as a page shows it, with cells that are marked; of some columns, or of all."""
+    chosen = list(table.columns if columns is None else columns)
+    plain = _Form(text=str, marks=dict.fromkeys(("best", "second", ""), "{}"))
+    first = ["method", *table.varied, *(" ".join(filter(None, heading(name))) for name in chosen), "n", "failed"]
+    rows = [[*names, *cells, _pairs(row), row.failed] for row, names, cells in _lines(table, chosen, plain)]
     return pd.DataFrame(rows, columns=first, dtype=object)
 
 
@@ -116,11 +116,14 @@ def _lines(
 
 
 def _number(cell: Interval, form: _Form) -> str:
-    if form is LATEX:
-        return _paper_number(cell.mean)
+    return _paper_number(cell.mean) if form is LATEX else interval_text(cell)
+
+
+def interval_text(cell: Interval) -> str:
+    """A mean with its interval, where it has one."""
     if not np.isfinite(cell.low) or cell.low == cell.high:
         return number(cell.mean)
-    return form.cell.format(*map(number, (cell.mean, cell.low, cell.high)))
+    return f"{number(cell.mean)} [{number(cell.low)}, {number(cell.high)}]"
 
 
 def _paper_number(value: float) -> str:

@@ -145,9 +145,9 @@ class ComparisonTable:
         """A LaTeX tabular for a paper; see `layouts.latex`."""
         return layouts.latex(self, columns)
 
-    def html_frame(self) -> pd.DataFrame:
+    def html_frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The table as a page shows it; see `layouts.page_table`."""
-        return layouts.page_table(self)
+        return layouts.page_table(self, columns)
 
 
 def compare_runs(
