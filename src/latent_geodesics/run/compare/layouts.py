@@ -21,7 +21,7 @@ OPEN = "†"
 ARROWS = {"higher": "↑", "lower": "↓"}
 LATEX_ARROWS = {"higher": r"$\uparrow$", "lower": r"$\downarrow$"}
 LATEX_SETTINGS = {"tau": r"$\tau$", "alpha": r"$\alpha$", "alpha_d": r"$\alpha d$"}
-HEADING_LETTERS = 15
+HEADING_LETTERS = 18
 NETWORKS = ("lpips_alex", "lpips_vgg", "lpips_squeeze", "lpips_squeeze_fp16", "clevr")
 PAPER = ("log_density_mean", "length", "ppl_seq_{}", "pdv_{}", "truth_{}", "ghosting", "seconds")
 """What a paper's table has of a run's columns; perceptual ones by the first of the networks that measured."""
