@@ -1,6 +1,7 @@
 """Every family against its own pipeline of diffusers: embeddings, autoencoder, whole chains; and inversion, scores."""
 
 import inspect
+from copy import deepcopy
 
 import diffusers
 import pytest
@@ -9,10 +10,14 @@ import torch
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import Conditional, Contrastive, load_model
+from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import denoise, times
+from latent_geodesics.models.latent_model import _HALF_TOLERANCE
 
 PROMPTS = ("a red cube", "a blue sphere")
 STEPS = 5
+ROUNDINGS, OF_DECODERS = 4.0, 16.0
+"""By how many roundings of one number all of a network's outputs are off: a hundred in a row add up as their root."""
 
 
 @pytest.fixture(scope="module", params=tiny_families.FAMILIES)
@@ -149,15 +154,76 @@ def test_embeddings_move_linearly_with_what_is_told_of_the_text_as_a_whole(model
     assert not torch.equal(first, second)
 
 
-def test_half_precision_is_near(folder):
-    exact, half = (
-        load_model(folder, device="cpu", dtype=dtype, steps=STEPS, image_size=tiny_families.sides(folder)[0])
-        for dtype in ("float32", "bfloat16")
-    )
-    x, t = noise(exact), torch.full((2,), exact.time(0.5))
-    condition = exact.condition(PROMPTS)
-    expected, found = (each.network.noise(x, t, condition) for each in (exact, half))
-    assert (found - expected).norm() < 0.05 * expected.norm()
+@pytest.fixture(scope="module")
+def exact(folder):
+    return load_model(folder, device="cpu", dtype="float32", steps=STEPS, image_size=tiny_families.sides(folder)[0])
+
+
+def some_images(model):
+    return torch.rand(2, 3, *model.image_size, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_whole_chain_in_half_precision_is_as_near_as_its_roundings(folder, exact, dtype):
+    half = load_model(folder, device="cpu", dtype=dtype, steps=STEPS, image_size=exact.image_size)
+    error = ROUNDINGS * torch.finfo(getattr(torch, dtype)).eps / 2
+    images, tau = some_images(exact), 0.6
+    condition, level = exact.condition(PROMPTS), exact.schedule.level(tau)
+    assert torch.equal(half.condition(PROMPTS), condition)
+    x = exact.encode(images, condition=condition, tau=tau)
+    near(half.encode(images, condition=condition, tau=tau), x, bar=2 * level * _HALF_TOLERANCE)
+    guidance = exact._guidance(2, condition, 1.0, None)
+    late, clean, bound = told_as_rounded(exact, getattr(torch, dtype)), x, torch.zeros(())
+    for k in range(level, 0, -1):
+        # x_k = signal x_{k-1} + factor f(x_k), so that what is wrong of f is by factor / signal wrong of x_{k-1}.
+        (signal, factor), t = exact.schedule.step_up(k), times(exact.schedule, x, k)
+        output, other = (guidance.output(network, clean, t) for network in (exact.network, late))
+        below = exact.schedule.step_down(clean, output, t, k - 1)
+        wrong = error * (clean - signal * below).norm() + abs(factor) * (other - output).norm()
+        clean, bound = below, (bound + wrong) / signal
+    found = denoise(half.network, x, level=level, guidance=guidance)
+    assert half.network.precision == dtype
+    assert 0 < (found - clean).norm() < bound
+    shift = torch.randn(found.shape, generator=torch.Generator().manual_seed(4))
+    shift *= bound / shift.norm()
+    moved = exact._codec.decode(clean + shift) - exact._codec.decode(clean)
+    back, expected = (model.decode(x, condition=condition, tau=tau) for model in (half, exact))
+    assert (back - expected).norm() < 2 * moved.norm()
+
+
+class ToldAsRounded:
+    """A transformer of FLUX in float32, told what one in half precision is: it counts a time and a guidance in that."""
+
+    def __init__(self, module, dtype):
+        self.module, self.rounding, self.config, self.dtype = module, dtype, module.config, torch.float32
+
+    def rounded(self, told):
+        return None if told is None else ((1000 * told).to(self.rounding) / 1000 * 1000).float() / 1000
+
+    def __call__(self, *, timestep, guidance=None, **named):
+        return self.module(timestep=self.rounded(timestep), guidance=self.rounded(guidance), **named)
+
+
+def told_as_rounded(model, dtype):
+    """The network in float32, but for what it is told."""
+    flux = type(model.network.module).__name__.startswith("Flux")
+    return model.network.beside(ToldAsRounded(model.network.module, dtype), "float32") if flux else model.network
+
+
+def test_the_decoder_in_half_precision_is_near_and_float32_takes_over_where_it_overflows(exact, caplog):
+    parts, latents = exact._components, exact.encode(some_images(exact))
+
+    def codec(vae, decoding):
+        return ImageCodec(vae=vae, family=parts.family, image_size=exact.image_size, batch_size=2, decoding=decoding)
+
+    expected, found = (codec(parts.vae, dtype).decode(latents) for dtype in (torch.float32, torch.float16))
+    assert 0 < (found - expected).norm() < OF_DECODERS * 2**-11 * (expected - 0.5).norm()
+    assert "overflowed" not in caplog.text
+    large = deepcopy(parts.vae)
+    large.decoder.conv_in.weight.data *= 1e7
+    expected, found = (codec(large, dtype).decode(latents) for dtype in (torch.float32, torch.float16))
+    assert torch.equal(found, expected)
+    assert "The decoder overflowed in half precision: images are decoded in float32 from here on." in caplog.text
 
 
 def test_what_steers_attention_says_where_it_has_no_meaning(model):
