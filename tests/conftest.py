@@ -11,6 +11,7 @@ import checked_shapes
 import pytest
 import torch
 from browser import close_shared
+from hydra.core.hydra_config import HydraConfig
 from PIL import Image, ImageDraw
 
 checked_shapes.install()  # before anything imports the core
@@ -84,6 +85,7 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
         handlers = list(logging.getLogger().handlers)
         with pytest.raises(SystemExit) as left:
             runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        HydraConfig.instance().cfg = None  # that of a sweep stays set
         logging.getLogger().handlers[:] = handlers  # Hydra's write to a folder that a later test does not have
         said = capfd.readouterr()
         return Outcome(code=int(left.value.code or 0), stdout=said.out, stderr=said.err)

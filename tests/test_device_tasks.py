@@ -21,6 +21,7 @@ from recipes.clevr.rendering.videos import save_video
 
 CONF = Path(__file__).parents[1] / "conf"
 APART = {
+    "calibration": "it compares metrics with their reference implementations, on the CPU",
     "leaderboard": "it reads rows that runs have submitted",
     "submit": "it reads tables that runs have written",
     "preflight": "it reads the headers of files, and nothing is computed",

@@ -143,7 +143,7 @@ def test_rows_are_in_the_order_of_the_first_column(folder):
         row = ROW | {"method": name, "title": name, "pairs": {pair: {"ppl_seq_clevr": value} for pair in SUITE.pairs}}
         (folder / f"{name}.json").write_text(json.dumps(row))
     page, _ = leaderboard_page(*read_rows(folder))
-    assert list(page.sections[0].table["method"]) == ["ours", "theirs", "none"]
+    assert list(page.sections[0].table["method"]) == ["Ours", "Theirs", "None"]
 
 
 @pytest.mark.parametrize("case", WRONG)

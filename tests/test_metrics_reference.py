@@ -172,8 +172,8 @@ def shipped_extractor():
         def forward(self, values):
             return (self.features(values.float() / 255),)
 
-    register_feature_extractor("shipped", Shipped)
-    return "shipped"
+    register_feature_extractor("shipped-here", Shipped)
+    return "shipped-here"
 
 
 @pytest.mark.parametrize(("generated", "reference"), [(100, 90), (30, 30)], ids=["more than dimensions", "fewer"])

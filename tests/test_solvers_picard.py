@@ -128,7 +128,7 @@ def test_the_residual_is_the_one_that_geometry_measures_and_small_between_the_kn
     torch.testing.assert_close(solution.stats["residual"], at_knots, rtol=1e-3, atol=1e-8)
     solution = solve(field, x0, x1, manifold=sphere, alpha=0.5, tolerance=1e-3)
     u = torch.linspace(0, 1, 300, dtype=torch.float64)[1:-1]
-    score = sphere.tangent(solution.path.point(u), field.score(solution.path.point(u), u))
+    score = sphere.tangent(solution.path.point(u), field.score(solution.path.point(u), u.expand(3, -1)))
     everywhere = lg.geometry.residual(solution.path, field, sphere, 0.5, u).mean(-1)
     assert bool((everywhere < 1e-3 * 0.5 * score.norm(dim=-1).mean(-1)).all())
     assert bool((solution.stats["residual_between"] < 1e-3).all())

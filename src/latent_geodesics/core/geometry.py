@@ -27,7 +27,24 @@ from latent_geodesics.core.geometries import Conformal, Geometry, Sight
 from latent_geodesics.core.manifold import Manifold
 from latent_geodesics.core.path import Path
 from latent_geodesics.core.splines import gauss_kronrod, gauss_legendre
-from latent_geodesics.core.vectors import norm, normal_to
+from latent_geodesics.core.vectors import norm, normal_to, unit
+
+__all__ = [
+    "DensityProfile",
+    "Estimate",
+    "as_geometry",
+    "closure",
+    "curvature_along",
+    "density_profile",
+    "length",
+    "norm",
+    "normal_to",
+    "relative_length",
+    "relative_log_density",
+    "residual",
+    "score_along",
+    "unit",
+]
 
 ROUNDINGS = 50
 

@@ -63,7 +63,7 @@ class PairPage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class RankedNumber:
     """A number of a table, whether it is the best of its column, and whether it is not known well enough to be."""
 
     text: str
@@ -82,7 +82,7 @@ class ProtocolRow:
     """
 
     column: str
-    cells: Sequence[Cell]
+    cells: Sequence[RankedNumber]
     counts: str
 
 
@@ -181,7 +181,7 @@ def _protocol_rows(
         for name, value in zip(methods, values, strict=True):
             text, interval = number(value), known.get(name, {}).get(column)
             shown = text if interval is None else interval_text(interval)
-            cells.append(Cell(text=shown, best=best is not None and text == number(best) != "-"))
+            cells.append(RankedNumber(text=shown, best=best is not None and text == number(best) != "-"))
         rows.append(
             ProtocolRow(
                 column=column,
@@ -192,13 +192,15 @@ def _protocol_rows(
     return rows
 
 
-def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cell]]:
+def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[RankedNumber]]:
     frame = pd.DataFrame(page.rows).set_index("method")
     frame = frame.reindex(columns=list(dict.fromkeys([*frame, *columns])))  # where all methods failed there are none
     return {str(method): _row(frame.loc[method], frame, columns, ranked=not page.unknown) for method in frame.index}
 
 
-def _row(values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str], *, ranked: bool) -> list[Cell]:
+def _row(
+    values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str], *, ranked: bool
+) -> list[RankedNumber]:
     """The cells of a method on a pair; the best among all is marked, unless nothing is to be ranked.
 
     Numbers that the score leaves uncertain are marked and compared with none.
@@ -208,7 +210,7 @@ def _row(values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, st
         rivals = among[[closes(other, name) for _, other in among.iterrows()]]
         known = closes(values, name)
         best = known and ranked and _is_best(float(values[name]), rivals[name].astype(float), name)
-        cells.append(Cell(text=number(values[name]), best=best, open=not known))
+        cells.append(RankedNumber(text=number(values[name]), best=best, open=not known))
     return cells
 
 
