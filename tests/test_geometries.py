@@ -284,21 +284,21 @@ def geometry_scale(geometry, field, x0):
     return (-geometry.alpha * field.log_prob(x0, torch.zeros(len(x0), dtype=torch.float64))).exp()
 
 
-@pytest.mark.parametrize("integrator", INTEGRATORS, ids=lambda integrator: type(integrator).__name__)
 @pytest.mark.parametrize("manifold", [lg.Euclidean(), lg.Sphere(1.5)], ids=["flat", "sphere"])
 @pytest.mark.parametrize("geometry", [GRAPH, lg.Typical(alpha=1.0, middle=0.1, width=0.3, from_start=True)], ids=str)
-def test_a_path_between_two_ends_is_found_again_from_its_start(geometry, manifold, integrator):
+def test_a_path_between_two_ends_is_found_again_from_its_start(geometry, manifold):
     field, (x0, x1) = mixture(), pairs_on_sphere()
     path = solve(geometry, field, x0, x1, manifold=manifold, intervals=32, tolerance=1e-6, max_evaluations=3000).path
     v0 = path.velocity(vector(0.0))[:, 0]
     problem = lg.InitialProblem(field=field, manifold=manifold, x0=x0, v0=v0, geometry=geometry)
-    before = field.evaluations
-    solution = integrator.solve(problem)
-    assert set(solution.status) == {Status.INTEGRATED}
-    assert float((solution.path.point(U) - path.point(U)).norm(dim=-1).max()) < 2e-3
-    assert field.evaluations - before == int(solution.stats["evaluations"].sum())
-    assert float(solution.stats["residual"].max()) < 0.05
-    assert bool(manifold.contains(solution.path.point(U), 1e-10).all())
+    for integrator in INTEGRATORS:
+        before = field.evaluations
+        solution = integrator.solve(problem)
+        assert set(solution.status) == {Status.INTEGRATED}
+        assert float((solution.path.point(U) - path.point(U)).norm(dim=-1).max()) < 2e-3
+        assert field.evaluations - before == int(solution.stats["evaluations"].sum())
+        assert float(solution.stats["residual"].max()) < 0.05
+        assert bool(manifold.contains(solution.path.point(U), 1e-10).all())
 
 
 @pytest.mark.parametrize("integrator", INTEGRATORS, ids=lambda integrator: type(integrator).__name__)
@@ -361,10 +361,11 @@ class Coarse(lg.ScoreField):
 @pytest.mark.parametrize("geometry", [lg.Graph(lam=0.3), lg.Typical(alpha=0.5, width=1.0)], ids=str)
 def test_coarse_scores_end_at_what_they_resolve(geometry):
     manifold = lg.Sphere(3.0)
-    x0, x1 = on_sphere(3, 16, 3.0, 9), on_sphere(3, 16, 3.0, 10)
+    x0, x1 = (on_sphere(3, 16, 3.0, seed)[:2] for seed in (9, 10))
     coarse = solve(geometry, Coarse(), x0, x1, manifold=manifold, tolerance=1e-6)
     assert set(coarse.status) <= {Status.CONVERGED, Status.RESOLVED}
-    exact = solve(geometry, mixture(16), x0, x1, manifold=manifold, tolerance=1e-6)
+    exact = solve(geometry, mixture(16), x0, x1, manifold=manifold, tolerance=1e-4)
+    assert set(exact.status) == {Status.CONVERGED}
     lengths = [lg.geometry.length(one.path, mixture(16), geometry) for one in (coarse, exact)]
     torch.testing.assert_close(*lengths, rtol=3e-4, atol=0)
 
