@@ -33,7 +33,8 @@ _VAE = (
     (r"to_out.0", "proj_out"),
     (r"to_([qkv])\b", r"\1"),
 )
-LEVELS, LAYERS = 4, 2
+LEVELS, LAYERS = 4, 1
+"""Of the U-Net in `tiny_families`."""
 
 
 def write(pipeline: Any, file: Path, *, without: str = "") -> Path:

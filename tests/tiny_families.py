@@ -115,8 +115,8 @@ def _sd(folder: Path, *, second: bool = False, prediction: str = "epsilon"):
     """Stable Diffusion 1, or 2: other texts, heads and projections."""
     tokenizer, encoder = _clip(folder / "tokenizer_1", hidden_act="gelu" if second else "quick_gelu")
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16, 16, 16), norm_num_groups=4, cross_attention_dim=16,
-        attention_head_dim=(1, 2, 2, 2) if second else 2, use_linear_projection=second,
+        sample_size=8, block_out_channels=(8, 16, 16, 16), layers_per_block=1, norm_num_groups=4,
+        cross_attention_dim=16, attention_head_dim=(1, 2, 2, 2) if second else 2, use_linear_projection=second,
     )  # fmt: skip
     noise = {
         "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
