@@ -71,7 +71,7 @@ FAST = {
     "ball, d=64": lambda: ball(64),
     "ring, alpha=0.1": lambda: ring(0.1),
     "mixture, d=64": lambda: mixture(64, 0.05),
-    "mixture on a sphere, d=64": lambda: mixture(64, 0.05, sphere=True),
+    "mixture on a sphere, d=16": lambda: mixture(16, 0.05, sphere=True),
 }
 # The more a path bends, the finer the grid: alpha |s| times the distance is 3 to 5 on the ring and 4 to 14 on mixtures;
 # it is about 3 on the shipped model at its default alpha.
