@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,13 +26,13 @@ from latent_geodesics.run.launch import ALONE, RunProcess, cluster, dismiss, joi
 from latent_geodesics.run.run_folder import CONFIG, IN_FORCE, claimed, complete, finished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     import pytorch_lightning as pl
     import torch
 
-    from latent_geodesics.run.each import Rows, Tables
+    from latent_geodesics.run.each import Content, Item, Rows, Tables
     from latent_geodesics.run.pages import Page, PageLike
     from latent_geodesics.run.sequences import Films
     from latent_geodesics.run.tracking import RunLogger
@@ -81,12 +80,20 @@ class Run:
                 f"Lightning refuses the options of `trainer`: {' '.join(str(error).split()).rstrip('.')}."
             ) from error
 
-    @property
-    def each(self) -> "Callable[..., Tables]":
-        """Works through a list, shared by processes and resumed where it was killed; see `run.each.each`."""
+    def each(
+        self,
+        batches: "Sequence[Sequence[Item]]",
+        work: "Callable[[Content], Rows]",
+        *,
+        read: "Callable[[Sequence[Item]], Content]",
+        made_with: Mapping[str, str],
+        name: str = "batches",
+        last: bool = True,
+    ) -> "Tables":
+        """Works through a list, shared by processes and resumed where it was killed; see `run.each`."""
         from latent_geodesics.run.each import each
 
-        return partial(each, self)
+        return each(self, batches, work, read=read, made_with=made_with, name=name, last=last)
 
     def rows(self) -> "Rows":
         """What the work on a batch gives, empty yet."""
