@@ -1,7 +1,6 @@
 """The report of an interpolation run: the table of means, what the geodesic wins, and every pair."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +11,14 @@ import pandas as pd
 from latent_geodesics.experiments.interpolation.figures import draw_overview
 from latent_geodesics.methods.statuses import status_sentence
 from latent_geodesics.metrics import MetricRecord
-from latent_geodesics.run.compare.layouts import interval_text
+from latent_geodesics.run.compare.layouts import OPEN, interval_text
 from latent_geodesics.run.compare.report import OwnTables, write_own
 from latent_geodesics.run.compare.tables import ComparisonTable
 from latent_geodesics.run.files import write_text
-from latent_geodesics.run.pages import number, render_template, settings_of
+from latent_geodesics.run.pages import Cell, number, render_template, settings_of
 from latent_geodesics.run.results import (
     COLUMNS,
-    HIGHER_IS_BETTER,
-    LOWER_IS_BETTER,
+    KNOWN,
     STAGE_TITLES,
     closes,
     protocol_notes,
@@ -63,15 +61,6 @@ class PairPage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankedNumber:
-    """A number of a table, whether it is the best of its column, and whether it is not known well enough to be."""
-
-    text: str
-    best: bool
-    open: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class ProtocolRow:
     """A number under a published protocol, method by method.
 
@@ -82,7 +71,7 @@ class ProtocolRow:
     """
 
     column: str
-    cells: Sequence[RankedNumber]
+    cells: Sequence[Cell]
     counts: str
 
 
@@ -176,12 +165,11 @@ def _protocol_rows(
     for column, found in columns.items():
         values = pd.Series([found[name].value if name in found else float("nan") for name in methods])
         one = next(iter(found.values()))
-        best = {"higher": values.max(), "lower": values.min()}.get(one.better or "")
         cells = []
         for name, value in zip(methods, values, strict=True):
-            text, interval = number(value), known.get(name, {}).get(column)
-            shown = text if interval is None else interval_text(interval)
-            cells.append(RankedNumber(text=shown, best=best is not None and text == number(best) != "-"))
+            interval = known.get(name, {}).get(column)
+            shown = number(value) if interval is None else interval_text(interval)
+            cells.append(Cell(text=shown, mark="best" if _is_best(value, values, one.better) else ""))
         rows.append(
             ProtocolRow(
                 column=column,
@@ -192,15 +180,13 @@ def _protocol_rows(
     return rows
 
 
-def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[RankedNumber]]:
+def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cell]]:
     frame = pd.DataFrame(page.rows).set_index("method")
     frame = frame.reindex(columns=list(dict.fromkeys([*frame, *columns])))  # where all methods failed there are none
     return {str(method): _row(frame.loc[method], frame, columns, ranked=not page.unknown) for method in frame.index}
 
 
-def _row(
-    values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str], *, ranked: bool
-) -> list[RankedNumber]:
+def _row(values: "pd.Series[Any]", among: pd.DataFrame, columns: Mapping[str, str], *, ranked: bool) -> list[Cell]:
     """The cells of a method on a pair; the best among all is marked, unless nothing is to be ranked.
 
     Numbers that the score leaves uncertain are marked and compared with none.
@@ -209,18 +195,18 @@ def _row(
     for name in columns:
         rivals = among[[closes(other, name) for _, other in among.iterrows()]]
         known = closes(values, name)
-        best = known and ranked and _is_best(float(values[name]), rivals[name].astype(float), name)
-        cells.append(RankedNumber(text=number(values[name]), best=best, open=not known))
+        column = KNOWN.get(name)
+        better = None if column is None else column.better
+        best = known and ranked and _is_best(float(values[name]), rivals[name].astype(float), better)
+        text = number(values[name]) if known else f"{number(values[name])} {OPEN}"
+        cells.append(Cell(text=text, mark="best" if best else ""))
     return cells
 
 
-def _is_best(value: float, among: "pd.Series[float]", name: str) -> bool:
+def _is_best(value: float, among: "pd.Series[float]", better: str | None) -> bool:
     """Whether a number is the best to the digits that are printed."""
-    if math.isnan(value):
-        return False
-    if name in HIGHER_IS_BETTER:
-        return number(value) == number(among.max())
-    return name in LOWER_IS_BETTER and number(value) == number(among.min())
+    best = {"higher": among.max(), "lower": among.min()}.get(better or "")
+    return best is not None and number(value) == number(best) != "-"
 
 
 def _verdicts(summary: Mapping[str, float]) -> list[tuple[str, str, float]]:
