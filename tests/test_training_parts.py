@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.data.images import psnr
 from latent_geodesics.models.attributes import DetectedObject
 from recipes.clevr.training.attributes import confirms
 from recipes.clevr.training.autoencoder import (
@@ -16,7 +17,6 @@ from recipes.clevr.training.autoencoder import (
     encode_means,
     foreground_weight,
     latent_moments,
-    psnr,
     reconstruct,
     whiten,
 )
@@ -100,7 +100,7 @@ def test_the_foreground_weighs_more():
 
 def test_psnr_of_a_constant_error():
     a = torch.zeros(2, 3, 4, 4)
-    assert torch.allclose(psnr(a, a + 0.1), torch.full((2,), 20.0))
+    assert torch.allclose(psnr(a, a + 0.1), torch.full((2,), 20.0, dtype=torch.float64))
 
 
 def test_whitening_changes_the_latents_and_not_the_images():

@@ -33,6 +33,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.data.images import psnr
 from recipes.clevr.training.fit import Budget, BudgetedModule, adamw, image_grid, publish_grid
 from recipes.clevr.training.frames import Frames, SampleOrder, as_unit
 
@@ -105,11 +106,6 @@ def foreground_weight(images: Float[Tensor, "n 3 h w"], *, chroma: float, edge: 
     across = (grey[..., :-1, 1:] - grey[..., :-1, :-1]).abs()
     down = (grey[..., 1:, :-1] - grey[..., :-1, :-1]).abs()
     return functional.max_pool2d(1.0 + chroma * colour + edge * (across + down), 5, stride=1, padding=2)
-
-
-def psnr(a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-    """Peak signal-to-noise ratio of images in [0, 1], decibel."""
-    return -10 * (a - b).square().flatten(1).mean(1).log10()
 
 
 def reconstruct(autoencoder: AutoencoderKL, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:

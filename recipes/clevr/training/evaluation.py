@@ -18,10 +18,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.data.images import psnr
 from latent_geodesics.models.attributes import AttributeNetwork
 from latent_geodesics.run.files import write_json, write_text
 from recipes.clevr.training.attributes import confirms
-from recipes.clevr.training.autoencoder import psnr, reconstruct
+from recipes.clevr.training.autoencoder import reconstruct
 from recipes.clevr.training.frames import Frames, as_unit
 from recipes.clevr.training.model import sample, weights_size
 
