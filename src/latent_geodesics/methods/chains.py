@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from latent_geodesics.core.manifold import Euclidean, Manifold, Sphere
 from latent_geodesics.core.path import StraightLine
 from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.data import KeySequence
-from latent_geodesics.methods.base import CurveMethod, Method
+from latent_geodesics.methods.base import CurveMethod, Meter, Method
 from latent_geodesics.methods.encoding import EncodedPairs, decode_paths
 from latent_geodesics.methods.reposed import Reposed
 
@@ -119,6 +120,26 @@ def chain_of(method: Method, legs: EncodedPairs, sequence: KeySequence, *, smoot
         norms=join(legs=norms, manifold=Euclidean()),
         conditions=join(legs=conditions, manifold=Euclidean()),
     )
+
+
+def draw_chain(
+    method: Method, legs: EncodedPairs, sequence: KeySequence, steps: Sequence[int], *, smooth: bool
+) -> tuple[Chain, Float[Tensor, "n 3 h w"], dict[str, Any]]:
+    """The chain, its frames on the CPU, and what both cost: `evaluations` of the score, and the cost of a `Morph`.
+
+    Args:
+        method: As of `chain_of`.
+        legs: As of `chain_of`.
+        sequence: As of `chain_of`.
+        steps: How many steps between frames each leg has.
+        smooth: As of `chain_of`.
+    """
+    meter = Meter(legs.model)
+    chain = chain_of(method, legs, sequence, smooth=smooth)
+    meter.solved()
+    frames = chain.frames(positions_of(sequence.positions, steps))
+    cost = meter.cost(1) | {"evaluations": int(chain.solution.stats["evaluations"].sum())}
+    return chain, frames.cpu(), cost
 
 
 def meeting(legs: EncodedPairs, *, loop: bool) -> EncodedPairs:

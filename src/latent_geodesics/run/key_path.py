@@ -10,8 +10,7 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.keys import KeyData, read_keys
-from latent_geodesics.methods.base import Meter
-from latent_geodesics.methods.chains import chain_of, has_path, meeting, positions_of
+from latent_geodesics.methods.chains import draw_chain, has_path, meeting
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.chunking import one_thread
 from latent_geodesics.run.interpolation import for_a_person, made_morphs
@@ -76,18 +75,14 @@ def path_through(
         with one_thread():
             keys = read_keys([sequence], size=morphs.model.image_size)
             legs = meeting(morphs.encode(keys.legs, seed=seed), loop=False)
-            meter = Meter(model)
-            chain = chain_of(chosen, legs, sequence, smooth=True)
-            meter.solved()
-            images = chain.frames(positions_of(sequence.positions, [frames - 1] * len(keys.legs)))
-            seconds = meter.cost(1)["seconds"]
+            chain, images, cost = draw_chain(chosen, legs, sequence, [frames - 1] * len(keys.legs), smooth=True)
     except Exception as error:
         raise for_a_person(error) from error
     if not bool(torch.isfinite(images).all()):
         raise UserError(f"{method} made no sequence of these images: try a larger tau or a smaller alpha.")
     return KeyPath(
-        images=images.cpu(),
+        images=images,
         statuses=chain.statuses,
-        evaluations=int(chain.solution.stats["evaluations"].sum()),
-        seconds=seconds,
+        evaluations=cost["evaluations"],
+        seconds=cost["seconds"],
     )

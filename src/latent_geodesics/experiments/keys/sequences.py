@@ -14,8 +14,7 @@ from latent_geodesics.core.records import Status
 from latent_geodesics.data import KeySequence
 from latent_geodesics.methods import EncodedPairs, Method
 from latent_geodesics.methods.attempts import failed
-from latent_geodesics.methods.base import Meter
-from latent_geodesics.methods.chains import chain_of, has_path, positions_of
+from latent_geodesics.methods.chains import draw_chain, has_path
 from latent_geodesics.methods.statuses import CLOSED_FORM, FAILED
 
 log = logging.getLogger(__name__)
@@ -52,22 +51,18 @@ def make_sequence(
 def _along_a_path(
     method: Method, legs: EncodedPairs, sequence: KeySequence, steps: Sequence[int], *, smooth: bool
 ) -> Made:
-    meter = Meter(legs.model)
-    chain = chain_of(method, legs, sequence, smooth=smooth)
-    meter.solved()
-    frames = chain.frames(positions_of(sequence.positions, steps))
-    cost = meter.cost(1)
+    chain, frames, cost = draw_chain(method, legs, sequence, steps, smooth=smooth)
     row = {
         "status": _worst(chain.statuses),
         "seconds": cost["seconds"],
-        "evaluations": int(chain.solution.stats["evaluations"].sum()),
+        "evaluations": cost["evaluations"],
         "unet_calls": cost["unet_calls"],
         "peak_memory_mb": cost["peak_memory_mb"],
         "miss": chain.misses,
         "turn": chain.turns,
     }
     speeds = chain.velocities(torch.linspace(0, 1, DRAWN, dtype=torch.float64)).norm(dim=-1)
-    return Made(row=row, frames=frames.cpu(), speeds=speeds.cpu().numpy())
+    return Made(row=row, frames=frames, speeds=speeds.cpu().numpy())
 
 
 def _leg_by_leg(method: Method, legs: EncodedPairs, steps: Sequence[int]) -> Made:
