@@ -9,6 +9,7 @@ import torch
 from measured import NETWORK, measured, sequences
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.experiments.calibration.references import EightBit, shipped_extractor
 from latent_geodesics.metrics import (
     ClevrFeatures,
     ClevrPerception,
@@ -123,66 +124,23 @@ def test_the_shipped_distance_is_the_attribute_networks():
     torch.testing.assert_close(ClevrPerception(folder=NETWORK).distance(a, b), expected.detach())
 
 
-class AsUint8(torch.utils.data.Dataset):
-    """Images as torch-fidelity reads them."""
-
-    def __init__(self, values):
-        self.values = values.clamp(0, 1).mul(255).round().to(torch.uint8)
-
-    def __len__(self):
-        return len(self.values)
-
-    def __getitem__(self, index):
-        return self.values[index]
-
-
 def fidelity(generated, reference, **options):
     from torch_fidelity import calculate_metrics
 
     count = min(len(generated), len(reference))
     return calculate_metrics(
-        input1=AsUint8(generated), input2=AsUint8(reference), fid=True, kid=True, kid_subset_size=count, kid_subsets=1,
-        cuda=False, cache=False, verbose=False, batch_size=16, save_cpu_ram=True, **options,
+        input1=EightBit(generated), input2=EightBit(reference), fid=True, kid=True, kid_subset_size=count,
+        kid_subsets=1, cuda=False, cache=False, verbose=False, batch_size=16, save_cpu_ram=True, **options,
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def shipped_extractor():
-    """The shipped features as one of torch-fidelity's extractors."""
-    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-    from torch_fidelity.registry import register_feature_extractor
-
-    class Shipped(FeatureExtractorBase):
-        def __init__(self, name, features_list, **options):
-            super().__init__(name, features_list)
-            self.features = ClevrFeatures(folder=str(ROOT / NETWORK)).features
-
-        @staticmethod
-        def get_provided_features_list():
-            return ("pooled",)
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric):
-            return "pooled"
-
-        @staticmethod
-        def can_be_compiled():
-            return False
-
-        def forward(self, values):
-            return (self.features(values.float() / 255),)
-
-    register_feature_extractor("shipped-here", Shipped)
-    return "shipped-here"
-
-
 @pytest.mark.parametrize(("generated", "reference"), [(100, 90), (30, 30)], ids=["more than dimensions", "fewer"])
-def test_set_distances_are_torch_fidelitys(shipped_extractor, generated, reference):
+def test_set_distances_are_torch_fidelitys(generated, reference):
     a = sequences(generated // 10, frames=10).flatten(0, 1)
     b = images(reference, side=32) * 0.5 + 0.25
     a, b = (values.mul(255).round() / 255 for values in (a, b))
     features = ClevrFeatures(folder=NETWORK).features
-    expected = fidelity(a, b, feature_extractor=shipped_extractor)
+    expected = fidelity(a, b, feature_extractor=shipped_extractor(str(ROOT / NETWORK)))
     assert frechet_distance(features(a), features(b)) == pytest.approx(expected["frechet_inception_distance"], rel=1e-4)
     if generated == reference:
         found = kernel_distance(features(a), features(b))

@@ -7,7 +7,7 @@ published structure: the numbers then mean nothing, but they must agree all the 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +30,7 @@ from latent_geodesics.metrics import (
 from latent_geodesics.metrics.networks import build_lpips
 from latent_geodesics.metrics.packages import Package
 from latent_geodesics.metrics.set_distances import frechet_distance, kernel_distance
+from latent_geodesics.models.store import content_key
 from latent_geodesics.models.weights import KNOWN, WeightsRegistry
 
 PUBLISHED, RANDOM, NONE = "published weights", "random weights of the same structure", "needs no weights"
@@ -136,6 +137,17 @@ def _distances(frames: Frames, registry: WeightsRegistry) -> Iterator[Calibrated
 
 def _shipped_distances(network: str, frames: Frames, registry: WeightsRegistry) -> Iterator[Calibrated]:
     """The distances of the shipped features, by torch-fidelity with these as its extractor."""
+    features = ClevrFeatures(folder=network)
+    yield from _sets(features, frames, {"feature_extractor": shipped_extractor(network)}, "the shipped features")
+
+
+@cache
+def shipped_extractor(network: str) -> str:
+    """Makes the features of an attribute network an extractor of torch-fidelity, once in a process; returns its name.
+
+    Args:
+        network: The folder of the attribute network.
+    """
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
     from torch_fidelity.registry import register_feature_extractor
 
@@ -162,8 +174,9 @@ def _shipped_distances(network: str, frames: Frames, registry: WeightsRegistry) 
         def forward(self, values: Tensor) -> tuple[Tensor]:
             return (features.features(values.float() / 255),)
 
-    register_feature_extractor("shipped", Shipped)
-    yield from _sets(features, frames, {"feature_extractor": "shipped"}, "the shipped features")
+    name = f"shipped-{content_key(network)[:8]}"
+    register_feature_extractor(name, Shipped)
+    return name
 
 
 def _sets(network: FeatureNetwork, frames: Frames, options: Mapping[str, Any], weights: str) -> Iterator[Calibrated]:
@@ -173,7 +186,7 @@ def _sets(network: FeatureNetwork, frames: Frames, options: Mapping[str, Any], w
     made, true = frames.made.flatten(0, 1), DARKENED * frames.true.flatten(0, 1)
     true = true.mul(255).round().div(255)
     found = calculate_metrics(
-        input1=_Bytes(made), input2=_Bytes(true), fid=True, kid=True, kid_subset_size=len(made), kid_subsets=1,
+        input1=EightBit(made), input2=EightBit(true), fid=True, kid=True, kid_subset_size=len(made), kid_subsets=1,
         cuda=False, cache=False, verbose=False, batch_size=16, save_cpu_ram=True, **options,
     )  # fmt: skip
     x, y = network.features(made), network.features(true)
@@ -186,11 +199,11 @@ def _sets(network: FeatureNetwork, frames: Frames, options: Mapping[str, Any], w
                      reference=float(found["kernel_inception_distance_mean"]))  # fmt: skip
 
 
-class _Bytes(torch.utils.data.Dataset[Tensor]):
+class EightBit(torch.utils.data.Dataset[Tensor]):
     """Images as torch-fidelity reads them."""
 
     def __init__(self, images: Float[Tensor, "n 3 h w"]) -> None:
-        self._images = images.mul(255).round().to(torch.uint8)
+        self._images = images.clamp(0, 1).mul(255).round().to(torch.uint8)
 
     def __len__(self) -> int:
         return len(self._images)
