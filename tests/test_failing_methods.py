@@ -87,6 +87,6 @@ def test_a_pair_on_which_every_method_failed_has_a_row_of_dashes_on_the_page():
         rows=rows,
     )  # fmt: skip
     shown = _page_rows(page, {"length": "length", "seconds": "seconds"})
-    assert {name: [(cell.text, cell.best) for cell in cells] for name, cells in shown.items()} == {
+    assert {name: [(cell.text, cell.mark == "best") for cell in cells] for name, cells in shown.items()} == {
         "a": [("-", False)] * 2, "b": [("-", False)] * 2,
     }  # fmt: skip
