@@ -170,7 +170,11 @@ def test_equal_as_printed_shares_a_mark(tmp_path):
         )  # fmt: skip
         for method, value in lengths.items()
     ]
-    assert [cell.best for cell in _protocol_rows(records, list(lengths), None)[0].cells] == [True, True, False]
+    assert [cell.mark == "best" for cell in _protocol_rows(records, list(lengths), None)[0].cells] == [
+        True,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(("height", "width"), [(18, 32), (32, 18), (8, 64), (20, 20)])
