@@ -149,6 +149,17 @@ def test_the_page_in_a_browser(wish, pictures):
             with urllib.request.urlopen(link) as film, av.open(io.BytesIO(film.read())) as opened:
                 assert len(list(opened.decode(video=0))) == 5
             assert page.overflow() <= 0
+
+            page.open(address)
+            wait(page, f"{field} !== null")
+            Image.open(pictures / "a.png").rotate(90).save(pictures / "c.png")
+            page.choose("#files input[type=file]", *(pictures / f"{name}.png" for name in "abc"))
+            wait(page, "document.querySelector('#files').innerText.includes('c.png') || "
+                       "document.querySelectorAll('#files tr, #files .file').length > 2")  # fmt: skip
+            page.run("document.querySelector('#spline input[type=checkbox]').click()")
+            page.run("document.querySelector('#go').click()")
+            wait(page, "document.querySelector('#said')?.innerText.includes('A spline through 3 images')")
+            assert wait(page, "document.querySelectorAll('#frames img').length") > 2
             assert not [error for error in page.errors() if "cdnjs" not in error and "iframe" not in error]
             with Browser(400) as narrow:
                 narrow.open(address)
