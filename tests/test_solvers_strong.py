@@ -1,6 +1,7 @@
 """What the default solver promises of problems that are strong, of minima, and of the lengths that it reports."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,9 +9,13 @@ from random_mixtures import by_minimisation, exact_length, random_mixtures, stre
 
 import latent_geodesics as lg
 from latent_geodesics.core.records import Status
+from latent_geodesics.core.solvers import picard_anderson
 from latent_geodesics.core.solvers.group import equal_speed
+from latent_geodesics.core.solvers.refinement import Refinement
+from latent_geodesics.core.solvers.search import shortest_of_several
 from latent_geodesics.core.solvers.second_variation import SmallSystem
 
+U = torch.linspace(0, 1, 17, dtype=torch.float64)
 SOLVED = (Status.CONVERGED, Status.RESOLVED)
 
 
@@ -50,6 +55,27 @@ def test_a_pair_does_not_depend_on_its_batch_where_it_is_strong():
         torch.testing.assert_close(alone.path.point(u)[0], together.path.point(u)[pair], atol=1e-7, rtol=0)
         assert alone.stats["evaluations"][0] == together.stats["evaluations"][pair]
         assert alone.status[0] == together.status[pair]
+
+
+def test_a_start_that_leads_nowhere_gives_way_to_the_continuation(monkeypatch):
+    field, x0, x1, _ = random_mixtures(2, seed=3, strengths=(4.0, 10.0))
+    expected = solve(field, x0, x1, starts=1)
+    settle, asked = Refinement.settle, []
+
+    def astray(group, strengths, record, *, starts):
+        found = shortest_of_several(group, strengths, record, starts=1)
+        return replace(found, others=torch.tensor([True, False]))
+
+    def stalled(self, group, *, kicks=0):
+        asked.append(group.numbers.tolist())
+        return [self.ended(group, Status.STALLED)] if len(asked) == 1 else settle(self, group, kicks=kicks)
+
+    monkeypatch.setattr(picard_anderson, "shortest_of_several", astray)
+    monkeypatch.setattr(Refinement, "settle", stalled)
+    solution = solve(field, x0, x1)
+    assert asked[:2] == [[0, 1], [0]]
+    assert solution.status == (Status.CONVERGED, Status.STALLED)
+    torch.testing.assert_close(solution.path.point(U)[0], expected.path.point(U)[0], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("tolerance", [None, 3e-2, 1e-3])

@@ -231,6 +231,11 @@ class Finished:
     offsets: Float[Tensor, "a n d"]
     status: list[Status]
 
+    def pick(self, mask: Bool[Tensor, " a"]) -> "Finished":
+        """Those of a mask on the CPU."""
+        status = [how for how, chosen in zip(self.status, mask.tolist(), strict=True) if chosen]
+        return Finished(numbers=self.numbers[mask], offsets=self.offsets[mask.to(self.offsets.device)], status=status)
+
 
 def by_status(group: Group, status: list[Status], among: Bool[Tensor, " a"]) -> list[tuple[Status, Group]]:
     """The pairs of a mask, a group for each way in which they ended."""

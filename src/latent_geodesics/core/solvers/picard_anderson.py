@@ -279,11 +279,21 @@ class PicardAnderson(BoundarySolver):
 
     def _search(self, record: SolveRecord, group: Group, strengths: Float[Tensor, " a"]) -> list[Finished]:
         """Solve strong problems, and those that the fixed point did not."""
-        found = shortest_of_several(group, strengths, record, starts=self.starts)
-        finer = found.field.finer() if self.tolerance is not None else None
+        several = shortest_of_several(group, strengths, record, starts=self.starts)
+        finer = group.field.finer() if self.tolerance is not None else None
+        shortest = several.shortest if finer is None else several.shortest.with_finer_scores(finer, record)
+        finished = self._refinement(record).settle(shortest)
+        # What looked shorter on this grid may lead nowhere on a finer one: then the continuation's own path goes on.
+        unsolved = torch.cat([part.numbers[~_solved(part.status)] for part in finished])
+        other = several.others & torch.isin(group.numbers, unsolved)
+        other &= record.affords(group.numbers, 4 * self.intervals)
+        if not bool(other.any()):
+            return finished
+        continued = several.continued.pick(other)
         if finer is not None:
-            found = found.with_finer_scores(finer, record)
-        return self._refinement(record).settle(found)
+            continued = continued.with_finer_scores(finer.restrict(other.nonzero().flatten()), record)
+        kept = [part.pick(~torch.isin(part.numbers, continued.numbers)) for part in finished]
+        return kept + self._refinement(record).settle(continued)
 
     def _refinement(self, record: SolveRecord) -> Refinement:
         return Refinement(record=record, tolerance=self._tolerance, finest=max(FINEST, 4 * self.intervals))

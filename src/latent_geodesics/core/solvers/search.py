@@ -9,10 +9,11 @@ neighbours alone, others begin at paths that bulge aside, at full strength; the 
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.solvers.group import Group, equal_speed
@@ -28,8 +29,23 @@ LEVELS = 6
 LEAST_GAIN, CLEAR_GAIN = 1e-3, 2e-2  # of a length, where the residual is sane, and where it is not
 
 
-def shortest_of_several(group: Group, strengths: Float[Tensor, " a"], record: SolveRecord, *, starts: int) -> Group:
-    """The shortest path found for each pair, near enough for Newton steps to settle.
+@dataclass(frozen=True, kw_only=True)
+class Several:
+    """What a search from several starts has found.
+
+    Attributes:
+        shortest: the shortest path of each pair, near enough for Newton steps to settle.
+        continued: where the continuation led.
+        others: whose shortest path is not that of the continuation, on the CPU.
+    """
+
+    shortest: Group
+    continued: Group
+    others: Bool[Tensor, " a"]
+
+
+def shortest_of_several(group: Group, strengths: Float[Tensor, " a"], record: SolveRecord, *, starts: int) -> Several:
+    """Search for the shortest path of each pair.
 
     Args:
         group: pairs at their shortest paths, with the geometry's full strength.
@@ -37,14 +53,15 @@ def shortest_of_several(group: Group, strengths: Float[Tensor, " a"], record: So
         record: what all pairs of the problem have cost, and how they ended.
         starts: from how many paths each pair begins, the continuation being the first.
     """
-    best = _continued(group, strengths, record)
+    best = continued = _continued(group, strengths, record)
     # What is longer than the path that it started from has been led astray.
     longer = (best.place.level > group.place.level).cpu()
     best = _try(best, group, longer.nonzero().flatten(), partial(_direct, record=record))
     for start in range(1, starts):
         affords = record.affords(group.numbers, group.grid.intervals - 1).nonzero().flatten()
         best = _try(best, group, affords, partial(_bulging, record=record, number=start))
-    return best
+    others = (best.place.offsets != continued.place.offsets).flatten(1).any(1).cpu()
+    return Several(shortest=best, continued=continued, others=others)
 
 
 def _try(best: Group, start: Group, rows: Int[Tensor, " b"], search: Callable[[Group], Group]) -> Group:
