@@ -5,9 +5,10 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from synthetic_frames import write_discs
 
 from latent_geodesics.core.errors import UserError
@@ -23,6 +24,7 @@ from recipes.clevr.training.fit import Budget, fit
 from recipes.clevr.training.frames import CaptionedLatents, tokenise
 from recipes.clevr.training.model import (
     Epsilon,
+    Teacher,
     Velocity,
     assemble,
     build_networks,
@@ -119,6 +121,36 @@ def test_the_velocity_leads_from_noise_to_the_latent():
     assert float(scheduler.timesteps[0]) == pytest.approx(float(noised.times[1]))
     assert torch.allclose(scheduler.scale_noise(latents[1:2], scheduler.timesteps, noise[1:2]), noised.inputs[1:2])
     assert noised.weights.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_teacher_of_the_noise_gives_the_expected_velocity(training, tmp_path, autoencoder, tokenizer, monkeypatch):
+    """Of latents from N(0, 4): E[v | x] = (t - 4 (1 - t)) x / (4 (1 - t)^2 + t^2), whatever the caption."""
+    networks = build_networks(SETTINGS, autoencoder, tokenizer).eval()
+    pipeline = assemble(autoencoder, networks["unet"], networks["text_encoder"], tokenizer, build_scheduler())
+    export_pipeline(pipeline, tmp_path / "model")
+    teacher = Teacher(str(tmp_path / "model"))
+    signal = build_scheduler().alphas_cumprod.double()
+
+    def expected_noise(module, inputs, times, states):
+        level = np.interp(times.numpy(), np.arange(1000), (signal / (1 - signal)).log().numpy())
+        share = torch.from_numpy(level).sigmoid()[:, None, None, None]
+        noise = (1 - share).sqrt() * inputs / (4 * share + 1 - share)
+        return SimpleNamespace(sample=noise)
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", expected_noise)
+    latents, noise = torch.randn(2, 6, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    places = torch.tensor([0.01, 0.04, 0.3, 0.6, 0.89, 0.95])
+    noised = Velocity().noised(2 * latents, noise, places)
+    tokens = tokenizer(["a red cube"] * 6, padding="max_length", return_tensors="pt").input_ids
+    found = teacher.targets(noised, tokens)
+    t = places[:, None, None, None]
+    expected = (t - 4 * (1 - t)) * noised.inputs / (4 * (1 - t) ** 2 + t**2)
+    assert torch.allclose(found[1:5], expected[1:5], atol=1e-4)
+    assert torch.equal(found[[0, 5]], noised.targets[[0, 5]])
+    with pytest.raises(UserError, match="task.diffusion.teacher cannot be read from"):
+        training(prediction="velocity", teacher=str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="a teacher gives the targets of velocity alone"):
+        training(teacher=str(tmp_path / "model"))
 
 
 def test_captions_are_tokenised_once_and_are_true_of_frames_and_of_their_mirror_images(records, tokenizer):

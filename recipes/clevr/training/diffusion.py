@@ -19,7 +19,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from recipes.clevr.training.frames import CaptionedLatents, SampleOrder, step_ge
 from recipes.clevr.training.model import (
     PREDICTIONS,
     Noised,
+    Teacher,
     assemble,
     build_networks,
     build_prediction,
@@ -59,6 +60,7 @@ class DiffusionSettings:
         prediction: what the network predicts, of `PREDICTIONS`.
         start_from: folder of a model in diffusers' layout whose U-Net and text encoder training starts from; its
             networks must have the shapes given here.
+        teacher: folder of a noise model whose expected velocity is the target of `velocity`, in place of a draw's.
         channels: widths of the U-Net's levels.
         attention: whether each level attends (to itself and to the caption).
         layers: residual blocks a level.
@@ -87,6 +89,7 @@ class DiffusionSettings:
     budget: Budget
     prediction: str = "epsilon"
     start_from: str | None = None
+    teacher: str | None = None
     channels: tuple[int, ...] = (64, 128, 128)
     attention: tuple[bool, ...] = (False, True, True)
     layers: int = 1
@@ -114,6 +117,8 @@ class DiffusionSettings:
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction must be {' or '.join(PREDICTIONS)}, got {self.prediction!r}")
+        if self.teacher is not None and self.prediction != "velocity":
+            raise ValueError(f"a teacher gives the targets of velocity alone, not of {self.prediction}")
         if len(self.channels) != len(self.attention):
             raise ValueError(f"channels and attention must pair up, got {self.channels} and {self.attention}")
         if not (0 <= self.ema < 1 and 0 <= self.empty <= 1 and 0 <= self.drop <= 1 and self.gamma > 0):
@@ -192,6 +197,8 @@ class DiffusionTraining(BudgetedModule):
         self.tokenizer, self.prompts = tokenizer, prompts
         self.order = SampleOrder(count=len(data), seed=seed)
         self.prediction = build_prediction(settings.prediction, gamma=settings.gamma)
+        # a tuple, as above
+        self.teacher = () if settings.teacher is None else (Teacher(settings.teacher),)
         self.curves: Any = None  # the logger
         # step and figures of the best weights; buffers, so that they come back from other processes and checkpoints
         self.best_step: Tensor
@@ -244,6 +251,8 @@ class DiffusionTraining(BudgetedModule):
     def errors(self, networks: nn.ModuleDict, draw: Draw) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
         """Weighted and unweighted mean squared error of each latent's prediction."""
         noised: Noised = self.prediction.noised(draw.latents, draw.noise, draw.places)
+        for teacher in self.teacher if networks is self.trained else ():
+            noised = replace(noised, targets=teacher.targets(noised, draw.tokens))
         states = networks["text_encoder"](draw.tokens)[0]
         predicted = networks["unet"](noised.inputs, noised.times, states).sample.float()
         error = (predicted - noised.targets).square().flatten(1).mean(1)

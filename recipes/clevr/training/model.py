@@ -16,7 +16,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import (
@@ -29,7 +29,7 @@ from diffusers import (
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.utils.torch_utils import randn_tensor
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -183,6 +183,46 @@ class Velocity:
     def to(self, device: torch.device) -> "Velocity":
         """The same: it holds no tensor."""
         return self
+
+
+class Teacher:
+    """A trained model of the noise, whose expected velocity takes the place of one draw's, which is mostly chance.
+
+    At share t of the noise it is asked for the expected noise E at the time of the same ratio of signal to noise,
+    of x / sqrt((1 - t)^2 + t^2); the expected velocity is (E - x) / (1 - t).
+
+    Args:
+        folder: of the model, in diffusers' layout, for latents of the same autoencoder and captions of the same tokens.
+    """
+
+    KNOWN: ClassVar[tuple[float, float]] = (0.03, 0.9)  # beyond, its schedule ends, or its error is made too large
+
+    def __init__(self, folder: str) -> None:
+        try:
+            unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
+            text = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", local_files_only=True)
+        except OSError as error:
+            raise UserError(f"task.diffusion.teacher cannot be read from '{folder}': {error}") from error
+        unet.set_attn_processor(AttnProcessor())
+        self.networks = nn.ModuleDict({"unet": unet, "text_encoder": text}).float().eval().requires_grad_(False)
+        signal = build_scheduler("epsilon").alphas_cumprod.double()
+        self._level = (signal.log() - (-signal).log1p()).flip(0)  # log of the ratio, rising
+
+    @torch.no_grad()
+    def targets(self, noised: Noised, tokens: Int64[Tensor, "b l"]) -> Float[Tensor, "b c i j"]:
+        """Expected velocities where they are known, the draw's elsewhere."""
+        share = noised.times.double().cpu() / _TIMES
+        level = 2 * ((1 - share).log() - share.log())
+        place = torch.searchsorted(self._level, level).clamp(1, len(self._level) - 1)
+        low, high = self._level[place - 1], self._level[place]
+        time = len(self._level) - 1 - (place - 1 + ((level - low) / (high - low)).clamp(0, 1))
+        width = ((1 - share) ** 2 + share**2).sqrt()
+        share, width, time = (part.to(noised.inputs)[:, None, None, None] for part in (share, width, time))
+        self.networks.to(noised.inputs.device)
+        states = self.networks["text_encoder"](tokens)[0]
+        noise = self.networks["unet"](noised.inputs / width, time.flatten(), states).sample.float()
+        known = (share > self.KNOWN[0]) & (share < self.KNOWN[1])
+        return torch.where(known, (noise - noised.inputs) / (1 - share), noised.targets)
 
 
 def build_prediction(name: str, *, gamma: float) -> Epsilon | Velocity:
