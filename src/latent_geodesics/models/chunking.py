@@ -11,10 +11,10 @@ a matter of the machine alone and not of the threads that this process may use: 
 bit in one process and in several, which share the cores.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -53,21 +53,17 @@ class Chunker:
             rounds = -(-(total - start) // (self.size * cores))
             stop = start + -(-(total - start) // rounds)
             parts = _deal(rows, start, stop, cores)
-            found = self._attempt(partial(map, function) if alone else partial(_side_by_side, function, cores), parts)
-            if found is None:
+            columns = zip(*parts, strict=True)
+            try:
+                found = list(map(function, *columns) if alone else _side_by_side(function, cores, *columns))
+            except torch.OutOfMemoryError:
+                found = []
+            if not found:  # only here have the failed call's tensors been let go of
                 self._halve(rows[0].device)
                 continue
             results.extend(found)
             start = stop
         return torch.cat(results)
-
-    @staticmethod
-    def _attempt(work: Callable[..., Iterable[Tensor]], parts: Sequence[Rows]) -> list[Tensor] | None:
-        """The results, or None when memory ran out; returning first lets go of the failed call's tensors."""
-        try:
-            return list(work(*zip(*parts, strict=True)))
-        except torch.OutOfMemoryError:
-            return None
 
     def _halve(self, device: torch.device) -> None:
         if self.size == 1:
@@ -114,15 +110,15 @@ def _side_by_side(function: Callable[..., Tensor], cores: int, *columns: Rows) -
     """`map(function, *columns)` by threads that share the cores between them."""
     share = max(1, cores // len(columns[0]))
     lanes = max(1, _threads() // share)
-    return _pool(lanes, share).map(partial(_without_gradient, function), *columns)
-
-
-def _without_gradient(function: Callable[..., Tensor], *part: Tensor) -> Tensor:
-    with torch.no_grad():
-        return function(*part)
+    return _pool(lanes, share).map(function, *columns)
 
 
 @cache
 def _pool(lanes: int, share: int) -> ThreadPoolExecutor:
     """So many threads, each with its share of the cores; kept, since the first call of a thread is slow."""
-    return ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=torch.set_num_threads, initargs=(share,))
+
+    def begin() -> None:
+        torch.set_num_threads(share)
+        torch.set_grad_enabled(False)  # a thread's own setting
+
+    return ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=begin)

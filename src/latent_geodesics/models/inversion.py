@@ -34,8 +34,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.fixed_point import Found, solve_fixed_point
-from latent_geodesics.models.network import Denoiser
+from latent_geodesics.models.fixed_point import solve_fixed_point
+from latent_geodesics.models.network import Denoiser, Guidance
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 
 UNSETTLED = 1e-3
@@ -136,34 +136,11 @@ def _error(fault: Fault) -> float:
     return fault.error
 
 
-@dataclass(frozen=True)
-class Guidance:
-    """What every row is conditioned on: embeddings, their opposite, and the weight of classifier-free guidance.
-
-    Args:
-        condition: text embedding of each row.
-        negative: embedding that guidance moves away from, of each row; unused when `weight` is 1.
-        weight: guidance weight w >= 0; 1 is purely conditional.
-    """
-
-    condition: Float[Tensor, "n l c"]
-    negative: Float[Tensor, "n l c"]
-    weight: float = 1.0
-
-    def output(self, network: Denoiser, x: Float[Tensor, "n d"], t: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
-        """The guided raw network output at `x` and `t`."""
-        return network.guided_output(x, t, self.condition, self.negative, self.weight)
-
-    def rows(self, which: Int[Tensor, " m"]) -> "Guidance":
-        """The guidance of some of the rows."""
-        return Guidance(condition=self.condition[which], negative=self.negative[which], weight=self.weight)
-
-
 def denoise(network: Denoiser, x: Float[Tensor, "n d"], *, level: int, guidance: Guidance) -> Float[Tensor, "n d"]:
     """Take latents at a DDIM level down to level 0."""
 
     def predict(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, "n d"]:
-        return guidance.output(network, x, times(network.schedule, x, k))
+        return network.guided_output(x, times(network.schedule, x, k), guidance)
 
     return descend(network.schedule, x, sampling_levels(level), predict)
 
@@ -184,12 +161,20 @@ def invert(
     """
     before: list[Float[Tensor, "n d"]] = []
     worst, where = x.new_zeros(len(x)), x.new_zeros(len(x))
+    schedule = network.schedule
+
+    def raised(upper: Float[Tensor, "m d"], rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
+        """The right-hand side: `x` of level k-1, of some rows, raised to level k by what is said at `upper`."""
+        t = times(schedule, upper, k)
+        output = network.guided_output(upper, t, guidance.rows(rows))
+        return signal * x[rows] + factor * schedule.driver(upper, output, t)
+
     for k in range(1, level + 1):
-        signal, factor = network.schedule.step_up(k)
+        signal, factor = schedule.step_up(k)
         if factor == 0:  # both levels are of one time
             continue
         first = x if refinements == 0 or not before else signal * x + factor * _extrapolated(before)
-        upper = _step_up(network, x, first, k, guidance, evaluations=refinements + 1, tolerance=tolerance)
+        upper = solve_fixed_point(raised, first, evaluations=refinements + 1, tolerance=tolerance)
         before = [*before[-1:], (upper.x - signal * x) / factor]
         finite = torch.isfinite(upper.x).all(-1)
         error = torch.where(finite, upper.error if refinements else 0.0, torch.inf)
@@ -202,35 +187,6 @@ def invert(
 def _extrapolated(before: list[Float[Tensor, "n d"]]) -> Float[Tensor, "n d"]:
     """The noise (or v) of the next step on a straight line through those of the last two."""
     return 2 * before[-1] - before[0] if len(before) > 1 else before[0]
-
-
-def _step_up(
-    network: Denoiser,
-    x: Float[Tensor, "n d"],
-    first: Float[Tensor, "n d"],
-    k: int,
-    guidance: Guidance,
-    *,
-    evaluations: int,
-    tolerance: float,
-) -> Found:
-    """The latents of level k that a DDIM step sends to `x`, of level k-1; `first` is the first guess."""
-
-    def raised(upper: Float[Tensor, "m d"], rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
-        return _raised(network, x[rows], upper, k, guidance.rows(rows))
-
-    return solve_fixed_point(raised, first, evaluations=evaluations, tolerance=tolerance)
-
-
-def _raised(
-    network: Denoiser, x: Float[Tensor, "n d"], upper: Float[Tensor, "n d"], k: int, guidance: Guidance
-) -> Float[Tensor, "n d"]:
-    """The right-hand side of the implicit equation: `x` of level k-1 raised to level k by what is said at `upper`."""
-    schedule = network.schedule
-    t = times(schedule, x, k)
-    signal, factor = schedule.step_up(k)
-    output = guidance.output(network, upper, t)
-    return signal * x + factor * schedule.driver(upper, output, t)
 
 
 Predict = Callable[[Tensor, int], Tensor]

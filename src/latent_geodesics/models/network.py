@@ -7,6 +7,7 @@ inside, float32 outside and half precision inside, and many rows are evaluated i
 
 import logging
 import math
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -21,6 +22,25 @@ from latent_geodesics.models.noise_schedule import NoiseSchedule
 from latent_geodesics.models.precision import NOMINAL_ERROR, products_in
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What every row is conditioned on: embeddings, their opposite, and the weight of classifier-free guidance.
+
+    Args:
+        condition: text embedding of each row.
+        negative: embedding that guidance moves away from, of each row; unused when `weight` is 1.
+        weight: guidance weight w >= 0; 1 is purely conditional.
+    """
+
+    condition: Float[Tensor, "n l c"]
+    negative: Float[Tensor, "n l c"]
+    weight: float = 1.0
+
+    def rows(self, which: Int[Tensor, " m"]) -> "Guidance":
+        """The guidance of some of the rows."""
+        return Guidance(self.condition[which], self.negative[which], self.weight)
 
 
 class _Costs:
@@ -158,17 +178,10 @@ class Denoiser:
         self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
     ) -> Float[Tensor, "n d"]:
         """The predicted noise `eps(x, t, c)`, whatever the network was trained to predict."""
-        return self.schedule.noise(x, self._outputs(x, t, condition), t)
+        return self.schedule.noise(x, self.guided_output(x, t, Guidance(condition, condition)), t)
 
     @torch.no_grad()
-    def guided_output(
-        self,
-        x: Float[Tensor, "n d"],
-        t: Int[Tensor, " n"],
-        condition: Float[Tensor, "n l c"],
-        negative: Float[Tensor, "n l c"],
-        weight: float,
-    ) -> Float[Tensor, "n d"]:
+    def guided_output(self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], guidance: Guidance) -> Float[Tensor, "n d"]:
         """The classifier-free-guided output `(1 - w) out(negative) + w out(condition)`.
 
         The weight 1 needs one evaluation, not two, and so does the weight 0. All kinds of output are affine in `eps`
@@ -177,19 +190,16 @@ class Denoiser:
         References:
             Ho, Salimans 2022, arXiv 2207.12598.
         """
-        if weight == 1.0:
-            return self._outputs(x, t, condition)
-        if weight == 0.0:
-            return self._outputs(x, t, negative)
-        both = self._outputs(x.repeat(2, 1), t.repeat(2), torch.cat([negative, condition]))
-        without, conditional = both.chunk(2)
-        return without + weight * (conditional - without)
-
-    def _outputs(
-        self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
-    ) -> Float[Tensor, "n d"]:
+        weight, condition = guidance.weight, guidance.condition if guidance.weight else guidance.negative
+        both = weight not in (0.0, 1.0)
+        if both:
+            x, t, condition = x.repeat(2, 1), t.repeat(2), torch.cat([guidance.negative, condition])
         self._costs.calls += 1
-        return self._chunker.map(self._chunk, x, t, condition)
+        output = self._chunker.map(self._chunk, x, t, condition)
+        if not both:
+            return output
+        without, conditional = output.chunk(2)
+        return without + weight * (conditional - without)
 
     def _chunk(
         self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
