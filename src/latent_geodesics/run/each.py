@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 import pytorch_lightning as pl
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
 from latent_geodesics.core.progress import listening
-from latent_geodesics.data import Batches, NumberedBatch
+from latent_geodesics.data import NumberedBatch
 from latent_geodesics.data.batches import IDLE, Named
 from latent_geodesics.models.chunking import one_thread
-from latent_geodesics.run.batch_store import FOLDER, BatchStore
+from latent_geodesics.run.batch_store import BatchStore
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.markup import csv_text
 from latent_geodesics.run.names import file_stem
@@ -124,64 +123,9 @@ class Tables:
             write_text(folder / f"{name}.csv", csv_text(self[name]))
 
 
-def each(
-    run: "Run",
-    batches: Sequence[Sequence[Item]],
-    work: Callable[[Content], Rows],
-    *,
-    read: Callable[[Sequence[Item]], Content],
-    made_with: Mapping[str, str],
-    name: str = FOLDER,
-    last: bool = True,
-) -> Tables:
-    """Does the batches that the run's folder does not have yet, in all of the run's processes.
+class Loop(pl.LightningModule):
+    """Lightning's side of `Run.each`: one batch after another, kept and shown as soon as it is done."""
 
-    Args:
-        run: The run.
-        batches: All of the run's items, in batches. What makes a batch must not depend on what is done.
-        work: What is done with a batch; with the same numbers in however many processes.
-        read: What makes of a batch's items what is worked on.
-        made_with: What the numbers depend on besides the configuration, such as the hashes of the weights.
-        name: Of the list, where a run has several: what is finished is kept in a folder of that name.
-        last: Whether no other list follows, so that the processes part when this one is done.
-
-    Returns:
-        What all finished batches gave; in all processes but the first, what there is.
-
-    Raises:
-        KeyboardInterrupt: when the run was interrupted before its first batch was done. One that is interrupted later
-            returns, and `Run.finish` ends it when all that was found is on the page.
-        UserError: when the folder holds a batch that was made with something else or of other items.
-    """
-    queue = Batches(batches=batches, read=read)
-    store = BatchStore(folder=run.folder, name=name, made_with=made_with, expected=queue.ids)
-    queue.done = store.finished()
-    if queue.left:
-        if queue.done:
-            log.info("Going on with '%s': %d of %d batches are done.", run.folder, len(queue.done), len(batches))
-        module = _Loop(run=run, work=work, store=store, names=queue.ids)
-        trainer = run.trainer(
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,  # it counts batches, and says nothing while one is at work
-            use_distributed_sampler=False,  # the batches are shared out already, none of them twice
-        )
-        try:
-            trainer.test(module, datamodule=queue, verbose=False)
-        except SystemExit:  # Lightning's answer to an interrupt: what was finished is still to be put together
-            log.info("Interrupted: what is finished is put together.")
-    tables = Tables(store.read(), batches=queue.ids)
-    if torch.distributed.is_initialized() and (last or not tables.whole):
-        # All is on disk. The first process puts it together alone, which metrics would take for a sum over processes.
-        torch.distributed.destroy_process_group()
-    if run.leads:
-        if not tables.whole and not tables.items[0]:
-            raise KeyboardInterrupt
-        tables.write(run.folder)
-    return tables
-
-
-class _Loop(pl.LightningModule):
     def __init__(
         self, *, run: "Run", work: Callable[[Any], Rows], store: BatchStore, names: Sequence[Sequence[str]]
     ) -> None:
