@@ -11,10 +11,7 @@ from types import ModuleType
 PACKAGE = "latent_geodesics."
 TASKS = "latent_geodesics.tasks"
 """The package that is none of today's: to import a module binds its name there, which would hide an experiment."""
-_CORE = (
-    *("errors", "fields", "geometries", "geometry", "hermite", "lazy", "manifold", "path", "records", "solvers"),
-    "vectors",
-)
+_CORE = ("errors", "fields", "geometries", "geometry", "hermite", "lazy", "manifold", "path", "records", "solvers")
 _RUN = (
     *("arguments", "batch_store", "canvas", "command", "config", "environment", "expectations", "files", "inputs"),
     *("kinds", "launch", "lightning_logger", "markup", "names", "pages", "results", "run_folder", "runner"),
@@ -41,6 +38,7 @@ FORMER = {
     "latent_geodesics.scenes": "latent_geodesics.data.scenes",
     "latent_geodesics.tasks.preflight": "latent_geodesics.run.preflight",
     "latent_geodesics.truth": "latent_geodesics.experiments.truth",
+    "latent_geodesics.vectors": "latent_geodesics.core.manifold",
 }
 """The former name -> that of today; what lies below moves along."""
 
