@@ -10,9 +10,9 @@ import torch
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import Conditional, Contrastive, load_model
-from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import denoise, times
 from latent_geodesics.models.latent_model import _HALF_TOLERANCE
+from latent_geodesics.models.network import ImageCodec
 
 PROMPTS = ("a red cube", "a blue sphere")
 STEPS = 5

@@ -25,13 +25,10 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.accelerator import ENCODING, Stopwatch, is_compiled
 from latent_geodesics.models.families import Components
-from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import Inverted, denoise, invert
-from latent_geodesics.models.ladder import Ladder
-from latent_geodesics.models.latent_field import LatentField, TextConditioner, match_rows
-from latent_geodesics.models.layout import fastest_layout
-from latent_geodesics.models.network import Denoiser, Guidance
-from latent_geodesics.models.precision import Precision
+from latent_geodesics.models.latent_field import Ladder, LatentField, TextConditioner, match_rows
+from latent_geodesics.models.network import Denoiser, Guidance, ImageCodec
+from latent_geodesics.models.precision import Precision, fastest_layout
 from latent_geodesics.models.scores import Conditional, Score, check_guidance
 from latent_geodesics.models.store import TensorCache, content_key, weights_hash
 from latent_geodesics.models.textual_inversion import TextInversion, TextSubject

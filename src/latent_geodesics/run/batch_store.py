@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.machine import file_hash
+from latent_geodesics.models.sources import file_hash
 from latent_geodesics.run.files import DamagedFileError, is_whole, read_sealed, seal, write_bytes
 
 log = logging.getLogger(__name__)

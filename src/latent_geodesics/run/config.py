@@ -10,7 +10,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.machine import machine_cores
 from latent_geodesics.run.launch import ALONE, RunProcess, find_place
 from latent_geodesics.run.unread import read_keys
 
@@ -41,7 +40,10 @@ def processes() -> int:
 
     `${processes:}` in a configuration.
     """
-    from latent_geodesics.models.accelerator import accelerators  # imports torch, and few configurations ask
+    from latent_geodesics.models.accelerator import (  # imports torch, and few configurations ask
+        accelerators,
+        machine_cores,
+    )
 
     return accelerators() or min(machine_cores(), MOST_PROCESSES)
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from latent_geodesics.core.progress import listening
 from latent_geodesics.data import NumberedBatch
 from latent_geodesics.data.batches import IDLE, Named
-from latent_geodesics.models.chunking import one_thread
+from latent_geodesics.models.accelerator import one_thread
 from latent_geodesics.run.batch_store import BatchStore
 from latent_geodesics.run.files import write_text
 from latent_geodesics.run.markup import csv_text

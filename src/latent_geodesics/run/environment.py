@@ -8,8 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from latent_geodesics.models.machine import machine_cores, processor
-
 LIBRARIES = (
     "latent-geodesics",
     "torch",
@@ -31,6 +29,9 @@ LIBRARIES = (
 
 def describe_environment(*, seed: int, weights: Mapping[str, str], machinery: Mapping[str, Any]) -> dict[str, Any]:
     """Versions of the libraries, commit and whether it was changed, machine, network, seed, hashes of the weights."""
+    from latent_geodesics.models.accelerator import choose_device, device_name, machine_cores, processor
+
+    device = choose_device("auto")
     return {
         "seed": seed,
         "weights": dict(weights),
@@ -42,7 +43,7 @@ def describe_environment(*, seed: int, weights: Mapping[str, str], machinery: Ma
         "platform": platform.platform(),
         "processor": processor(),
         "cores": machine_cores(),
-        "accelerator": _accelerator(),
+        "accelerator": None if device.type == "cpu" else device_name(device),
         "versions": {library: _version(library) for library in LIBRARIES},
     }
 
@@ -63,10 +64,3 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
-
-
-def _accelerator() -> str | None:
-    from latent_geodesics.models.accelerator import choose_device, device_name
-
-    device = choose_device("auto")
-    return None if device.type == "cpu" else device_name(device)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.machine import file_hash
+from latent_geodesics.models.sources import file_hash
 
 SEAL = b"\nsha256:"
 SEAL_SIZE = len(SEAL) + 64

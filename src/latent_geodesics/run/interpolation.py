@@ -25,7 +25,7 @@ from latent_geodesics.methods import Method, status_sentence
 from latent_geodesics.methods.statuses import LOST
 from latent_geodesics.metrics import PathCurves
 from latent_geodesics.models import LatentModel
-from latent_geodesics.models.chunking import one_thread
+from latent_geodesics.models.accelerator import one_thread
 from latent_geodesics.run.arguments import as_meant
 from latent_geodesics.run.canvas import STYLE, label
 from latent_geodesics.run.inputs import check_inputs

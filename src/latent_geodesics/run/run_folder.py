@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.machine import file_hash
+from latent_geodesics.models.sources import file_hash
 from latent_geodesics.run.config import Settings, flat_settings
 from latent_geodesics.run.files import clear_partials, is_partial, is_whole, replacing, write_json, write_text
 

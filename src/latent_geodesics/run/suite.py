@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from latent_geodesics.core.errors import UserError, near_name
-from latent_geodesics.models.machine import file_hash
+from latent_geodesics.models.sources import file_hash
 from latent_geodesics.run.compare.run_files import read_json
 from latent_geodesics.run.compare.runs import RunRecord
 from latent_geodesics.run.files import write_json

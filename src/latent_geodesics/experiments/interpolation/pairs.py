@@ -13,7 +13,7 @@ from torch import Tensor
 from latent_geodesics.data.images import psnr
 from latent_geodesics.experiments.interpolation.figures import Curve, draw_pair
 from latent_geodesics.experiments.interpolation.report import LEAST_PSNR, PairPage
-from latent_geodesics.models.machine import machine_cores
+from latent_geodesics.models.accelerator import machine_cores
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.results import BatchResult, MethodResult, PairResult
