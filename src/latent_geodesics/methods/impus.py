@@ -9,11 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.methods.base import PairMethod, pair_seed
+from latent_geodesics.methods.base import TRAINED, PairMethod, pair_seed
 from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.sampling import check_tau, noise_level, noisy_ends
-from latent_geodesics.methods.statuses import TRAINED
 from latent_geodesics.methods.timing import Distance, Draw
 from latent_geodesics.models.inversion import descend, sampling_levels, times
 from latent_geodesics.models.lora import Loras, LoraTraining

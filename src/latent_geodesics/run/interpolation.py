@@ -22,7 +22,7 @@ from latent_geodesics.core.records import Solution
 from latent_geodesics.data import ImagePair, PairBatch
 from latent_geodesics.data.images import from_pil, read_image, to_pil
 from latent_geodesics.methods import Method, status_sentence
-from latent_geodesics.methods.statuses import LOST
+from latent_geodesics.methods.base import LOST
 from latent_geodesics.metrics import PathCurves
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.accelerator import one_thread

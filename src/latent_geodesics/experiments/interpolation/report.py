@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from latent_geodesics.experiments.interpolation.figures import draw_overview
-from latent_geodesics.methods.statuses import status_sentence
+from latent_geodesics.methods.base import status_sentence
 from latent_geodesics.metrics import MetricRecord
 from latent_geodesics.run.compare.layouts import OPEN, interval_text
 from latent_geodesics.run.compare.report import OwnTables, write_own

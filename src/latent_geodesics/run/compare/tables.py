@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from latent_geodesics.core.errors import UserError, nearest
-from latent_geodesics.methods.statuses import LOST
+from latent_geodesics.methods.base import LOST
 from latent_geodesics.run.compare import layouts
 from latent_geodesics.run.compare.notes import notes_on
 from latent_geodesics.run.compare.runs import SEED, RunRecord, shown_value, varied_settings
