@@ -12,7 +12,7 @@ from latent_geodesics import UserError
 from latent_geodesics.models import load_model, precision
 from latent_geodesics.models.precision import Layout
 from latent_geodesics.models.store import measured_once
-from latent_geodesics.run.command import exit_code
+from latent_geodesics.run.main import exit_code
 
 
 def fail(error):

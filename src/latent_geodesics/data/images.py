@@ -30,6 +30,11 @@ GREY_MODES = ("1", "L", "LA", "La")
 # What a float may exceed [0, 1] by because it was rounded.
 ROUNDING = 1e-4
 
+SMALLEST_SIDE = 8
+REMEDIES = {"image": ("a PNG, JPEG or WebP file", "PNG"), "video": ("an MP4 or a GIF", "MP4")}
+# What Pillow raises for files that are damaged, depending on where.
+DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, RuntimeError, struct.error)
+
 
 def shown_size(opened: Image.Image) -> tuple[int, int]:
     """Width and height in pixels once the picture is turned as its file says; the pixels are not read for it."""
@@ -134,12 +139,6 @@ def fitted(picture: Image.Image, size: tuple[int, int], *, pixel_aspect: float =
         box = (left, top, left + kept[0], top + kept[1])
         resized = picture.resize((width, height), Image.Resampling.LANCZOS, box=box)
     return torch.from_numpy(np.asarray(resized, dtype=np.float32) / 255.0).permute(2, 0, 1).contiguous()
-
-
-SMALLEST_SIDE = 8
-REMEDIES = {"image": ("a PNG, JPEG or WebP file", "PNG"), "video": ("an MP4 or a GIF", "MP4")}
-# What Pillow raises for files that are damaged, depending on where.
-DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, RuntimeError, struct.error)
 
 
 def read_image(path: str | Path, *, size: tuple[int, int]) -> Float[Tensor, "3 h w"]:

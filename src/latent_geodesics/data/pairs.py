@@ -25,16 +25,15 @@ from latent_geodesics.data.manifests import ManifestRow, read_rows
 
 Thing = TypeVar("Thing")
 
-
-def in_batches(items: Sequence[Thing], size: int) -> list[Sequence[Thing]]:
-    """The items in order, `size` at a time."""
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
 FILES = ("image_a", "image_b")
 DESCRIBING = ("id", "group", "prompt_a", "prompt_b", "difficulty", "split", "cluster")
 OPTIONAL_COLUMNS = (*DESCRIBING, "frames", "sha256_a", "sha256_b")
 SPLITS = ("tuning", "evaluation")
+
+
+def in_batches(items: Sequence[Thing], size: int) -> list[Sequence[Thing]]:
+    """The items in order, `size` at a time."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,14 +58,15 @@ _SENTENCES = {
     "failure, and nothing was made of them: raise model.refinements or model.steps, or lower tau or guidance.",
 }
 
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_RESET_PEAK = "5"
+
+log = logging.getLogger(__name__)
+
 
 def status_sentence(status: str) -> str:
     """What a status of a table means and what to do, for a person."""
     return _SENTENCES.get(status) or Status(status).sentence
-
-
-_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-_RESET_PEAK = "5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,9 +294,6 @@ class Retimed(Method):
     def morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Morph:
         """The method's sequences at the positions that the timing chooses."""
         return self.method.timed_morph(pairs, u, self.timing)
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

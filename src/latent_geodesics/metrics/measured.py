@@ -31,15 +31,18 @@ from latent_geodesics.core.fields import ScoreField, well_resolved
 from latent_geodesics.core.geometries import Geometry, Sight
 from latent_geodesics.core.geometry import as_geometry, normal_to
 from latent_geodesics.core.manifold import Manifold
-from latent_geodesics.core.path import Path, shortest_path
+from latent_geodesics.core.path import Path, Spline, shortest_path
 from latent_geodesics.core.records import BoundaryProblem
-from latent_geodesics.core.splines import Spline
 from latent_geodesics.data import PairBatch
 from latent_geodesics.methods import EncodedPairs, Morph
 from latent_geodesics.metrics.networks import PerceptualNetwork
 from latent_geodesics.models.latent_model import LatentModel
 
 LEAST_POSITIONS = 4
+
+T = TypeVar("T")
+
+_FRAMES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,11 +174,6 @@ def _cumulative(values: Float[Tensor, "p n"]) -> Float[Tensor, "p n"]:
     last = 9 * f[:, -1:] + 19 * f[:, -2:-1] - 5 * f[:, -3:-2] + f[:, -4:-3]
     steps = torch.cat([first, inner, last], dim=-1) * (step / 24)
     return torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
-
-
-T = TypeVar("T")
-
-_FRAMES = 4
 
 
 class MetricMemory:

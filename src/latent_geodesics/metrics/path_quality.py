@@ -10,6 +10,8 @@ from torch import Tensor
 from latent_geodesics.metrics.base import OF_DENSITY, OF_METRIC, Column, FrameMetric, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
 
+MIDDLE = (0.25, 0.75)
+
 
 class PathQuality(SequenceMetric):
     """Length, log-density, residual and closure of a path; a method without a path has none of them.
@@ -89,9 +91,6 @@ class PathQuality(SequenceMetric):
                 "closure": found["closure"]
             }
         return found | {"strength": reference.strength}
-
-
-MIDDLE = (0.25, 0.75)
 
 
 class NoiseNorm(FrameMetric):

@@ -28,6 +28,8 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 
+Rows = tuple[Tensor, ...]
+
 
 def choose_device(name: str | torch.device) -> torch.device:
     """The torch device of a name; `auto` is an accelerator where there is one that can be used, else the CPU.
@@ -201,9 +203,6 @@ class Stopwatch:
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._since
         self._since = now
-
-
-Rows = tuple[Tensor, ...]
 
 
 class Chunker:

@@ -42,6 +42,10 @@ UNSETTLED = 1e-3
 LOST = 0.1
 """The relative error of a step from which on what is decoded is no longer the image."""
 
+_MEMORY = 4
+# Keeps the small normal equations solvable when the last iterates are all but equal.
+_RIDGE = 1e-10
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
@@ -231,11 +235,6 @@ def ascend(
             upper = signal * x + factor * schedule.driver(upper, predict(upper, k), t)
         x = upper
     return x
-
-
-_MEMORY = 4
-# Keeps the small normal equations solvable when the last iterates are all but equal.
-_RIDGE = 1e-10
 
 
 class Found(NamedTuple):

@@ -30,6 +30,9 @@ from latent_geodesics.models.precision import NOMINAL_ERROR, products_in
 
 log = logging.getLogger(__name__)
 
+# Images that were resized or blended stray from [0, 1] by rounding; more than this is a wrong scale.
+_RANGE_TOLERANCE = 1e-3
+
 
 @dataclass(frozen=True)
 class Guidance:
@@ -219,10 +222,6 @@ class Denoiser:
         with self._costs.counting:
             self._costs.evaluations += len(x)
         return output.flatten(1).float()
-
-
-# Images that were resized or blended stray from [0, 1] by rounding; more than this is a wrong scale.
-_RANGE_TOLERANCE = 1e-3
 
 
 class ImageCodec:

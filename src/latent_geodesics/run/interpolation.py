@@ -26,11 +26,9 @@ from latent_geodesics.methods.base import LOST
 from latent_geodesics.metrics import PathCurves
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.accelerator import one_thread
-from latent_geodesics.run.arguments import as_meant
 from latent_geodesics.run.canvas import STYLE, label
-from latent_geodesics.run.inputs import check_inputs
-from latent_geodesics.run.kinds import check_kinds
-from latent_geodesics.run.main import CONF, find_shipped
+from latent_geodesics.run.inputs import check_inputs, check_kinds
+from latent_geodesics.run.main import CONF, as_meant, find_shipped
 from latent_geodesics.run.results import PairResult
 from latent_geodesics.run.sentences import sentence_of
 from latent_geodesics.run.sequences import FILM_FORMATS, Films, save_frames

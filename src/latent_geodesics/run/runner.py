@@ -17,13 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.config import Settings, is_part_of_a_sweep, settle
-from latent_geodesics.run.environment import describe_environment
 from latent_geodesics.run.expectations import hold
 from latent_geodesics.run.files import write_json, write_text
-from latent_geodesics.run.inputs import check_inputs
-from latent_geodesics.run.kinds import check_kinds
+from latent_geodesics.run.inputs import check_inputs, check_kinds
 from latent_geodesics.run.launch import ALONE, RunProcess, cluster, dismiss, join, lead, refuse
-from latent_geodesics.run.run_folder import CONFIG, IN_FORCE, claimed, complete, finished
+from latent_geodesics.run.run_folder import CONFIG, IN_FORCE, claimed, complete, describe_environment, finished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,8 +109,7 @@ class Run:
         import torch
 
         from latent_geodesics.data import Batches
-        from latent_geodesics.run.batch_store import BatchStore
-        from latent_geodesics.run.each import Loop, Tables
+        from latent_geodesics.run.each import BatchStore, Loop, Tables
 
         queue = Batches(batches=batches, read=read)
         store = BatchStore(folder=self.folder, name=name, made_with=made_with, expected=queue.ids)
@@ -175,7 +172,7 @@ class Run:
             KeyboardInterrupt: when the run was interrupted before its last item.
             UserError: of `broken`.
         """
-        from latent_geodesics.run.markup import csv_text
+        from latent_geodesics.run.files import csv_text
 
         for name, table in extra.items():
             if len(table):

@@ -25,6 +25,10 @@ MARGIN = 2.0
 
 _LEAST_VALUES = 8
 
+COARSE_ERROR = 2e-3
+"""Rounding of scores above which finer ones are taken where there are any: what bfloat16 resolves leaves the length of
+hard pairs off by more than a thousandth."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resolution:
@@ -189,11 +193,6 @@ class Density(ScoreField):
             total = self.log_prob(leaf, u.detach().clone()).sum()
             (gradient,) = torch.autograd.grad(total, leaf)
         return gradient.detach()
-
-
-COARSE_ERROR = 2e-3
-"""Rounding of scores above which finer ones are taken where there are any: what bfloat16 resolves leaves the length of
-hard pairs off by more than a thousandth."""
 
 
 class _Guarded(ScoreField):

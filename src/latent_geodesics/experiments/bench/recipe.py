@@ -33,8 +33,7 @@ from latent_geodesics.experiments.bench.record import machine_record
 from latent_geodesics.methods.base import CurveMethod
 from latent_geodesics.methods.conditions import power_of_density
 from latent_geodesics.models import LatentModel
-from latent_geodesics.run.files import write_text
-from latent_geodesics.run.markup import csv_text
+from latent_geodesics.run.files import csv_text, write_text
 from latent_geodesics.run.runner import Run, Task
 
 log = logging.getLogger(__name__)

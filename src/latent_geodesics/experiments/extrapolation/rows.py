@@ -17,8 +17,7 @@ from latent_geodesics.methods.base import CLOSED_FORM
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, RealLatents
 from latent_geodesics.run.canvas import literal
 from latent_geodesics.run.each import Rows, Tables
-from latent_geodesics.run.files import replacing
-from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.files import file_stem, replacing
 from latent_geodesics.run.tracking import RunLogger
 
 BASELINES = {"slerp": "great circle", "lerp": "straight line"}
