@@ -31,7 +31,7 @@ from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_t
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """An optional package.
+    """An optional package, which a plain installation does not bring because of its licence or weight.
 
     Attributes:
         name: What it is called where packages are had.

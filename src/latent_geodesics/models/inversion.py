@@ -167,7 +167,7 @@ def invert(
     schedule = network.schedule
 
     def raised(upper: Float[Tensor, "m d"], rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
-        """The right-hand side: `x` of level k-1, of some rows, raised to level k by what is said at `upper`."""
+        """The implicit equation's right-hand side: `x` of level k-1 raised to level k by what is said at `upper`."""
         t = times(schedule, upper, k)
         output = network.guided_output(upper, t, guidance.rows(rows))
         return signal * x[rows] + factor * schedule.driver(upper, output, t)
@@ -251,13 +251,20 @@ def solve_fixed_point(
     evaluations: int,
     tolerance: float,
 ) -> Found:
-    """The fixed point of each row, or its latest iterate when it takes too many evaluations.
+    """The fixed point `x = g(x)` of each row by Anderson mixing, or its latest iterate after too many evaluations.
+
+    With the residual `f = g(x) - x` and the differences `dF`, `dG` of the last iterates' `f` and `g` to the newest
+    ones, the next iterate is `g - dG c` with the `c` that makes `|f - dF c|` least. One iterate alone gives the plain
+    step `x <- g(x)`. Mixing matters where the plain step contracts slowly: it needs a third of the evaluations there.
 
     Args:
         function: `g` at the given points, which belong to the rows of the given numbers.
         start: first iterate of each row.
         evaluations: the most evaluations of a row, at least 1; with 1 the result is `g(start)`.
         tolerance: a row is solved once `|g(x) - x| < tolerance |g(x)|`.
+
+    References:
+        Walker, Ni 2011, Anderson acceleration for fixed-point iterations.
     """
     result, errors = start.clone(), start.new_full((len(start),), torch.inf)
     rows = torch.arange(len(start), device=start.device)

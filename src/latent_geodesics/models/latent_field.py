@@ -181,7 +181,10 @@ def interpolate_conditions(
 
 
 class Ladder:
-    """The network, and the same in float32.
+    """A denoising network in the precision that was chosen, and in float32 for what that does not resolve.
+
+    The second is loaded when it is first needed: to measure, once, how far the first is off; to finish a path for which
+    more is asked than the first resolves; to take over where it overflows; and to invert images.
 
     Args:
         network: the network in the precision chosen.
