@@ -13,7 +13,7 @@ CORE_TESTS = (
     *("test_solvers_parallel", "test_solvers_picard", "test_solvers_runge_kutta", "test_solvers_strong"),
 )
 # Without `former` and `lazy`, by which modules are imported, and what holds no tensors.
-PARTS = ("fields", "geometries", "geometry", "hermite", "joined", "manifold", "path", "records", "solvers", "splines")
+PARTS = ("fields", "geometries", "geometry", "hermite", "joined", "manifold", "path", "records", "solvers")
 # What refuses wrong arguments in words of its own, to which tests hold it.
 OF_CLASSES = (
     *("AdaptiveRungeKutta", "BoundaryProblem", "Conformal", "GaussianMixture", "Graph", "HermitePath"),

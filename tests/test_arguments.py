@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.run.arguments import FLAGS, as_meant
+from latent_geodesics.run.main import FLAGS, as_meant
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from latent_geodesics import UserError
-from latent_geodesics.models import layout, load_model
-from latent_geodesics.models.layout import Layout
+from latent_geodesics.models import load_model, precision
+from latent_geodesics.models.precision import Layout
 from latent_geodesics.models.store import measured_once
-from latent_geodesics.run.command import exit_code
+from latent_geodesics.run.main import exit_code
 
 
 def fail(error):
@@ -125,7 +125,7 @@ def test_memory_that_ran_out_at_the_first_load_is_named(capsys, monkeypatch, tmp
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(layout, "_measured", full)
+    monkeypatch.setattr(precision, "_measured_layout", full)
     assert exit_code(lambda: load_model(tiny_model_folder, device="cpu", dtype="float32", cache_dir=tmp_path)) == 2
     said = capsys.readouterr().err
     assert "CUDA out of memory" in said

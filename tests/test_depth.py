@@ -9,8 +9,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 ROOT = Path(__file__).parents[1]
 OWN = (str(ROOT / "src"), str(ROOT / "run.py"))
-# Eighteen and seventy are aimed at; fifteen of the calls and twenty-two of the files are of `models`.
-MOST_FRAMES, MOST_FILES = 27, 105
+# What a reader can follow. Both are reached: what is added to this path joins a call or a file that is there.
+MOST_FRAMES, MOST_FILES = 18, 70
 
 
 def is_own(code):

@@ -15,7 +15,7 @@ from pretended_device import OnDevice, counting, pretended_device
 
 import latent_geodesics as lg
 from latent_geodesics.core import geometry
-from latent_geodesics.core.fields.guarded import _Guarded, guarded
+from latent_geodesics.core.fields.base import _Guarded, guarded
 from latent_geodesics.core.fields.recorded import RecordedField
 from latent_geodesics.core.hermite import HermitePath
 from latent_geodesics.core.joined import JoinedPath

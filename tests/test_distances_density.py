@@ -7,7 +7,7 @@ import torch
 
 import latent_geodesics as lg
 from latent_geodesics.core.geometry import DensityProfile, density_profile
-from latent_geodesics.core.splines import gauss_kronrod
+from latent_geodesics.core.path import gauss_kronrod
 from latent_geodesics.experiments.distances.exactness import check_line_integrals
 
 MIXTURE = lg.GaussianMixture(

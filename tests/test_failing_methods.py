@@ -7,7 +7,7 @@ from baselines import encoded_pairs, gentle_model, morphs_of, positions
 
 from latent_geodesics.experiments.interpolation.report import PairPage, _page_rows
 from latent_geodesics.methods import Method, Morph, Slerp, attempt
-from latent_geodesics.methods.statuses import FAILED, status_sentence
+from latent_geodesics.methods.base import FAILED, status_sentence
 from latent_geodesics.metrics import PathQuality, Reconstruction
 from latent_geodesics.run.results import BatchResult, broken_pairs
 

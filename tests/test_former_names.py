@@ -25,6 +25,13 @@ def test_what_lies_below_moves_along():
     assert former is import_module("latent_geodesics.run.compare.tables")
 
 
+def test_what_was_joined_is_found_by_each_of_its_names():
+    sys.modules.pop("latent_geodesics.comparison.notes", None)
+    with pytest.warns(DeprecationWarning):
+        former = import_module("latent_geodesics.comparison.notes")
+    assert former is import_module("latent_geodesics.run.compare.runs")
+
+
 def test_other_names_are_still_missing():
     with pytest.raises(ModuleNotFoundError):
         import_module("latent_geodesics.nonsense")

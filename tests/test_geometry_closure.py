@@ -120,7 +120,7 @@ def test_under_a_moving_condition_the_length_depends_on_the_pace():
 
 @pytest.mark.parametrize("positions", [5, 17, 65])
 def test_cubics_are_integrated_exactly(positions):
-    from latent_geodesics.metrics.curves import _cumulative
+    from latent_geodesics.metrics.measured import _cumulative
 
     u = torch.linspace(0, 1, positions, dtype=torch.float64)
     found = _cumulative((4 * u**3 - 3 * u**2 + 2 * u - 1)[None])

@@ -11,7 +11,7 @@ import yaml
 from browser import check_page
 from PIL import Image
 
-from latent_geodesics.run.names import title_of
+from latent_geodesics.run.files import title_of
 from latent_geodesics.run.results import STAGE_TITLES
 
 METHODS = ["geodesic", "geodesic_paper", "slerp", "lerp"]

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 import latent_geodesics.run.config  # noqa: F401  (registers the resolvers)
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.run.kinds import check_kinds
+from latent_geodesics.run.inputs import check_kinds
 
 CONF = Path(__file__).parents[1] / "conf"
 

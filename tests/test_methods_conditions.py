@@ -11,8 +11,7 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import PairData
 from latent_geodesics.data.pairs import ImagePair, PairSelection
 from latent_geodesics.methods import PairEncoder, Slerp
-from latent_geodesics.methods.conditions import path_conditions
-from latent_geodesics.methods.power import power_of_density
+from latent_geodesics.methods.conditions import path_conditions, power_of_density
 from latent_geodesics.metrics import MeasuredMorph, PathQuality, path_curves, reference_curves
 from latent_geodesics.models import Conditional, Contrastive, Guided
 

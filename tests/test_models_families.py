@@ -10,9 +10,9 @@ import torch
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import Conditional, Contrastive, load_model
-from latent_geodesics.models.image_codec import ImageCodec
 from latent_geodesics.models.inversion import denoise, times
 from latent_geodesics.models.latent_model import _HALF_TOLERANCE
+from latent_geodesics.models.network import ImageCodec
 
 PROMPTS = ("a red cube", "a blue sphere")
 STEPS = 5
@@ -94,7 +94,7 @@ def test_the_chain_is_the_pipelines_at_every_step(model, pipeline, weight):
     guidance = model._guidance(2, model.condition(PROMPTS), weight, model.condition([negative]).expand(2, -1, -1))
     for step, expected in enumerate(met[1:], 1):
         t = times(model.schedule, x, STEPS + 1 - step)
-        x = model.schedule.step_down(x, guidance.output(model.network, x, t), t, STEPS - step)
+        x = model.schedule.step_down(x, model.network.guided_output(x, t, guidance), t, STEPS - step)
         near(x, expected)
     torch.testing.assert_close(denoise(model.network, met[0], level=STEPS, guidance=guidance), x)
 
@@ -177,7 +177,7 @@ def test_a_whole_chain_in_half_precision_is_as_near_as_its_roundings(folder, exa
     for k in range(level, 0, -1):
         # x_k = signal x_{k-1} + factor f(x_k), so that what is wrong of f is by factor / signal wrong of x_{k-1}.
         (signal, factor), t = exact.schedule.step_up(k), times(exact.schedule, x, k)
-        output, other = (guidance.output(network, clean, t) for network in (exact.network, late))
+        output, other = (network.guided_output(clean, t, guidance) for network in (exact.network, late))
         below = exact.schedule.step_down(clean, output, t, k - 1)
         wrong = error * (clean - signal * below).norm() + abs(factor) * (other - output).norm()
         clean, bound = below, (bound + wrong) / signal

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latent_geodesics.models.fixed_point import solve_fixed_point
+from latent_geodesics.models.inversion import solve_fixed_point
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tiny_model import build_tiny_model
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods import Method, Slerp, attempt
-from latent_geodesics.methods.statuses import UNINVERTED
+from latent_geodesics.methods.base import UNINVERTED
 from latent_geodesics.models import load_model
 from latent_geodesics.models.inversion import Fault, denoise
 

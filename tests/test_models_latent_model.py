@@ -9,8 +9,8 @@ import torch
 from tiny_model import pictures
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models import LatentModel, chunking, load_model
-from latent_geodesics.models.chunking import Chunker
+from latent_geodesics.models import LatentModel, accelerator, load_model
+from latent_geodesics.models.accelerator import Chunker
 from latent_geodesics.models.store import remember
 
 TAU = 0.6
@@ -220,7 +220,7 @@ def test_out_of_memory_halves_the_chunk_and_goes_on():
 @pytest.fixture(params=[1, 2])
 def two_cores(request, monkeypatch):
     """On a machine of two cores, a process that may use one or both."""
-    monkeypatch.setattr(chunking, "machine_cores", lambda: 2)
+    monkeypatch.setattr(accelerator, "machine_cores", lambda: 2)
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(1)

@@ -14,9 +14,16 @@ from wicked import WICKED
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.canvas import LONGEST, literal, wrapped
-from latent_geodesics.run.files import inside
-from latent_geodesics.run.markup import csv_text, guarded, latex_text, markdown_text, unguarded
-from latent_geodesics.run.names import file_stem, one_line
+from latent_geodesics.run.files import (
+    csv_text,
+    file_stem,
+    guarded,
+    inside,
+    latex_text,
+    markdown_text,
+    one_line,
+    unguarded,
+)
 from latent_geodesics.run.pages import render_template
 
 

@@ -13,7 +13,7 @@ from latent_geodesics.core.geometry import length
 from latent_geodesics.core.records import Status
 from latent_geodesics.core.solvers.initial import ROUNDING_SHARE
 from latent_geodesics.models import Conditional, Contrastive, load_model
-from latent_geodesics.models.ladder import Ladder
+from latent_geodesics.models.latent_field import Ladder
 from latent_geodesics.models.precision import fitting_precision
 
 ERRORS = {torch.float16: 2.5e-4, torch.bfloat16: 2e-3}

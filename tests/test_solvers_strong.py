@@ -135,7 +135,7 @@ def test_equal_speed_moves_knots_along_their_own_curve():
 
 def test_the_least_second_variation_is_that_of_the_whole_matrix():
     """A straight line in a uniform density has pi^2, and a content adds what it is."""
-    from latent_geodesics.core.splines import Spline
+    from latent_geodesics.core.path import Spline
 
     nodes = torch.linspace(0, 1, 33, dtype=torch.float64)
     spline = Spline(nodes)

@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import Batches, ImagePair, PairSelection, in_batches, read_shard
 from latent_geodesics.data.batches import IDLE
-from latent_geodesics.run.batch_store import BatchStore
+from latent_geodesics.run.each import BatchStore
 from latent_geodesics.run.files import seal
 from latent_geodesics.run.results import STAGE_TITLES
 

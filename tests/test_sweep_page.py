@@ -13,11 +13,11 @@ from test_comparison import PAIRS, write_run
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.experiments.interpolation.report import _protocol_rows
 from latent_geodesics.metrics import MetricRecord
+from latent_geodesics.run.canvas import draw_grid, frames_on_disk
 from latent_geodesics.run.compare.report import write_comparison
 from latent_geodesics.run.compare.runs import find_runs
 from latent_geodesics.run.compare.tables import compare_runs
-from latent_geodesics.run.grid import draw_grid, frames_on_disk
-from latent_geodesics.run.strips import save_strip
+from latent_geodesics.run.sequences import save_strip
 
 ALPHAS = (0.5, 2.0, 10.0)
 SIZE = 32, 18

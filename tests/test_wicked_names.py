@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from latent_geodesics.run.markup import unguarded
-from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.files import file_stem, unguarded
 
 IDS = ("../../x $\\foo$", "overview", "=1+1 | <script>alert(1)</script>\n%_&{$b$", "A" * 300)
 WORDS = "a <script> $\\foo$ cube"

@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.machine import file_hash
+from latent_geodesics.models.sources import file_hash
 from latent_geodesics.run.config import flat_settings
 from latent_geodesics.run.files import DamagedFileError, clear_partials, is_partial, read_sealed, seal, write_bytes
 from recipes.clevr.training.fit import CHECKPOINT

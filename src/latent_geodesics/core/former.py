@@ -11,31 +11,56 @@ from types import ModuleType
 PACKAGE = "latent_geodesics."
 TASKS = "latent_geodesics.tasks"
 """The package that is none of today's: to import a module binds its name there, which would hide an experiment."""
-_CORE = (
-    *("errors", "fields", "geometries", "geometry", "hermite", "lazy", "manifold", "path", "records", "solvers"),
-    "vectors",
-)
+_CORE = ("errors", "fields", "geometries", "geometry", "hermite", "lazy", "manifold", "path", "records", "solvers")
 _RUN = (
-    *("arguments", "batch_store", "canvas", "command", "config", "environment", "expectations", "files", "inputs"),
-    *("kinds", "launch", "lightning_logger", "markup", "names", "pages", "results", "run_folder", "runner"),
-    *("sentences", "statistics", "strips", "tracking"),
+    *("canvas", "config", "expectations", "files", "inputs", "launch", "lightning_logger", "pages", "results"),
+    *("run_folder", "runner", "sentences", "statistics", "tracking"),
 )
 _TASKS = (
     *("bench", "distances", "evolution", "extrapolation", "interpolation", "pipelines", "toy", "truth"),
     "video_analysis",
 )
+_JOINED = {
+    "core.fields.base": ("core.fields.guarded", "core.fields.resolution"),
+    "core.geometries.base": ("core.geometries.conformal",),
+    "core.manifold": ("core.vectors", "vectors"),
+    "core.path": ("core.splines", "interpolation"),
+    "core.records": ("core.solvers.batched",),
+    "data.images": ("data.appearance",),
+    "data.pairs": ("data.grouping",),
+    "experiments.interpolation.report": ("experiments.interpolation.pairs",),
+    "methods.base": ("methods.attempts", "methods.statuses"),
+    "methods.conditions": ("methods.power",),
+    "metrics.base": ("metrics.columns",),
+    "metrics.measured": ("metrics.curves",),
+    "metrics.networks": ("metrics.packages",),
+    "metrics.path_quality": ("metrics.noise_norm",),
+    "metrics.verdict": ("metrics.cross_fade",),
+    "models.accelerator": ("models.chunking", "models.stopwatch"),
+    "models.inversion": ("models.ddim", "models.fixed_point"),
+    "models.latent_field": ("models.conditioning", "models.ladder"),
+    "models.network": ("models.image_codec",),
+    "models.precision": ("models.layout",),
+    "run.canvas": ("run.grid",),
+    "run.compare.runs": ("run.compare.notes",),
+    "run.config": ("run.unread",),
+    "run.each": ("batch_loop", "batch_store", "run.batch_store"),
+    "run.files": ("markup", "names", "run.markup", "run.names"),
+    "run.inputs": ("kinds", "run.kinds"),
+    "run.main": ("arguments", "command", "run.arguments", "run.command"),
+    "run.pages": ("run.compare.layouts",),
+    "run.run_folder": ("environment", "run.environment"),
+    "run.sequences": ("run.strips", "strips"),
+}
+"""A module of today -> those that it is made of besides its own."""
 FORMER = {
     **{PACKAGE + name: f"{PACKAGE}core.{name}" for name in _CORE},
     **{PACKAGE + name: f"{PACKAGE}run.{name}" for name in _RUN},
     **{f"{TASKS}.{name}": f"{PACKAGE}experiments.{name}.recipe" for name in _TASKS},
-    "latent_geodesics.batch_loop": "latent_geodesics.run.each",
+    **{PACKAGE + name: PACKAGE + today for today, names in _JOINED.items() for name in names},
     "latent_geodesics.comparison": "latent_geodesics.run.compare",
-    "latent_geodesics.interpolation": "latent_geodesics.core.splines",
-    "latent_geodesics.models.conditioning": "latent_geodesics.models.latent_field",
-    "latent_geodesics.models.ddim": "latent_geodesics.models.inversion",
     "latent_geodesics.models.fingerprints": "latent_geodesics.models.store",
     "latent_geodesics.models.lora_training": "latent_geodesics.models.lora",
-    "latent_geodesics.models.stopwatch": "latent_geodesics.models.accelerator",
     "latent_geodesics.models.tensor_cache": "latent_geodesics.models.store",
     "latent_geodesics.plane_arcs": "latent_geodesics.data.plane_arcs",
     "latent_geodesics.scenes": "latent_geodesics.data.scenes",

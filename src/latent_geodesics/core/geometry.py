@@ -24,10 +24,8 @@ from torch import Tensor
 
 from latent_geodesics.core.fields import Density, ScoreField
 from latent_geodesics.core.geometries import Conformal, Geometry, Sight
-from latent_geodesics.core.manifold import Manifold
-from latent_geodesics.core.path import Path
-from latent_geodesics.core.splines import gauss_kronrod, gauss_legendre
-from latent_geodesics.core.vectors import norm, normal_to, unit
+from latent_geodesics.core.manifold import Manifold, norm, normal_to, unit
+from latent_geodesics.core.path import Path, gauss_kronrod, gauss_legendre
 
 __all__ = [
     "DensityProfile",

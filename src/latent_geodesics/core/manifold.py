@@ -1,7 +1,8 @@
 r"""The spaces that paths live in: flat space, and the sphere on which noisy latents concentrate.
 
 Conventions: points `x` are flat vectors of size `d`; a batch of `p` pairs is the first axis of every tensor. Tangent
-vectors are given in the coordinates of the surrounding `R^d`. Lengths are Euclidean, in the unit of `x`.
+vectors are given in the coordinates of the surrounding `R^d`. Lengths are Euclidean, along the last axis, in the unit
+of `x`.
 """
 
 import math
@@ -11,7 +12,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latent_geodesics.core.vectors import norm
+
+def norm(v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+    """`|v|`, the Euclidean norm."""
+    size: Tensor = torch.linalg.vector_norm(v, dim=-1)
+    return size
+
+
+def unit(v: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    """`v / |v|`, and zero for zero."""
+    size = norm(v).unsqueeze(-1)
+    return v / torch.where(size > 0, size, 1.0)
+
+
+def normal_to(v: Float[Tensor, "*#b d"], a: Float[Tensor, "*#b d"]) -> Float[Tensor, "*#b d"]:
+    """`P_v a`, the part of `a` orthogonal to `v`."""
+    direction = unit(v)
+    return a - direction * (direction * a).sum(-1, keepdim=True)
 
 
 class Manifold(ABC):

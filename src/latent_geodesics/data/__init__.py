@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from latent_geodesics.data.batches import Batches, NumberedBatch
     from latent_geodesics.data.benchmarks import Afhq, CelebAHq, MorphBench
     from latent_geodesics.data.folder import FolderPairs
-    from latent_geodesics.data.grouping import in_batches
     from latent_geodesics.data.images import read_image
     from latent_geodesics.data.keys import KeyBatch, KeyData, KeySequence, read_keys
     from latent_geodesics.data.pairs import (
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
         PairBatch,
         PairData,
         PairSelection,
+        in_batches,
         read_batch,
         read_manifest,
         read_shard,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -23,10 +23,17 @@ from latent_geodesics.data.file_order import numbered_images
 from latent_geodesics.data.images import read_image
 from latent_geodesics.data.manifests import ManifestRow, read_rows
 
+Thing = TypeVar("Thing")
+
 FILES = ("image_a", "image_b")
 DESCRIBING = ("id", "group", "prompt_a", "prompt_b", "difficulty", "split", "cluster")
 OPTIONAL_COLUMNS = (*DESCRIBING, "frames", "sha256_a", "sha256_b")
 SPLITS = ("tuning", "evaluation")
+
+
+def in_batches(items: Sequence[Thing], size: int) -> list[Sequence[Thing]]:
+    """The items in order, `size` at a time."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,9 @@ import torch
 from PIL import Image
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.data.appearance import as_shown, fitted, shown_size
 from latent_geodesics.data.file_order import numbered_images
 from latent_geodesics.data.films import Film
-from latent_geodesics.data.images import read_image, readable
+from latent_geodesics.data.images import as_shown, fitted, read_image, readable, shown_size
 
 ANIMATED_SUFFIXES = (".gif", ".webp", ".png", ".apng", ".avif", ".tif", ".tiff")
 ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")

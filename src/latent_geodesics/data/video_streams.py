@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.data.appearance import as_shown, fitted
 from latent_geodesics.data.containers import ends_early
 from latent_geodesics.data.films import Film
+from latent_geodesics.data.images import as_shown, fitted
 
 HIGH_DYNAMIC_RANGE = {16: "PQ", 18: "HLG"}  # by the number of the transfer characteristic in H.273
 MATRIX_UNKNOWN = 2

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import image_files, visible_files
-from latent_geodesics.data.grouping import in_batches
 from latent_geodesics.data.manifests import ManifestRow, read_rows
+from latent_geodesics.data.pairs import in_batches
 from latent_geodesics.data.video_files import read_film
 
 REQUIRED_COLUMNS = ("id", "kind", "file", "prompt_a", "prompt_b")

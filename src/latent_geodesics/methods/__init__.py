@@ -1,8 +1,18 @@
 """Methods: anything that turns a pair of images into a sequence of images, behind one seam."""
 
 from latent_geodesics.methods.aid import InnerAttentionInterpolation, OuterAttentionInterpolation
-from latent_geodesics.methods.attempts import Attempt, attempt
-from latent_geodesics.methods.base import CurveMethod, Method, Morph, PairMethod, PathMethod, Retimed, TimedMethod
+from latent_geodesics.methods.base import (
+    Attempt,
+    CurveMethod,
+    Method,
+    Morph,
+    PairMethod,
+    PathMethod,
+    Retimed,
+    TimedMethod,
+    attempt,
+    status_sentence,
+)
 from latent_geodesics.methods.diffmorpher import DiffMorpher
 from latent_geodesics.methods.encoding import EncodedPairs, PairEncoder
 from latent_geodesics.methods.freemorph import FreeMorph
@@ -14,7 +24,6 @@ from latent_geodesics.methods.noise_diffusion import NoiseDiffusion
 from latent_geodesics.methods.references import AutoencodedTruth, CrossFade, InvertedTruth, TrueFrames
 from latent_geodesics.methods.reposed import Reposed
 from latent_geodesics.methods.smooth_diffusion import SmoothDiffusion
-from latent_geodesics.methods.statuses import status_sentence
 from latent_geodesics.methods.timing import AttributeDistance, PerceptualTiming, Timing
 from latent_geodesics.methods.wang_golland import WangGolland
 

@@ -1,4 +1,4 @@
-"""The seam of every method: encoded pairs in, sequences of images out, with what they cost.
+"""The seam of every method: encoded pairs in, sequences of images out, with what they cost and how they came to be.
 
 The cost is measured alike for every method:
 
@@ -10,8 +10,12 @@ The cost is measured alike for every method:
   set. NaN where the system does not tell.
 
 The encoding that all methods share is not in it, what a method encodes for itself is.
+
+Tables say how a sequence came to be: by a solver's `Status`, or by one of the words below. A pair on which a method
+fails costs no other pair its sequence (`attempt`).
 """
 
+import logging
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,16 +29,44 @@ from tqdm.auto import tqdm
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.manifold import Manifold
-from latent_geodesics.core.records import BoundaryProblem, Solution
+from latent_geodesics.core.records import BoundaryProblem, Solution, Status
 from latent_geodesics.methods.encoding import EncodedPairs
-from latent_geodesics.methods.statuses import SAMPLED
 from latent_geodesics.methods.timing import Draw, Timing
 from latent_geodesics.models.accelerator import DECODING, SOLVING, Stopwatch, peak_memory_mb, reset_peak
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.store import content_key
 
+CLOSED_FORM = "closed_form"
+OPTIMISED = "optimised"
+SAMPLED = "sampled"
+TRAINED = "trained"
+FAILED = "failed"
+UNINVERTED = "inversion_failed"
+LOST = (FAILED, UNINVERTED, Status.NON_FINITE_SCORE.value)
+"""Of sequences that are none."""
+GIVEN = "given"
+
+_SENTENCES = {
+    CLOSED_FORM: "The path is known in closed form: nothing was solved, and it is no geodesic of the density.",
+    OPTIMISED: "The path was found by its method's own measure, without the network; it is no geodesic of the density.",
+    SAMPLED: "The frames were sampled by the network, steered on the way; there is no path to measure.",
+    TRAINED: "The network was trained on the two images, then the frames were sampled; there is no path to measure.",
+    GIVEN: "The frames were given, and measured as they are; how they were made is not known here.",
+    FAILED: "The method raised an error on this pair, which results.csv has in its column failure; the other pairs "
+    "went on.",
+    UNINVERTED: "The noisy latents of the two images were not found, in a step that results.csv has in its column "
+    "failure, and nothing was made of them: raise model.refinements or model.steps, or lower tau or guidance.",
+}
+
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _RESET_PEAK = "5"
+
+log = logging.getLogger(__name__)
+
+
+def status_sentence(status: str) -> str:
+    """What a status of a table means and what to do, for a person."""
+    return _SENTENCES.get(status) or Status(status).sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,3 +294,73 @@ class Retimed(Method):
     def morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> Morph:
         """The method's sequences at the positions that the timing chooses."""
         return self.method.timed_morph(pairs, u, self.timing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What came of a method on some pairs: sequences, or frames that are all NaN and what was raised, in words."""
+
+    pairs: EncodedPairs
+    morph: Morph
+    failure: str | None = None
+
+
+def attempt(name: str, method: Method, pairs: EncodedPairs, u: Float[Tensor, " n"]) -> list[Attempt]:
+    """Runs a method on a batch, and where that fails on each of its pairs alone.
+
+    Args:
+        name: The method's name, for the log.
+        method: The method.
+        pairs: The batch.
+        u: The positions of the frames.
+
+    Returns:
+        Attempts that hold every pair once, in the batch's order.
+    """
+    alone = len(pairs.batch) == 1
+    fault = pairs.fault(0) if alone and pairs.lost else None
+    if fault is not None:
+        return [Attempt(pairs=pairs, morph=_nothing(pairs, u, UNINVERTED), failure=fault.sentence)]
+    if not pairs.lost:
+        try:
+            return [Attempt(pairs=pairs, morph=_whole(method.morph(pairs, u)))]
+        except Exception as error:  # whatever a method raises is that method's, and the run goes on
+            if alone:
+                log.debug("%s on %s", name, pairs.batch.ids[0], exc_info=error)
+                failure = failed(name, pairs.batch.ids[0], error)
+                return [Attempt(pairs=pairs, morph=_nothing(pairs, u, FAILED), failure=failure)]
+    return [part for row in range(len(pairs.batch)) for part in attempt(name, method, pairs.restrict([row]), u)]
+
+
+def failed(name: str, item: str, error: Exception) -> str:
+    """What a method raised on an item of a run, in words; the log is told."""
+    failure = " ".join(f"{type(error).__name__}: {error}".split())
+    log.warning("%s failed on %s; the run goes on. %s", name, item, failure)
+    return failure
+
+
+def _whole(morph: Morph) -> Morph:
+    """What a method made, of which every frame is a picture, unless its status says already that none is.
+
+    Raises:
+        UserError: where one is not.
+    """
+    for status, frames in zip(morph.statuses, morph.frames, strict=True):
+        holes = int((~torch.isfinite(frames).flatten(1).all(-1)).sum())
+        if holes and status != Status.NON_FINITE_SCORE.value:
+            raise UserError(
+                f"{holes} of {len(frames)} frames came out of the network and the autoencoder with pixels that are not "
+                "finite numbers; lower tau or guidance, or choose model.dtype=float32"
+            )
+    return morph
+
+
+def _nothing(pairs: EncodedPairs, u: Float[Tensor, " n"], status: str) -> Morph:
+    """No sequences: NaN in every pixel."""
+    images = pairs.batch.images_a
+    return Morph(
+        frames=torch.full((len(images), len(u), *images.shape[1:]), torch.nan),
+        statuses=(status,) * len(images),
+        evaluations=torch.zeros(len(images)),
+        seconds=float("nan"),
+    )

@@ -15,8 +15,8 @@ from latent_geodesics.core.manifold import Euclidean, Manifold, Sphere
 from latent_geodesics.core.path import Path, StraightLine
 from latent_geodesics.core.records import InitialProblem, Solution, Status
 from latent_geodesics.core.solvers import InitialSolver
+from latent_geodesics.methods.base import CLOSED_FORM
 from latent_geodesics.methods.lines import known_solution
-from latent_geodesics.methods.statuses import CLOSED_FORM
 
 ARC_KNOTS = 65
 

@@ -16,9 +16,8 @@ from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.core.path import Path
 from latent_geodesics.core.records import BoundaryProblem, InitialProblem, Solution
 from latent_geodesics.data.starts import Start
-from latent_geodesics.methods.conditions import moves
+from latent_geodesics.methods.conditions import geometry_of, moves
 from latent_geodesics.methods.encoding import Setting
-from latent_geodesics.methods.power import geometry_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.methods.base import PairMethod
+from latent_geodesics.methods.base import TRAINED, PairMethod
 from latent_geodesics.methods.curves import adain, slerp
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.sampling import check_share, check_tau, frame_groups, guided, noise_level
-from latent_geodesics.methods.statuses import TRAINED
 from latent_geodesics.methods.timing import Draw
 from latent_geodesics.models.attention import Inner
 from latent_geodesics.models.inversion import descend, sampling_levels

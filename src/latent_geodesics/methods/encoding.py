@@ -23,8 +23,15 @@ from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.core.path import Path
 from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.data import PairBatch
-from latent_geodesics.methods.conditions import PathCondition, check_path_condition, moves, path_conditions
-from latent_geodesics.methods.power import GeometryChoice, geometry_of, power_of_density
+from latent_geodesics.methods.conditions import (
+    GeometryChoice,
+    PathCondition,
+    check_path_condition,
+    geometry_of,
+    moves,
+    path_conditions,
+    power_of_density,
+)
 from latent_geodesics.models.accelerator import ENCODING, INVERSION, Stopwatch
 from latent_geodesics.models.inversion import Fault
 from latent_geodesics.models.latent_model import LatentModel
@@ -148,7 +155,7 @@ class Setting:
         score: Which score of it the geometry is made of (one of `latent_geodesics.models.scores`).
         tau: Noise level at which the paths live, in (0, 1).
         alpha_d: Power of the density times the dimension d of a latent, alpha = alpha_d / d, at least 0; 0 makes every
-            geodesic a great circle. See `methods.power`.
+            geodesic a great circle. See `methods.conditions`.
         alpha: The power itself, in place of `alpha_d`; one of the two is given.
         guidance: Classifier-free guidance at decoding; 1 is the conditional prediction alone.
         condition: What the density is conditioned on along a path between two prompts, one of

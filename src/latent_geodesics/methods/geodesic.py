@@ -4,7 +4,7 @@ from latent_geodesics.core.manifold import Euclidean, Manifold
 from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.core.solvers import BoundarySolver
 from latent_geodesics.methods.base import PathMethod
-from latent_geodesics.methods.power import GeometryChoice, geometry_of
+from latent_geodesics.methods.conditions import GeometryChoice, geometry_of
 
 
 class Geodesic(PathMethod):

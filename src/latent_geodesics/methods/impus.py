@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.methods.base import PairMethod, pair_seed
+from latent_geodesics.methods.base import TRAINED, PairMethod, pair_seed
 from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.sampling import check_tau, noise_level, noisy_ends
-from latent_geodesics.methods.statuses import TRAINED
 from latent_geodesics.methods.timing import Distance, Draw
 from latent_geodesics.models.inversion import descend, sampling_levels, times
 from latent_geodesics.models.lora import Loras, LoraTraining
+from latent_geodesics.models.network import Guidance
 
 _TRIAL_STEPS = 10
 _CONDITIONAL, _UNCONDITIONAL = "conditional", "unconditional"
@@ -133,7 +133,7 @@ class Impus(PairMethod):
         ends, condition = noisy_ends(pair, None), pair.condition(u)[0]
 
         def predict(x: Float[Tensor, "m d"], k: int) -> Float[Tensor, "m d"]:
-            return model.network.guided_output(x, times(schedule, x, k), condition, condition, 1.0)
+            return model.network.guided_output(x, times(schedule, x, k), Guidance(condition, condition))
 
         levels = sampling_levels(schedule.level(pair.tau), self.sampling_steps)
         frames = model.decode(descend(schedule, slerp(ends[:1], ends[1:], u)[0], levels, predict))
@@ -158,9 +158,9 @@ class Impus(PairMethod):
         def predict(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, "n d"]:
             t = times(schedule, x, k)
             loras.weigh({_CONDITIONAL: 1.0})
-            conditional = model.network.guided_output(x, t, condition, condition, 1.0)
+            conditional = model.network.guided_output(x, t, Guidance(condition, condition))
             loras.weigh({_UNCONDITIONAL: 1.0})
-            without = model.network.guided_output(x, t, empty, empty, 1.0)
+            without = model.network.guided_output(x, t, Guidance(empty, empty))
             return without + weight * (conditional - without)
 
         levels = sampling_levels(schedule.level(noise_level(pair, self.tau)), self.sampling_steps)

@@ -13,10 +13,9 @@ from torch import Tensor
 from latent_geodesics.core.manifold import Euclidean, Manifold
 from latent_geodesics.core.path import Path, StraightLine, shortest_path
 from latent_geodesics.core.records import BoundaryProblem, Solution, Status, Trace
-from latent_geodesics.methods.base import CurveMethod, PathMethod
+from latent_geodesics.methods.base import CLOSED_FORM, CurveMethod, PathMethod
 from latent_geodesics.methods.curves import FormulaPath, adain, slerp
 from latent_geodesics.methods.encoding import EncodedPairs
-from latent_geodesics.methods.statuses import CLOSED_FORM
 
 
 class _Unsolved(CurveMethod):

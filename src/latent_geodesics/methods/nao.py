@@ -24,8 +24,8 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.manifold import Euclidean
 from latent_geodesics.core.path import KnotPath
 from latent_geodesics.core.records import BoundaryProblem, Solution
+from latent_geodesics.methods.base import OPTIMISED
 from latent_geodesics.methods.lines import ClosedForm, known_solution
-from latent_geodesics.methods.statuses import OPTIMISED
 
 
 class NormGuided(ClosedForm):

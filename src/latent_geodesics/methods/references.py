@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.methods.base import Method, Morph
+from latent_geodesics.methods.base import CLOSED_FORM, Method, Morph
 from latent_geodesics.methods.encoding import EncodedPairs
-from latent_geodesics.methods.statuses import CLOSED_FORM
 from latent_geodesics.models.accelerator import DECODING, SOLVING, Stopwatch
 
 

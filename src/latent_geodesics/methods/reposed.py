@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.methods.base import CurveMethod, Meter, Morph, TimedMethod
-from latent_geodesics.methods.conditions import PathCondition, check_path_condition
+from latent_geodesics.methods.conditions import PathCondition, check_path_condition, power_of_density
 from latent_geodesics.methods.encoding import EncodedPairs, PairEncoder
-from latent_geodesics.methods.power import power_of_density
 from latent_geodesics.methods.timing import Timing
 from latent_geodesics.models.scores import Score
 

@@ -20,8 +20,8 @@ from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.core.manifold import Manifold, Sphere
 from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.core.solvers import BoundarySolver
+from latent_geodesics.methods.conditions import geometry_of
 from latent_geodesics.methods.departure import Departure, Launch, Lead
-from latent_geodesics.methods.power import geometry_of
 from latent_geodesics.models.sources import first_line
 
 

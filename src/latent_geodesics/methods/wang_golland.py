@@ -14,6 +14,7 @@ from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.sampling import check_share
 from latent_geodesics.methods.timing import Draw
 from latent_geodesics.models.inversion import descend, sampling_levels, times
+from latent_geodesics.models.network import Guidance
 
 
 class WangGolland(PairMethod):
@@ -86,7 +87,7 @@ class WangGolland(PairMethod):
         weight = pair.guidance if self.guidance is None else self.guidance
 
         def predict(x: Float[Tensor, "m d"], k: int) -> Float[Tensor, "m d"]:
-            return pair.model.network.guided_output(x, times(schedule, x, k), condition, negative, weight)
+            return pair.model.network.guided_output(x, times(schedule, x, k), Guidance(condition, negative, weight))
 
         return descend(schedule, x, sampling_levels(level), predict)
 

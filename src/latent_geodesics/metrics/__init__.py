@@ -1,22 +1,36 @@
 """Metrics of sequences of images, of the paths that they came from and of sets of images, behind one seam."""
 
 from latent_geodesics.metrics.attributes import AttributeErrors
-from latent_geodesics.metrics.base import FrameMetric, MorphMetric, Provenance, RunFacts, SequenceMetric, SetMetric
-from latent_geodesics.metrics.columns import Column, known_columns
-from latent_geodesics.metrics.cross_fade import Ghosting
-from latent_geodesics.metrics.curves import PathCurves, closed_curves, path_curves, reference_curves
+from latent_geodesics.metrics.base import (
+    Column,
+    FrameMetric,
+    MorphMetric,
+    Provenance,
+    RunFacts,
+    SequenceMetric,
+    SetMetric,
+    known_columns,
+)
 from latent_geodesics.metrics.density_bow import DensityBow
 from latent_geodesics.metrics.feature_distances import FeatureDistances
 from latent_geodesics.metrics.features import ClevrFeatures, FeatureNetwork, Inception
 from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
 from latent_geodesics.metrics.inputs import ImageNetRange, InputRange, SignedRange, UnitRange
-from latent_geodesics.metrics.measured import FrameDistances, GivenPairs, MeasuredMorph, MetricMemory, in_eight_bits
-from latent_geodesics.metrics.networks import ClevrPerception, Lpips, PerceptualNetwork
-from latent_geodesics.metrics.noise_norm import NoiseNorm
+from latent_geodesics.metrics.measured import (
+    FrameDistances,
+    GivenPairs,
+    MeasuredMorph,
+    MetricMemory,
+    PathCurves,
+    closed_curves,
+    in_eight_bits,
+    path_curves,
+    reference_curves,
+)
+from latent_geodesics.metrics.networks import ClevrPerception, Lpips, Package, PerceptualNetwork
 from latent_geodesics.metrics.optical_flow import OpticalFlow
-from latent_geodesics.metrics.packages import Package
 from latent_geodesics.metrics.panel import MetricPanel, MetricRecord, check_metrics
-from latent_geodesics.metrics.path_quality import PathQuality
+from latent_geodesics.metrics.path_quality import NoiseNorm, PathQuality
 from latent_geodesics.metrics.perceptual import PerceptualSmoothness, Reconstruction, TruthError
 from latent_geodesics.metrics.protocol import Protocol
 from latent_geodesics.metrics.protocol_steps import ProtocolSteps
@@ -31,7 +45,7 @@ from latent_geodesics.metrics.step_statistics import (
 )
 from latent_geodesics.metrics.topiq import TopiqNoReference, TopiqTruth
 from latent_geodesics.metrics.typicality import Typicality
-from latent_geodesics.metrics.verdict import Verdict, verdict_word
+from latent_geodesics.metrics.verdict import Ghosting, Verdict, verdict_word
 from latent_geodesics.metrics.visible import ColorVideoVdp, Flip
 
 __all__ = [

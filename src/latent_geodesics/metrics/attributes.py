@@ -19,8 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.metrics.base import FrameMetric, RunFacts
-from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.base import Column, FrameMetric, RunFacts
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.networks import network_hash
 from latent_geodesics.metrics.objects import SeenObject, match, see_objects

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.metrics.base import SequenceMetric
-from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.base import Column, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
 
 

@@ -10,8 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.metrics.base import Provenance, RunFacts, SetMetric
-from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.base import Column, Provenance, RunFacts, SetMetric
 from latent_geodesics.metrics.features import FeatureNetwork
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.protocol import PROTOCOLS, Protocol

@@ -1,7 +1,25 @@
-"""What a metric is given: a method's sequences with what several metrics need of them, each thing found once."""
+"""What a metric is given: sequences with what several metrics need of them, each thing found once, and their curves.
+
+Density, speed and residual along a path (`path_curves`) come all from one evaluation of the score at the same
+positions:
+
+- log-density relative to the start: log p(g(u)) - log p(g(0)) = int_0^u g' . s du, by a rule of fourth order;
+- speed |g'(u)|;
+- residual |P_v (alpha s + g'' / |g'|^2)|, the norm of the geodesic gradient;
+- length int p~^-alpha |g'| du with p~ = p / p(g(0));
+- strength alpha int |s| |g'| du, which is alpha mean|s| times the distance: by how much alpha log p could change along
+  the path at most, about;
+- closure: the line integral of the score along the path less that along a reference between the same ends. The score of
+  a density gives both the same; what a network gives is no exact gradient. With c the closure, lengths of paths between
+  two ends are known up to the factor e^(alpha |c|), since the density can be fixed at either end.
+
+In another geometry than that of p^alpha, length and residual are its own; what it asks for beside the score follows
+from the scores at the positions. The definition is one for all methods, whatever a solver's own discretisation.
+"""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -9,15 +27,153 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.fields import ScoreField, well_resolved
+from latent_geodesics.core.geometries import Geometry, Sight
+from latent_geodesics.core.geometry import as_geometry, normal_to
+from latent_geodesics.core.manifold import Manifold
+from latent_geodesics.core.path import Path, Spline, shortest_path
+from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.data import PairBatch
 from latent_geodesics.methods import EncodedPairs, Morph
-from latent_geodesics.metrics.curves import PathCurves
 from latent_geodesics.metrics.networks import PerceptualNetwork
 from latent_geodesics.models.latent_model import LatentModel
+
+LEAST_POSITIONS = 4
 
 T = TypeVar("T")
 
 _FRAMES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathCurves:
+    """What a path is like along its way.
+
+    Attributes:
+        u: Positions in [0, 1].
+        log_density: In nats, relative to the start.
+        speed: Euclidean speed |g'|.
+        residual: Norm of the geodesic gradient, in 1/[x].
+        length: Length relative to the density at the start.
+        strength: alpha int |s| |g'| du, without a unit.
+        alpha: The power on the density.
+        reference: The same of another path between the same ends, against which this one is closed; None for none.
+    """
+
+    u: Float[Tensor, " n"]
+    log_density: Float[Tensor, "p n"]
+    speed: Float[Tensor, "p n"]
+    residual: Float[Tensor, "p n"]
+    length: Float[Tensor, " p"]
+    strength: Float[Tensor, " p"]
+    alpha: float
+    reference: "PathCurves | None" = None
+
+    def inner_mean(self, values: Float[Tensor, "p n"]) -> Float[Tensor, " p"]:
+        """The mean over the way, without its two ends: of a curve, whatever the pace at which it is run through."""
+        weights = self.speed[:, 1:-1].to(values).clamp_min(1e-30)
+        return (values[:, 1:-1] * weights).sum(-1) / weights.sum(-1)
+
+    @property
+    def closure(self) -> Float[Tensor, " p"]:
+        """The line integral of the score less the reference's, in nats; NaN without a reference."""
+        if self.reference is None:
+            return torch.full_like(self.length, torch.nan)
+        return self.log_density[:, -1] - self.reference.log_density[:, -1]
+
+    @property
+    def length_misfit(self) -> Float[Tensor, " p"]:
+        """By how much the length differs where the reference's density at the far end is taken, not the start's."""
+        return self.length * torch.expm1(self.alpha * self.closure.abs())
+
+
+def path_curves(
+    path: Path,
+    field: ScoreField,
+    manifold: Manifold,
+    alpha: float | Geometry,
+    *,
+    positions: int = 65,
+    reference: PathCurves | None = None,
+) -> PathCurves:
+    """Follows each path at evenly spaced positions; costs that many evaluations of the score a pair.
+
+    Scores as coarse as bfloat16's are measured in float32, where the field has it.
+
+    Args:
+        path: The paths.
+        field: The score.
+        manifold: What the paths lie on.
+        alpha: The power on the density, or a geometry.
+        positions: At how many positions, at least 4.
+        reference: The curves of other paths between the same ends; see `reference_curves`.
+    """
+    if positions < LEAST_POSITIONS:
+        raise ValueError(f"a path is followed at {LEAST_POSITIONS} positions or more; received {positions}.")
+    geometry = as_geometry(alpha)
+    u = torch.linspace(0, 1, positions, dtype=torch.float64)
+    x, v = path.point(u), path.velocity(u)
+    at = u.to(x).expand(x.shape[:-1])
+    score = well_resolved(field, x[:, [0, -1]], at[:, [0, -1]]).score(x, at)
+    speed = v.norm(dim=-1)
+    rate = (v * score).sum(-1)
+    log_density = _cumulative(rate.double())
+    referred = geometry.refer(log_density)
+    acceleration, pull = manifold.tangent(x, path.acceleration(u)), manifold.tangent(x, score)
+    slope = rate @ _slopes(positions).to(rate).T if geometry.needs_curvature else torch.zeros_like(rate)
+    sight = Sight(
+        velocity=v,
+        pull=pull,
+        curvature=slope - (pull * acceleration).sum(-1),
+        log_density=referred.to(x),
+    )
+    weight = geometry.weight(geometry.strength, geometry.gauge(sight))[..., None]
+    bend = acceleration / speed.square().clamp_min(1e-30)[..., None]
+    gradient = normal_to(v, weight * geometry.force(sight) + bend)
+    cost = geometry.line_element(geometry.strength, speed=speed.double(), rate=rate.double(), log_density=referred)
+    return PathCurves(
+        u=u,
+        log_density=log_density,
+        speed=speed,
+        residual=gradient.norm(dim=-1),
+        length=_cumulative(cost)[:, -1],
+        strength=geometry.power * _cumulative((score.norm(dim=-1) * speed).double())[:, -1],
+        alpha=geometry.power,
+        reference=reference,
+    )
+
+
+@cache
+def _slopes(positions: int) -> Float[Tensor, "n n"]:
+    """The matrix from values at evenly spaced positions to the slopes there of the spline through them."""
+    u = torch.linspace(0, 1, positions, dtype=torch.float64)
+    return Spline(u).matrix(u, 1)
+
+
+def reference_curves(problem: BoundaryProblem) -> PathCurves:
+    """The curves of the straight line between the ends of a problem, on a sphere of the great circle."""
+    path = shortest_path(problem.manifold, problem.x0, problem.x1)
+    return path_curves(path, problem.field, problem.manifold, problem.geometry)
+
+
+def closed_curves(
+    path: Path, field: ScoreField, manifold: Manifold, alpha: float | Geometry, *, positions: int = 65
+) -> PathCurves:
+    """The curves of paths of which nothing else is known, closed against the shortest paths between their own ends."""
+    ends = path.point(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    straight = shortest_path(manifold, ends[:, 0], ends[:, 1])
+    reference = path_curves(straight, field, manifold, alpha, positions=positions)
+    return path_curves(path, field, manifold, alpha, positions=positions, reference=reference)
+
+
+def _cumulative(values: Float[Tensor, "p n"]) -> Float[Tensor, "p n"]:
+    """The integrals from 0 to evenly spaced positions in [0, 1]: of cubics through four neighbouring values each."""
+    f, step = values, 1 / (values.shape[-1] - 1)
+    first = 9 * f[:, :1] + 19 * f[:, 1:2] - 5 * f[:, 2:3] + f[:, 3:4]
+    inner = 13 * (f[:, 1:-2] + f[:, 2:-1]) - f[:, :-3] - f[:, 3:]
+    last = 9 * f[:, -1:] + 19 * f[:, -2:-1] - 5 * f[:, -3:-2] + f[:, -4:-3]
+    steps = torch.cat([first, inner, last], dim=-1) * (step / 24)
+    return torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
 
 
 class MetricMemory:

@@ -10,8 +10,10 @@ arXiv 1801.03924). An image's features are found once and compared with as many 
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +27,55 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.inputs import InputRange, SignedRange
 from latent_geodesics.models.attributes import shared_network
 from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """An optional package, which a plain installation does not bring because of its licence or weight.
+
+    Attributes:
+        name: What it is called where packages are had.
+        module: What it is imported as.
+        extra: The extra of this project that brings it.
+    """
+
+    name: str
+    module: str
+    extra: str
+
+    @property
+    def present(self) -> bool:
+        """Whether it is installed."""
+        try:
+            return find_spec(self.module) is not None
+        except ValueError:  # a module without a spec, which no import made
+            return False
+
+    @property
+    def version(self) -> str:
+        """Its version, or `unknown`."""
+        try:
+            return version(self.name)
+        except PackageNotFoundError:
+            return "unknown"
+
+
+def require_packages(needed: Iterable[tuple[str, Package]]) -> None:
+    """Refuses metrics whose package is not installed.
+
+    Args:
+        needed: The name of a metric, and a package that it needs.
+
+    Raises:
+        UserError: names the first metric, its package and how it is installed.
+    """
+    for metric, package in needed:
+        if not package.present:
+            raise UserError(
+                f"The metric {metric} needs the package {package.name}, which is not installed: "
+                f"pip install 'latent-geodesics[{package.extra}]' (`make setup` brings it), or leave the metric out."
+            )
+
 
 NETWORKS = ("clevr", "lpips_alex", "lpips_vgg", "lpips_squeeze", "lpips_squeeze_fp16")
 """The names that columns carry."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import MorphMetric, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
-from latent_geodesics.metrics.packages import require_packages
+from latent_geodesics.metrics.networks import require_packages
 from latent_geodesics.models.weights import require
 
 

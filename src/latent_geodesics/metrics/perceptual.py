@@ -20,8 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.metrics.base import FrameMetric, Provenance, RunFacts, SequenceMetric
-from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.base import Column, FrameMetric, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.networks import NETWORKS, PerceptualNetwork, as_network
 from latent_geodesics.metrics.time_alignment import Alignment, align

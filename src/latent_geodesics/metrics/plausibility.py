@@ -21,8 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.core.path import Path
-from latent_geodesics.core.splines import gauss_legendre
+from latent_geodesics.core.path import Path, gauss_legendre
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.scores import Unconditional
 

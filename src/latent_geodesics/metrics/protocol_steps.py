@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.metrics.base import Provenance, RunFacts, SequenceMetric
-from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.base import Column, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.networks import NETWORKS, Lpips, PerceptualNetwork, as_network
 from latent_geodesics.metrics.protocol import PROTOCOLS, Protocol

@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from latent_geodesics.metrics.base import SequenceMetric
-from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.base import Column, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
 
 _LUMINANCE = (0.299, 0.587, 0.114)

@@ -18,11 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.metrics.base import FrameMetric, Provenance, RunFacts
-from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.base import Column, FrameMetric, Provenance, RunFacts
 from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
 from latent_geodesics.metrics.measured import MeasuredMorph
-from latent_geodesics.metrics.packages import Package, require_packages
+from latent_geodesics.metrics.networks import Package, require_packages
 from latent_geodesics.metrics.perceptual import check_truth
 from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
 

@@ -29,8 +29,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.collection import read_collection
 from latent_geodesics.data.images import read_image
-from latent_geodesics.metrics.base import Provenance, RunFacts, SequenceMetric
-from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.base import Column, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph, MetricMemory
 from latent_geodesics.models.latent_model import LatentModel
 

@@ -20,10 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.metrics.base import Provenance, RunFacts, SequenceMetric
-from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.base import Column, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
-from latent_geodesics.metrics.packages import Package
+from latent_geodesics.metrics.networks import Package
 
 PIXELS_PER_DEGREE = 67.0
 DISPLAY = "standard_fhd"

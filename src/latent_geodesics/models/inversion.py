@@ -34,14 +34,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.fixed_point import Found, solve_fixed_point
-from latent_geodesics.models.network import Denoiser
+from latent_geodesics.models.network import Denoiser, Guidance
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 
 UNSETTLED = 1e-3
 """The relative error of a step from which on a person should know."""
 LOST = 0.1
 """The relative error of a step from which on what is decoded is no longer the image."""
+
+_MEMORY = 4
+# Keeps the small normal equations solvable when the last iterates are all but equal.
+_RIDGE = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,34 +139,11 @@ def _error(fault: Fault) -> float:
     return fault.error
 
 
-@dataclass(frozen=True)
-class Guidance:
-    """What every row is conditioned on: embeddings, their opposite, and the weight of classifier-free guidance.
-
-    Args:
-        condition: text embedding of each row.
-        negative: embedding that guidance moves away from, of each row; unused when `weight` is 1.
-        weight: guidance weight w >= 0; 1 is purely conditional.
-    """
-
-    condition: Float[Tensor, "n l c"]
-    negative: Float[Tensor, "n l c"]
-    weight: float = 1.0
-
-    def output(self, network: Denoiser, x: Float[Tensor, "n d"], t: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
-        """The guided raw network output at `x` and `t`."""
-        return network.guided_output(x, t, self.condition, self.negative, self.weight)
-
-    def rows(self, which: Int[Tensor, " m"]) -> "Guidance":
-        """The guidance of some of the rows."""
-        return Guidance(condition=self.condition[which], negative=self.negative[which], weight=self.weight)
-
-
 def denoise(network: Denoiser, x: Float[Tensor, "n d"], *, level: int, guidance: Guidance) -> Float[Tensor, "n d"]:
     """Take latents at a DDIM level down to level 0."""
 
     def predict(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, "n d"]:
-        return guidance.output(network, x, times(network.schedule, x, k))
+        return network.guided_output(x, times(network.schedule, x, k), guidance)
 
     return descend(network.schedule, x, sampling_levels(level), predict)
 
@@ -184,12 +164,20 @@ def invert(
     """
     before: list[Float[Tensor, "n d"]] = []
     worst, where = x.new_zeros(len(x)), x.new_zeros(len(x))
+    schedule = network.schedule
+
+    def raised(upper: Float[Tensor, "m d"], rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
+        """The implicit equation's right-hand side: `x` of level k-1 raised to level k by what is said at `upper`."""
+        t = times(schedule, upper, k)
+        output = network.guided_output(upper, t, guidance.rows(rows))
+        return signal * x[rows] + factor * schedule.driver(upper, output, t)
+
     for k in range(1, level + 1):
-        signal, factor = network.schedule.step_up(k)
+        signal, factor = schedule.step_up(k)
         if factor == 0:  # both levels are of one time
             continue
         first = x if refinements == 0 or not before else signal * x + factor * _extrapolated(before)
-        upper = _step_up(network, x, first, k, guidance, evaluations=refinements + 1, tolerance=tolerance)
+        upper = solve_fixed_point(raised, first, evaluations=refinements + 1, tolerance=tolerance)
         before = [*before[-1:], (upper.x - signal * x) / factor]
         finite = torch.isfinite(upper.x).all(-1)
         error = torch.where(finite, upper.error if refinements else 0.0, torch.inf)
@@ -202,35 +190,6 @@ def invert(
 def _extrapolated(before: list[Float[Tensor, "n d"]]) -> Float[Tensor, "n d"]:
     """The noise (or v) of the next step on a straight line through those of the last two."""
     return 2 * before[-1] - before[0] if len(before) > 1 else before[0]
-
-
-def _step_up(
-    network: Denoiser,
-    x: Float[Tensor, "n d"],
-    first: Float[Tensor, "n d"],
-    k: int,
-    guidance: Guidance,
-    *,
-    evaluations: int,
-    tolerance: float,
-) -> Found:
-    """The latents of level k that a DDIM step sends to `x`, of level k-1; `first` is the first guess."""
-
-    def raised(upper: Float[Tensor, "m d"], rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
-        return _raised(network, x[rows], upper, k, guidance.rows(rows))
-
-    return solve_fixed_point(raised, first, evaluations=evaluations, tolerance=tolerance)
-
-
-def _raised(
-    network: Denoiser, x: Float[Tensor, "n d"], upper: Float[Tensor, "n d"], k: int, guidance: Guidance
-) -> Float[Tensor, "n d"]:
-    """The right-hand side of the implicit equation: `x` of level k-1 raised to level k by what is said at `upper`."""
-    schedule = network.schedule
-    t = times(schedule, x, k)
-    signal, factor = schedule.step_up(k)
-    output = guidance.output(network, upper, t)
-    return signal * x + factor * schedule.driver(upper, output, t)
 
 
 Predict = Callable[[Tensor, int], Tensor]
@@ -276,3 +235,68 @@ def ascend(
             upper = signal * x + factor * schedule.driver(upper, predict(upper, k), t)
         x = upper
     return x
+
+
+class Found(NamedTuple):
+    """Where each row got to, and how far from a fixed point: `|g(x) - x| / |g(x)|` of the iterate before it."""
+
+    x: Float[Tensor, "n d"]
+    error: Float[Tensor, " n"]
+
+
+def solve_fixed_point(
+    function: Callable[[Float[Tensor, "m d"], Int[Tensor, " m"]], Float[Tensor, "m d"]],
+    start: Float[Tensor, "n d"],
+    *,
+    evaluations: int,
+    tolerance: float,
+) -> Found:
+    """The fixed point `x = g(x)` of each row by Anderson mixing, or its latest iterate after too many evaluations.
+
+    With the residual `f = g(x) - x` and the differences `dF`, `dG` of the last iterates' `f` and `g` to the newest
+    ones, the next iterate is `g - dG c` with the `c` that makes `|f - dF c|` least. One iterate alone gives the plain
+    step `x <- g(x)`. Mixing matters where the plain step contracts slowly: it needs a third of the evaluations there.
+
+    Args:
+        function: `g` at the given points, which belong to the rows of the given numbers.
+        start: first iterate of each row.
+        evaluations: the most evaluations of a row, at least 1; with 1 the result is `g(start)`.
+        tolerance: a row is solved once `|g(x) - x| < tolerance |g(x)|`.
+
+    References:
+        Walker, Ni 2011, Anderson acceleration for fixed-point iterations.
+    """
+    result, errors = start.clone(), start.new_full((len(start),), torch.inf)
+    rows = torch.arange(len(start), device=start.device)
+    x, history = start, start.new_empty(0, 2, *start.shape)
+    for _ in range(evaluations):
+        g = function(x, rows)
+        history = torch.cat([history[-_MEMORY:], torch.stack([g, g - x])[None]])
+        # NaN counts as unsolved and is left for the caller to see.
+        change, size = (g - x).norm(dim=-1), g.norm(dim=-1)
+        unsolved = ~(change < tolerance * size)
+        x = torch.where(unsolved[:, None], _mix(history), g)
+        result = x if len(rows) == len(result) else result.index_copy(0, rows, x)
+        errors = errors.index_copy(0, rows, change / size)
+        # Solved rows leave, so that no row depends on how long another takes; nothing else is read from the device.
+        left = [row for row, open_still in enumerate(unsolved.tolist()) if open_still]
+        if not left:
+            break
+        if len(left) < len(rows):
+            kept = torch.tensor(left, device=rows.device)
+            rows, x, history = rows[kept], x[kept], history[:, :, kept]
+    return Found(result, errors)
+
+
+def _mix(history: Float[Tensor, "m 2 n d"]) -> Float[Tensor, "n d"]:
+    """The next iterate of each row from its last values `g` and residuals `f`, newest last."""
+    g, f = history[-1].unbind(0)
+    if len(history) == 1:
+        return g
+    dg, df = (history[-1:] - history[:-1]).double().movedim(2, 0).unbind(2)
+    gram = df @ df.mT
+    ridge = _RIDGE * gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=torch.finfo(torch.float64).tiny)
+    gram = gram + ridge[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    # Not `solve`: it would raise for the whole batch when one row is not finite.
+    c: Tensor = torch.linalg.solve_ex(gram, df @ f.double()[..., None]).result
+    return g - (c.mT @ dg)[:, 0].to(g)

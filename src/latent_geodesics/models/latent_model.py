@@ -25,13 +25,10 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.accelerator import ENCODING, Stopwatch, is_compiled
 from latent_geodesics.models.families import Components
-from latent_geodesics.models.image_codec import ImageCodec
-from latent_geodesics.models.inversion import Guidance, Inverted, denoise, invert
-from latent_geodesics.models.ladder import Ladder
-from latent_geodesics.models.latent_field import LatentField, TextConditioner, match_rows
-from latent_geodesics.models.layout import fastest_layout
-from latent_geodesics.models.network import Denoiser
-from latent_geodesics.models.precision import Precision
+from latent_geodesics.models.inversion import Inverted, denoise, invert
+from latent_geodesics.models.latent_field import Ladder, LatentField, TextConditioner, match_rows
+from latent_geodesics.models.network import Denoiser, Guidance, ImageCodec
+from latent_geodesics.models.precision import Precision, fastest_layout
 from latent_geodesics.models.scores import Conditional, Score, check_guidance
 from latent_geodesics.models.store import TensorCache, content_key, weights_hash
 from latent_geodesics.models.textual_inversion import TextInversion, TextSubject
@@ -182,6 +179,7 @@ class LatentModel:
             log.warning(told)
         return found.x
 
+    @torch.no_grad()
     def invert(
         self,
         images: Float[Tensor, "p 3 h w"],
@@ -211,26 +209,13 @@ class LatentModel:
         level = self.schedule.level(tau)
         setting = self._guidance(len(images), condition, guidance, negative)
         refinements = self._refinements if refinements is None else refinements
-        if not remember or self._cache.folder is None:
-            return self._inverted(images, level, setting, refinements, watch)
-        settings = (self.fingerprint, self.schedule.times, level, guidance, refinements, self._inversion_tolerance)
-        key = content_key("inversion and its errors", settings, images, setting.condition, setting.negative)
-        kept = self._cache.load(key)
-        if kept is not None:
-            return Inverted.unpacked(kept.to(self.device), level)
-        found = self._inverted(images, level, setting, refinements, watch)
-        self._cache.store({key: found.packed()})
-        return found
-
-    @torch.no_grad()
-    def _inverted(
-        self,
-        images: Float[Tensor, "p 3 h w"],
-        level: int,
-        setting: Guidance,
-        refinements: int,
-        watch: Stopwatch | None,
-    ) -> Inverted:
+        remember = remember and self._cache.folder is not None
+        if remember:
+            settings = (self.fingerprint, self.schedule.times, level, guidance, refinements, self._inversion_tolerance)
+            key = content_key("inversion and its errors", settings, images, setting.condition, setting.negative)
+            kept = self._cache.load(key)
+            if kept is not None:
+                return Inverted.unpacked(kept.to(self.device), level)
         clean = self._codec.encode(images)
         if watch is not None:
             watch.lap(ENCODING)
@@ -239,14 +224,11 @@ class LatentModel:
         rounds = self.network.rounding and not self.network.adapted
         network = self._ladder.finer if rounds else self.network
         usual = _HALF_TOLERANCE if network.rounding else _INVERSION_TOLERANCE
-        return invert(
-            network,
-            clean,
-            level=level,
-            guidance=setting,
-            refinements=refinements,
-            tolerance=self._inversion_tolerance or usual,
-        )
+        tolerance = self._inversion_tolerance or usual
+        found = invert(network, clean, level=level, guidance=setting, refinements=refinements, tolerance=tolerance)
+        if remember:
+            self._cache.store({key: found.packed()})
+        return found
 
     def _overflown(self, network: Denoiser, found: Tensor) -> bool:
         """Whether a lower precision overflowed, so that its float32 is to do what it did; says so."""

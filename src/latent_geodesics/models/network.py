@@ -1,12 +1,20 @@
-"""The denoising network as a function of flat latents.
+"""The networks of a model as functions of flat latents: the denoising one, and the autoencoder.
 
 `Denoiser` hides everything that is particular to a network in memory: latents are flat `[n d]` outside and `[n c h w]`
 inside, float32 outside and half precision inside, and many rows are evaluated in chunks. It counts what it costs: one
 *network evaluation* is one latent sent once through the network.
+
+`ImageCodec` leads from images to clean latents and back. A latent is the *mean* of the encoder's distribution, shifted
+and scaled as the model's family says, so encoding is deterministic. It is done in float32: it runs once an image.
+Decoding may be done in half precision, which no eye can tell from float32; where it overflows (the decoder of SDXL
+does), float32 takes over.
 """
 
 import logging
 import math
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -15,12 +23,34 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.chunking import Chunker
+from latent_geodesics.models.accelerator import Chunker
 from latent_geodesics.models.families import Family
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 from latent_geodesics.models.precision import NOMINAL_ERROR, products_in
 
 log = logging.getLogger(__name__)
+
+# Images that were resized or blended stray from [0, 1] by rounding; more than this is a wrong scale.
+_RANGE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What every row is conditioned on: embeddings, their opposite, and the weight of classifier-free guidance.
+
+    Args:
+        condition: text embedding of each row.
+        negative: embedding that guidance moves away from, of each row; unused when `weight` is 1.
+        weight: guidance weight w >= 0; 1 is purely conditional.
+    """
+
+    condition: Float[Tensor, "n l c"]
+    negative: Float[Tensor, "n l c"]
+    weight: float = 1.0
+
+    def rows(self, which: Int[Tensor, " m"]) -> "Guidance":
+        """The guidance of some of the rows."""
+        return Guidance(self.condition[which], self.negative[which], self.weight)
 
 
 class _Costs:
@@ -158,17 +188,10 @@ class Denoiser:
         self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
     ) -> Float[Tensor, "n d"]:
         """The predicted noise `eps(x, t, c)`, whatever the network was trained to predict."""
-        return self.schedule.noise(x, self._outputs(x, t, condition), t)
+        return self.schedule.noise(x, self.guided_output(x, t, Guidance(condition, condition)), t)
 
     @torch.no_grad()
-    def guided_output(
-        self,
-        x: Float[Tensor, "n d"],
-        t: Int[Tensor, " n"],
-        condition: Float[Tensor, "n l c"],
-        negative: Float[Tensor, "n l c"],
-        weight: float,
-    ) -> Float[Tensor, "n d"]:
+    def guided_output(self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], guidance: Guidance) -> Float[Tensor, "n d"]:
         """The classifier-free-guided output `(1 - w) out(negative) + w out(condition)`.
 
         The weight 1 needs one evaluation, not two, and so does the weight 0. All kinds of output are affine in `eps`
@@ -177,19 +200,16 @@ class Denoiser:
         References:
             Ho, Salimans 2022, arXiv 2207.12598.
         """
-        if weight == 1.0:
-            return self._outputs(x, t, condition)
-        if weight == 0.0:
-            return self._outputs(x, t, negative)
-        both = self._outputs(x.repeat(2, 1), t.repeat(2), torch.cat([negative, condition]))
-        without, conditional = both.chunk(2)
-        return without + weight * (conditional - without)
-
-    def _outputs(
-        self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
-    ) -> Float[Tensor, "n d"]:
+        weight, condition = guidance.weight, guidance.condition if guidance.weight else guidance.negative
+        both = weight not in (0.0, 1.0)
+        if both:
+            x, t, condition = x.repeat(2, 1), t.repeat(2), torch.cat([guidance.negative, condition])
         self._costs.calls += 1
-        return self._chunker.map(self._chunk, x, t, condition)
+        output = self._chunker.map(self._chunk, x, t, condition)
+        if not both:
+            return output
+        without, conditional = output.chunk(2)
+        return without + weight * (conditional - without)
 
     def _chunk(
         self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
@@ -202,3 +222,75 @@ class Denoiser:
         with self._costs.counting:
             self._costs.evaluations += len(x)
         return output.flatten(1).float()
+
+
+class ImageCodec:
+    """Encodes images into flat latents and decodes them.
+
+    Args:
+        vae: an autoencoder of diffusers, on its device, float32.
+        family: what its latents are.
+        image_size: `(height, width)` of the images in pixels.
+        batch_size: the largest number of images in one call.
+        decoding: the precision to decode in.
+    """
+
+    def __init__(
+        self,
+        *,
+        vae: Any,
+        family: Family,
+        image_size: tuple[int, int],
+        batch_size: int,
+        decoding: torch.dtype = torch.float32,
+    ) -> None:
+        self._vae, self._family = vae, family
+        self._decoding = decoding
+        self._chunker = Chunker(size=batch_size)
+        self.image_size = image_size
+        self.latent_shape = family.latent_shape(vae, image_size)
+
+    @torch.no_grad()
+    def encode(self, images: Float[Tensor, "p 3 h w"]) -> Float[Tensor, "p d"]:
+        """The clean latents of images in [0, 1]."""
+        self._check(images)
+        with products_in("float32", self._vae.device):
+            return self._chunker.map(self._encode_chunk, images.to(self._vae.device, torch.float32))
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "n d"]) -> Float[Tensor, "n 3 h w"]:
+        """The images in [0, 1] of clean latents; what falls outside is clipped, NaN stays NaN."""
+        images = self._chunker.map(self._decode_chunk, latents)
+        if self._decoding is not torch.float32 and bool(torch.isfinite(latents).all() & ~torch.isfinite(images).all()):
+            # `force_upcast` of diffusers would not tell beforehand: it is true unless a model's file says otherwise.
+            log.warning("The decoder overflowed in half precision: images are decoded in float32 from here on.")
+            self._decoding = torch.float32
+            images = self._chunker.map(self._decode_chunk, latents)
+        return (0.5 * images + 0.5).clamp(0.0, 1.0)
+
+    @cached_property
+    def _half(self) -> Any:
+        """The autoencoder in the precision of decoding."""
+        return torch.nn.Module.to(deepcopy(self._vae), self._decoding)
+
+    def _encode_chunk(self, images: Float[Tensor, "p 3 h w"]) -> Float[Tensor, "p d"]:
+        return self._family.encode(self._vae, 2.0 * images - 1.0).flatten(1)
+
+    def _decode_chunk(self, latents: Float[Tensor, "n d"]) -> Float[Tensor, "n 3 h w"]:
+        vae = self._vae if self._decoding is torch.float32 else self._half
+        with products_in("tf32", latents.device):
+            return self._family.decode(vae, latents.reshape(-1, *self.latent_shape)).float()
+
+    def _check(self, images: Tensor) -> None:
+        height, width = self.image_size
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, height, width) or len(images) == 0:
+            raise UserError(
+                f"images must have the shape [p, 3, {height}, {width}]; received {list(images.shape)}: "
+                "resize them, or load the model with another image_size"
+            )
+        if not images.is_floating_point():
+            raise UserError(f"images must be floating-point numbers in [0, 1]; received {images.dtype}: divide by 255")
+        lowest, highest = float(images.min()), float(images.max())
+        # Written so that NaN fails too.
+        if not (lowest >= -_RANGE_TOLERANCE and highest <= 1.0 + _RANGE_TOLERANCE):
+            raise UserError(f"images must lie in [0, 1]; received values from {lowest:.3g} to {highest:.3g}")

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.network import Denoiser
+from latent_geodesics.models.network import Denoiser, Guidance
 
 NEGATIVE_PROMPT = (
     "A doubling image, unrealistic, artifacts, distortions, unnatural blending, ghosting effects, overlapping edges, "
@@ -148,7 +148,7 @@ class Guided(Score):
 
     def estimate(self, network: Denoiser, embed: Embed, query: ScoreQuery) -> Float[Tensor, "n d"]:  # noqa: D102
         negative = _negative(embed, self.prompt, query)
-        output = network.guided_output(query.x, query.t, query.condition, negative, self.weight)
+        output = network.guided_output(query.x, query.t, Guidance(query.condition, negative, self.weight))
         return _over_sigma(network, -network.schedule.noise(query.x, output, query.t), query)
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.chunking import Chunker
+from latent_geodesics.models.accelerator import Chunker
 from latent_geodesics.models.fitting import Fit, NoisyDraws
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.store import TensorCache, content_key

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from latent_geodesics.core.errors import UserError, is_out_of_memory
-from latent_geodesics.models.machine import file_hash
-from latent_geodesics.models.sources import first_line
+from latent_geodesics.models.sources import file_hash, first_line
 from latent_geodesics.models.store import remembered
 
 FOLDER_VARIABLE = "LATENT_GEODESICS_WEIGHTS"

@@ -27,10 +27,10 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.progress import listening, telling
 from latent_geodesics.data.images import readable, to_pil
 from latent_geodesics.methods import status_sentence
+from latent_geodesics.run.files import title_of
 from latent_geodesics.run.interpolation import Interpolation, density_figure, interpolate, named_model
 from latent_geodesics.run.key_path import path_through
 from latent_geodesics.run.main import CONF, ROOT
-from latent_geodesics.run.names import title_of
 from latent_geodesics.run.sequences import save_film
 
 if TYPE_CHECKING:

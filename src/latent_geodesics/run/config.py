@@ -1,6 +1,10 @@
-"""The composed configuration, resolved once, checked, and frozen: the same object is run, written and logged."""
+"""The composed configuration, resolved once, checked, and frozen: the same object is run, written and logged.
 
-from collections.abc import Mapping
+It has the keys that its experiment reads and no others; a command that sets another one would change nothing.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +13,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.machine import machine_cores
+from latent_geodesics.core.errors import UserError, near_name
 from latent_geodesics.run.launch import ALONE, RunProcess, find_place
-from latent_geodesics.run.unread import read_keys
 
 LARGEST_SEED = 2**32 - 1
 MOST_PROCESSES = 4
+
+EVERY_RUN = ("task", "trainer", "logger", "seed", "output_dir", "expected", "fps", "format")
+LOOKS_AT_ALL = "latent_geodesics.run.preflight.Preflight"
+"""What stands for another run, whose keys it is given."""
+PLURALS = {"density": "densities", "integrator": "integrators", "method": "methods", "velocity": "velocities"}
+"""Groups of which a run has several options, and the keys that these lie below."""
+_MENTION = re.compile(r"\$\{(?:oc\.select:)?\s*([A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +50,10 @@ def processes() -> int:
 
     `${processes:}` in a configuration.
     """
-    from latent_geodesics.models.accelerator import accelerators  # imports torch, and few configurations ask
+    from latent_geodesics.models.accelerator import (  # imports torch, and few configurations ask
+        accelerators,
+        machine_cores,
+    )
 
     return accelerators() or min(machine_cores(), MOST_PROCESSES)
 
@@ -117,3 +129,58 @@ def flat_settings(node: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in node.items():
         flat |= flat_settings(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
+
+
+def read_keys(raw: Mapping[Any, Any]) -> set[str]:
+    """The keys that every run reads, those that they mention, and so on.
+
+    Args:
+        raw: The composed configuration before its interpolations are resolved.
+    """
+    if _looks_at_all(raw):
+        return set(map(str, raw))
+    found: set[str] = set()
+    waiting = list(EVERY_RUN)
+    while waiting:
+        key = waiting.pop()
+        if key not in found:
+            found.add(key)
+            waiting += [name for text in _texts(raw.get(key)) for name in _MENTION.findall(text)]
+    return found
+
+
+def check_read(raw: Mapping[Any, Any]) -> None:
+    """Refuses what the command line sets and nothing reads.
+
+    Raises:
+        UserError: for the first such key.
+    """
+    if not HydraConfig.initialized() or _looks_at_all(raw):
+        return
+    hydra, read = HydraConfig.get(), read_keys(raw)
+    for argument in hydra.overrides.task:
+        key = re.split(r"[=.@/]", argument.lstrip("+~"), maxsplit=1)[0]
+        if key == "experiment" or PLURALS.get(key, key) in read:
+            continue
+        chosen = hydra.runtime.choices.get("experiment") or hydra.runtime.choices.get("task")
+        known = sorted(name for name in read if name in raw or name in PLURALS.values())
+        raise UserError(
+            f"Nothing in '{chosen}' reads '{key}', which {argument} sets: leave it out. It reads "
+            f"{', '.join(known)}.{near_name(key, known)}"
+        )
+
+
+def _looks_at_all(raw: Mapping[Any, Any]) -> bool:
+    task = raw.get("task")
+    return isinstance(task, Mapping) and task.get("_target_") == LOOKS_AT_ALL
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        for value in node.values():
+            yield from _texts(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _texts(value)

@@ -22,15 +22,13 @@ from latent_geodesics.core.records import Solution
 from latent_geodesics.data import ImagePair, PairBatch
 from latent_geodesics.data.images import from_pil, read_image, to_pil
 from latent_geodesics.methods import Method, status_sentence
-from latent_geodesics.methods.statuses import LOST
+from latent_geodesics.methods.base import LOST
 from latent_geodesics.metrics import PathCurves
 from latent_geodesics.models import LatentModel
-from latent_geodesics.models.chunking import one_thread
-from latent_geodesics.run.arguments import as_meant
+from latent_geodesics.models.accelerator import one_thread
 from latent_geodesics.run.canvas import STYLE, label
-from latent_geodesics.run.inputs import check_inputs
-from latent_geodesics.run.kinds import check_kinds
-from latent_geodesics.run.main import CONF, find_shipped
+from latent_geodesics.run.inputs import check_inputs, check_kinds
+from latent_geodesics.run.main import CONF, as_meant, find_shipped
 from latent_geodesics.run.results import PairResult
 from latent_geodesics.run.sentences import sentence_of
 from latent_geodesics.run.sequences import FILM_FORMATS, Films, save_frames

@@ -12,7 +12,7 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.keys import KeyData, read_keys
 from latent_geodesics.methods.chains import draw_chain, has_path, meeting
 from latent_geodesics.models import LatentModel
-from latent_geodesics.models.chunking import one_thread
+from latent_geodesics.models.accelerator import one_thread
 from latent_geodesics.run.interpolation import for_a_person, made_morphs
 
 

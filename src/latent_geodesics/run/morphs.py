@@ -13,8 +13,7 @@ from latent_geodesics.core.progress import tell, telling
 from latent_geodesics.data import ImagePair, PairBatch, read_batch
 from latent_geodesics.data.pairs import has_positions
 from latent_geodesics.methods import Attempt, EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
-from latent_geodesics.methods.conditions import PathCondition
-from latent_geodesics.methods.power import GeometryChoice
+from latent_geodesics.methods.conditions import GeometryChoice, PathCondition
 from latent_geodesics.metrics import (
     MeasuredMorph,
     MetricMemory,
@@ -44,7 +43,7 @@ class Morphs:
         methods: Name -> method; a row of each strip, a line of each curve.
         metrics: Name -> metric.
         tau: Noise level of the latents, in (0, 1).
-        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.power`.
+        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.conditions`.
         alpha: The power itself, in its place; None for none.
         geometry: What paths are measured by, and geodesics of; that of p^alpha if not given.
         frames: Images of a sequence, both ends included; at least 3.

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import ImagePair, read_batch
-from latent_geodesics.methods.power import power_of_density
+from latent_geodesics.methods.conditions import power_of_density
 from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.preflight import Inspection, free_memory, inspect, usual_strength
 from latent_geodesics.run.runner import Run

@@ -12,7 +12,7 @@ from torch import Tensor
 from latent_geodesics.core.records import Status
 from latent_geodesics.data import ImagePair
 from latent_geodesics.methods import EncodedPairs, Morph
-from latent_geodesics.methods.statuses import LOST, UNINVERTED
+from latent_geodesics.methods.base import LOST, UNINVERTED
 from latent_geodesics.metrics import Column, MetricRecord, PathCurves, known_columns, verdict_word
 from latent_geodesics.models.accelerator import DECODING, METRICS, SOLVING, STAGES
 

@@ -1,21 +1,27 @@
 """The folder of a run: claimed by one run at a time, gone on with by the same one, never mixed with another.
 
 A finished run has `summary.json`, and beside it `files.json` with the sha256 of everything else that it left, by which
-a later start tells whether it is whole still.
+a later start tells whether it is whole still. `environment.json` says what its numbers depend on besides the
+configuration: versions, commit, machine, weights.
 """
 
 import json
 import logging
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.machine import file_hash
+from latent_geodesics.models.sources import file_hash
 from latent_geodesics.run.config import Settings, flat_settings
 from latent_geodesics.run.files import clear_partials, is_partial, is_whole, replacing, write_json, write_text
 
@@ -29,6 +35,24 @@ LOCK, WANDB, LOGS = ".lock", "wandb", ".log"
 # What may differ between a run and its continuation.
 INCIDENTAL = ("output_dir", "logger", "expected", "trainer", "choices", IN_FORCE)
 SHOWN = 3
+
+LIBRARIES = (
+    "latent-geodesics",
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "hydra-core",
+    "diffusers",
+    "transformers",
+    "wandb",
+    "torchmetrics",
+    "torch-fidelity",
+    "pyiqa",
+    "cvvdp",
+    "flip-evaluator",
+    "lpips",
+    "numpy",
+)
 
 
 @contextmanager
@@ -185,3 +209,42 @@ def _changed(folder: Path, settings: Settings) -> list[str]:
     old, new = flat_settings(before), flat_settings(now)
     keys = [key for key in dict.fromkeys([*old, *new]) if key.partition(".")[0] not in INCIDENTAL]
     return [key for key in keys if old.get(key) != new.get(key)]
+
+
+def describe_environment(*, seed: int, weights: Mapping[str, str], machinery: Mapping[str, Any]) -> dict[str, Any]:
+    """Versions of the libraries, commit and whether it was changed, machine, network, seed, hashes of the weights."""
+    from latent_geodesics.models.accelerator import choose_device, device_name, machine_cores, processor
+
+    device = choose_device("auto")
+    return {
+        "seed": seed,
+        "weights": dict(weights),
+        "network": dict(machinery),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": _git("status", "--porcelain", "--untracked-files=no") not in ("", None),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": machine_cores(),
+        "accelerator": None if device.type == "cpu" else device_name(device),
+        "versions": {library: _version(library) for library in LIBRARIES},
+    }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout that this file lies in, or None outside one."""
+    try:
+        answer = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

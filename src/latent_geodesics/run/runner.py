@@ -17,13 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.config import Settings, is_part_of_a_sweep, settle
-from latent_geodesics.run.environment import describe_environment
 from latent_geodesics.run.expectations import hold
 from latent_geodesics.run.files import write_json, write_text
-from latent_geodesics.run.inputs import check_inputs
-from latent_geodesics.run.kinds import check_kinds
+from latent_geodesics.run.inputs import check_inputs, check_kinds
 from latent_geodesics.run.launch import ALONE, RunProcess, cluster, dismiss, join, lead, refuse
-from latent_geodesics.run.run_folder import CONFIG, IN_FORCE, claimed, complete, finished
+from latent_geodesics.run.run_folder import CONFIG, IN_FORCE, claimed, complete, describe_environment, finished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,10 +88,55 @@ class Run:
         name: str = "batches",
         last: bool = True,
     ) -> "Tables":
-        """Works through a list, shared by processes and resumed where it was killed; see `run.each`."""
-        from latent_geodesics.run.each import each
+        """Does the batches that the run's folder does not have yet, in all of the run's processes.
 
-        return each(self, batches, work, read=read, made_with=made_with, name=name, last=last)
+        Args:
+            batches: All of the run's items, in batches. What makes a batch must not depend on what is done.
+            work: What is done with a batch; with the same numbers in however many processes.
+            read: What makes of a batch's items what is worked on.
+            made_with: What the numbers depend on besides the configuration, such as the hashes of the weights.
+            name: Of the list, where a run has several: what is finished is kept in a folder of that name.
+            last: Whether no other list follows, so that the processes part when this one is done.
+
+        Returns:
+            What all finished batches gave; in all processes but the first, what there is.
+
+        Raises:
+            KeyboardInterrupt: when the run was interrupted before its first batch was done. One that is interrupted
+                later returns, and `Run.finish` ends it when all that was found is on the page.
+            UserError: when the folder holds a batch that was made with something else or of other items.
+        """
+        import torch
+
+        from latent_geodesics.data import Batches
+        from latent_geodesics.run.each import BatchStore, Loop, Tables
+
+        queue = Batches(batches=batches, read=read)
+        store = BatchStore(folder=self.folder, name=name, made_with=made_with, expected=queue.ids)
+        queue.done = store.finished()
+        if queue.left:
+            if queue.done:
+                log.info("Going on with '%s': %d of %d batches are done.", self.folder, len(queue.done), len(batches))
+            module = Loop(run=self, work=work, store=store, names=queue.ids)
+            trainer = self.trainer(
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=False,  # it counts batches, and says nothing while one is at work
+                use_distributed_sampler=False,  # the batches are shared out already, none of them twice
+            )
+            try:
+                trainer.test(module, datamodule=queue, verbose=False)
+            except SystemExit:  # Lightning's answer to an interrupt: what was finished is still to be put together
+                log.info("Interrupted: what is finished is put together.")
+        tables = Tables(store.read(), batches=queue.ids)
+        if torch.distributed.is_initialized() and (last or not tables.whole):
+            # All is on disk. The first process puts it together alone, which metrics would take for a sum over them.
+            torch.distributed.destroy_process_group()
+        if self.leads:
+            if not tables.whole and not tables.items[0]:
+                raise KeyboardInterrupt
+            tables.write(self.folder)
+        return tables
 
     def rows(self) -> "Rows":
         """What the work on a batch gives, empty yet."""
@@ -129,7 +172,7 @@ class Run:
             KeyboardInterrupt: when the run was interrupted before its last item.
             UserError: of `broken`.
         """
-        from latent_geodesics.run.markup import csv_text
+        from latent_geodesics.run.files import csv_text
 
         for name, table in extra.items():
             if len(table):
@@ -191,31 +234,37 @@ def execute(config: DictConfig) -> Mapping[str, float]:
     """
     check_inputs(config)
     settings = settle(config)
-    if not settings.place.leads:
-        from latent_geodesics.run.tracking import RunLogger
-
-        shared = join(settings.place)
-        return {} if shared is None else _perform(settings, shared, RunLogger(), _data(settings))
-    if (known := finished(settings)) is not None:
+    if settings.place.leads and (known := finished(settings)) is not None:
         log.info("The run in '%s' is finished already: nothing is done again.", settings.output_dir)
         dismiss(settings.place)
         _hold(settings, known)
         return known
-    with _claimed_for_all(settings) as folder:
+    with _shared(settings) as folder:
+        if folder is None:
+            return {}
         data = _data(settings)
-        logger: RunLogger = instantiate(settings.logger, _partial_=True)(folder=folder, record=settings.resolved)
-        succeeded = False
-        try:
-            summary = _perform(settings, folder, logger, data)
-            succeeded = True
-        finally:
-            logger.close(succeeded=succeeded)
+        with _logger(settings, folder) as logger:
+            run = _begin(settings, folder, logger)
+            task = _task(settings, data)
+            _check_sharing(settings, task)
+            summary = task.run(run)
+            if run.leads:
+                complete(folder, summary)
+                logger.summary(summary)
+                _hold(settings, summary)
+                log.info("The results are in %s", folder)
     return summary
 
 
 @contextmanager
-def _claimed_for_all(settings: Settings) -> Iterator[Path]:
-    """The run's folder; the other processes that a launcher started for the run hear of it, or why there is none."""
+def _shared(settings: Settings) -> Iterator[Path | None]:
+    """The run's folder, which the first process claims and the others hear of from it, or why there is none.
+
+    None in a process to which nothing is left to do.
+    """
+    if not settings.place.leads:
+        yield join(settings.place)
+        return
     with ExitStack() as held:
         try:
             folder = held.enter_context(claimed(settings))
@@ -224,6 +273,22 @@ def _claimed_for_all(settings: Settings) -> Iterator[Path]:
             raise
         held.enter_context(lead(settings.place, folder))
         yield folder
+
+
+@contextmanager
+def _logger(settings: Settings, folder: Path) -> Iterator["RunLogger"]:
+    """Who hears of the run, closed when it ends; nobody in all processes but the first."""
+    from latent_geodesics.run.tracking import RunLogger
+
+    logger = RunLogger()
+    if settings.place.leads:
+        logger = instantiate(settings.logger, _partial_=True)(folder=folder, record=settings.resolved)
+    succeeded = False
+    try:
+        yield logger
+        succeeded = True
+    finally:
+        logger.close(succeeded=succeeded)
 
 
 def _data(settings: Settings) -> dict[str, Any]:
@@ -249,7 +314,8 @@ def _task(settings: Settings, data: Mapping[str, Any]) -> Task:
     return task
 
 
-def _perform(settings: Settings, folder: Path, logger: "RunLogger", data: Mapping[str, Any]) -> Mapping[str, float]:
+def _begin(settings: Settings, folder: Path, logger: "RunLogger") -> Run:
+    """What the task is given, when Lightning is ready for it."""
     import pytorch_lightning as pl
 
     from latent_geodesics.run.sequences import Films
@@ -268,23 +334,21 @@ def _perform(settings: Settings, folder: Path, logger: "RunLogger", data: Mappin
         place=settings.place,
     )
     run.record_environment(weights={})
-    task = _task(settings, data)
-    if settings.place.world > 1 and not getattr(task, "shares_work", False):
+    return run
+
+
+def _check_sharing(settings: Settings, task: Task) -> None:
+    """Refuses several processes for a task that works in one, or says that they have no effect."""
+    if getattr(task, "shares_work", False):
+        return
+    if settings.place.world > 1:
         raise UserError(
             f"This task works in one process, and {settings.place.starter} started {settings.place.world}: start it by "
             "itself, without a launcher."
         )
     devices = settings.trainer.get("devices", 1)
-    if isinstance(devices, int) and devices > 1 and not getattr(task, "shares_work", False):
+    if isinstance(devices, int) and devices > 1:
         log.warning("trainer.devices=%d has no effect: this task works in one process.", devices)
-    summary = task.run(run)
-    if not run.leads:
-        return summary
-    complete(folder, summary)
-    logger.summary(summary)
-    _hold(settings, summary)
-    log.info("The results are in %s", folder)
-    return summary
 
 
 def _hold(settings: Settings, summary: Mapping[str, float]) -> None:

@@ -1,7 +1,15 @@
 """Score fields: the base classes a user extends, a Gaussian mixture, and densities with known geodesics."""
 
 from latent_geodesics.core.fields.banana import Banana
-from latent_geodesics.core.fields.base import Density, ScoreField
+from latent_geodesics.core.fields.base import (
+    COARSE_ERROR,
+    Density,
+    Resolution,
+    ScoreField,
+    guarded,
+    rounded_resolution,
+    well_resolved,
+)
 from latent_geodesics.core.fields.closed_forms import (
     Exponential,
     HalfSpace,
@@ -10,10 +18,8 @@ from latent_geodesics.core.fields.closed_forms import (
     StereographicSphere,
     UniformDensity,
 )
-from latent_geodesics.core.fields.guarded import COARSE_ERROR, guarded, well_resolved
 from latent_geodesics.core.fields.mixture import GaussianMixture
 from latent_geodesics.core.fields.recorded import RecordedField
-from latent_geodesics.core.fields.resolution import Resolution, rounded_resolution
 
 __all__ = [
     "COARSE_ERROR",

@@ -1,7 +1,10 @@
-r"""Score fields: what the geodesic equation needs to know of a probability density.
+r"""Score fields: what the geodesic equation needs to know of a probability density, and how well it is resolved.
 
 A density `p` on `R^d` enters every equation of this package only through its score `s(x) = grad log p(x)`. The score
 may also depend on the position `u` in [0, 1] on the path, because a text prompt may vary along it.
+
+A score that is computed in float16 or bfloat16 is wrong by a share of itself, whatever the point. A solver that asks
+for a residual below that share goes round in the rounding; one that knows the share stops there and says so.
 
 Conventions: points are flat vectors `x` of size `d` with any leading axes; where there is a batch of pairs, it is the
 first axis. `s` has the unit 1/[x].
@@ -9,6 +12,7 @@ first axis. `s` has the unit 1/[x].
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Self, cast
 
@@ -16,7 +20,52 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.core.fields.resolution import Resolution
+MARGIN = 2.0
+"""What a residual may be above the rounding of the scores: two of them, of two iterates, and what mixing adds."""
+
+_LEAST_VALUES = 8
+
+COARSE_ERROR = 2e-3
+"""Rounding of scores above which finer ones are taken where there are any: what bfloat16 resolves leaves the length of
+hard pairs off by more than a thousandth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """The rounding of a field's scores.
+
+    Attributes:
+        error: the relative error `|s~ - s| / |s|` of a score as it is computed, a mean over points.
+        precision: what makes it, for a person: `float16`, say.
+    """
+
+    error: float
+    precision: str
+
+    def floor(self, size: Float[Tensor, " a"], strength: Float[Tensor, " a"]) -> Float[Tensor, " a"]:
+        """The relative residual of a path that the rounding of its scores leaves.
+
+        Args:
+            size: the mean of `|s|` along each path.
+            strength: the mean of its tangential part, which residuals are a share of.
+        """
+        return MARGIN * self.error * size / strength.clamp(min=torch.finfo(strength.dtype).tiny)
+
+
+def rounded_resolution(scores: Float[Tensor, "*b d"]) -> Resolution | None:
+    """What scores that are all numbers of float16 or bfloat16 give away of the arithmetic that they come from.
+
+    None where they are not, or where they are too few different numbers to tell. The error is the largest that
+    rounding to nearest makes, half the spacing of the format at one.
+    """
+    if scores.dtype in (torch.float16, torch.bfloat16) or len(torch.unique(scores)) < _LEAST_VALUES:
+        return None
+    for precision in (torch.bfloat16, torch.float16):
+        if bool((scores.to(precision).to(scores.dtype) == scores).all()):
+            name = str(precision).removeprefix("torch.")
+            return Resolution(error=torch.finfo(precision).eps / 2, precision=name)
+    return None
+
 
 Score = Callable[[Any, Tensor, Tensor], Tensor]
 
@@ -144,3 +193,46 @@ class Density(ScoreField):
             total = self.log_prob(leaf, u.detach().clone()).sum()
             (gradient,) = torch.autograd.grad(total, leaf)
         return gradient.detach()
+
+
+class _Guarded(ScoreField):
+    """The score of a field, and that of its finer one at points where the first is not finite."""
+
+    def __init__(self, field: ScoreField, finer: ScoreField) -> None:
+        self._field, self._finer = field, finer
+        self.share_evaluations(field)
+
+    def score(self, x: Float[Tensor, "*b d"], u: Float[Tensor, "*b"]) -> Float[Tensor, "*b d"]:
+        """The score; waits for the device to learn whether it is finite."""
+        score = self._field.score(x, u)
+        finite = torch.isfinite(score)
+        return score if bool(finite.all()) else torch.where(finite, score, self._finer.score(x, u))
+
+    def resolution(self, x: Float[Tensor, "*b d"], u: Float[Tensor, "*b"]) -> Resolution | None:
+        """That of the field itself."""
+        return self._field.resolution(x, u)
+
+    def restrict(self, pairs: Int[Tensor, " m"]) -> "_Guarded":
+        """Both fields of some pairs."""
+        return _Guarded(self._field.restrict(pairs), self._finer.restrict(pairs))
+
+
+def guarded(field: ScoreField) -> ScoreField:
+    """The field, with its finer one behind it where it has one: for solvers that cannot start afresh."""
+    finer = field.finer()
+    return field if finer is None else _Guarded(field, finer)
+
+
+def well_resolved(field: ScoreField, x: Float[Tensor, "*b d"], u: Float[Tensor, "*b"]) -> ScoreField:
+    """The field, or its finer one where it has one and resolves scores no better than `COARSE_ERROR`.
+
+    Args:
+        field: the field.
+        x: points at which its resolution is measured unless it is known.
+        u: their positions.
+    """
+    finer = field.finer()
+    if finer is None:
+        return field
+    resolution = field.resolution(x, u)
+    return finer if resolution is not None and resolution.error > COARSE_ERROR else field

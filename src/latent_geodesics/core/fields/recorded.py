@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.core.fields.base import ScoreField
-from latent_geodesics.core.fields.resolution import Resolution
+from latent_geodesics.core.fields.base import Resolution, ScoreField
 
 
 @dataclass(frozen=True)

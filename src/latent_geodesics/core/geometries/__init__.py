@@ -1,7 +1,6 @@
 """Geometries: what a density makes of the length of a path, behind one seam."""
 
-from latent_geodesics.core.geometries.base import Geometry, Sight
-from latent_geodesics.core.geometries.conformal import Conformal
+from latent_geodesics.core.geometries.base import Conformal, Geometry, Sight
 from latent_geodesics.core.geometries.graph import Graph
 from latent_geodesics.core.geometries.typical import Typical
 

@@ -7,7 +7,7 @@ Every geometry here has a line element that depends on a step `v` and on the den
 
 with `f` a force, in 1/[x], that does not depend on the strength of the geometry, and `w` a weight that does. `P_x`
 projects on the tangent space of a sphere, and so is `s` there. At strength zero the weight is zero: straight lines,
-great circles.
+great circles. The usual one is `Conformal`.
 
 Symbols: `v = g'`; `P_v` the part across the path; `v^T H v` the second derivative of `log p` along the straight line
 (on a sphere the great circle) that touches the path; log-densities in nats.
@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.manifold import normal_to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,3 +173,60 @@ def checked_strength(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise UserError(f"{name} must be a finite number, at least zero; received {value!r}.")
     return float(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conformal(Geometry):
+    """The metric `p^(-2 alpha) I`: improbable regions are slow to cross, in all directions alike.
+
+        S[g] = int p(g)^-alpha |g'| du,        P_x g'' = -alpha |g'|^2 P_v s,
+
+    at constant Euclidean speed. Fermat's principle with the refractive index `p^-alpha`; `alpha` is an inverse
+    temperature. Lengths are relative to the density at the start of a path.
+
+    References:
+        Yu et al., Probability Density Geodesics in Image Diffusion Latent Space (2025), arXiv 2504.06675.
+
+    Args:
+        alpha: the power on `p`, finite and at least zero.
+
+    Raises:
+        UserError: if alpha is no such number.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        checked_strength("alpha", self.alpha)
+
+    @property
+    def strength(self) -> float:
+        """`alpha`."""
+        return float(self.alpha)
+
+    @property
+    def power(self) -> float:
+        """`alpha`."""
+        return self.strength
+
+    def force(self, sight: Sight) -> Float[Tensor, "*b d"]:
+        """`P_v s`."""
+        return normal_to(sight.velocity, sight.pull)
+
+    def line_element(
+        self,
+        strength: float | Float[Tensor, "..."],
+        *,
+        speed: Float[Tensor, "*b"],
+        rate: Float[Tensor, "*b"],
+        log_density: Float[Tensor, "*b"],
+    ) -> Float[Tensor, "*b"]:
+        """`p^-alpha |v|`."""
+        del rate
+        return (-strength * log_density).exp() * speed
+
+    def stretch(
+        self, strength: float | Float[Tensor, "..."], log_density: Float[Tensor, "*b k"]
+    ) -> Float[Tensor, "*b k"]:
+        """`-alpha log p`."""
+        return -strength * (log_density - log_density.mean(-1, keepdim=True))

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.geometries.base import Geometry, Sight, checked_strength
-from latent_geodesics.core.vectors import norm
+from latent_geodesics.core.manifold import norm
 
 
 @dataclass(frozen=True, kw_only=True)

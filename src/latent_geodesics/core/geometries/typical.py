@@ -23,7 +23,7 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.geometries.base import Geometry, Sight, checked_strength
-from latent_geodesics.core.vectors import normal_to
+from latent_geodesics.core.manifold import normal_to
 
 
 @dataclass(frozen=True, kw_only=True)

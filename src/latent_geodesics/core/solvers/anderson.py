@@ -29,8 +29,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from latent_geodesics.core.geometries import Geometry
-from latent_geodesics.core.solvers.batched import Batched
-from latent_geodesics.core.vectors import normal_to
+from latent_geodesics.core.manifold import normal_to
+from latent_geodesics.core.records import Batched
 
 NEGATIVE_CURVATURE = -0.05
 LEAST_CURVATURE = 0.3

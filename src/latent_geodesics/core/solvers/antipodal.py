@@ -14,13 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.fields import ScoreField, well_resolved
+from latent_geodesics.core.manifold import norm, normal_to, unit
 from latent_geodesics.core.path import GreatCircle, StraightLine, shortest_path
-from latent_geodesics.core.records import BoundaryProblem, Status
-from latent_geodesics.core.solvers.batched import Batched
+from latent_geodesics.core.records import Batched, BoundaryProblem, Status
 from latent_geodesics.core.solvers.collocation import Collocation
 from latent_geodesics.core.solvers.group import look
 from latent_geodesics.core.solvers.solve_record import SolveRecord
-from latent_geodesics.core.vectors import norm, normal_to, unit
 
 INTERVALS = 8
 TURNS = 4

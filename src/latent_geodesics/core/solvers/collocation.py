@@ -20,11 +20,9 @@ from torch import Tensor
 
 from latent_geodesics.core.fields import Resolution, ScoreField
 from latent_geodesics.core.geometries import Conformal, Geometry, Sight
-from latent_geodesics.core.manifold import Manifold, Sphere
-from latent_geodesics.core.path import GreatCircle, KnotPath, StraightLine
-from latent_geodesics.core.solvers.batched import Batched
-from latent_geodesics.core.splines import Spline, gauss_legendre
-from latent_geodesics.core.vectors import norm, normal_to
+from latent_geodesics.core.manifold import Manifold, Sphere, norm, normal_to
+from latent_geodesics.core.path import GreatCircle, KnotPath, Spline, StraightLine, gauss_legendre
+from latent_geodesics.core.records import Batched
 
 
 @dataclass(frozen=True)

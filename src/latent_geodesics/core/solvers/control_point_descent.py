@@ -19,10 +19,9 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.fields import Resolution
 from latent_geodesics.core.geometries import Conformal
 from latent_geodesics.core.geometry import norm, normal_to, score_along
-from latent_geodesics.core.records import BoundaryProblem, Solution, Status
+from latent_geodesics.core.records import Batched, BoundaryProblem, Solution, Status
 from latent_geodesics.core.solvers.antipodal import shortest_start
 from latent_geodesics.core.solvers.base import BoundarySolver
-from latent_geodesics.core.solvers.batched import Batched
 from latent_geodesics.core.solvers.control_points import ControlPointPath
 from latent_geodesics.core.solvers.solve_record import SolveRecord
 

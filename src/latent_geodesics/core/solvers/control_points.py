@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.manifold import Manifold, Sphere
-from latent_geodesics.core.path import Path
-from latent_geodesics.core.splines import natural_second_derivative
+from latent_geodesics.core.path import Path, natural_second_derivative
 
 
 class ControlPointPath(Path):

@@ -12,13 +12,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.fields import rounded_resolution
-from latent_geodesics.core.records import Status
+from latent_geodesics.core.manifold import norm
+from latent_geodesics.core.records import Batched, Status
 from latent_geodesics.core.solvers.anderson import Memory, Products, mixture
-from latent_geodesics.core.solvers.batched import Batched
 from latent_geodesics.core.solvers.collocation import Linearisation
 from latent_geodesics.core.solvers.group import Group, History, look, rounding_floor
 from latent_geodesics.core.solvers.solve_record import SolveRecord
-from latent_geodesics.core.vectors import norm
 
 PROGRESS = 0.9
 NOISE = 1e-2

@@ -8,12 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.fields import Resolution, ScoreField
+from latent_geodesics.core.manifold import norm
 from latent_geodesics.core.path import KnotPath
-from latent_geodesics.core.records import Status
-from latent_geodesics.core.solvers.batched import Batched
+from latent_geodesics.core.records import Batched, Status
 from latent_geodesics.core.solvers.collocation import Collocation, Linearisation
 from latent_geodesics.core.solvers.solve_record import SolveRecord
-from latent_geodesics.core.vectors import norm
 
 POINTS = 8
 

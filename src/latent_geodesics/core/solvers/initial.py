@@ -20,9 +20,8 @@ from torch import Tensor
 
 from latent_geodesics.core.fields import Resolution, ScoreField
 from latent_geodesics.core.geometries import Geometry, Sight
-from latent_geodesics.core.manifold import Manifold
+from latent_geodesics.core.manifold import Manifold, norm, unit
 from latent_geodesics.core.records import InitialProblem, Solution
-from latent_geodesics.core.vectors import norm, unit
 
 ROUNDING_SHARE = 0.1
 """The error of a step that the rounding of its stages makes, as a share of the whole path's: they partly cancel."""

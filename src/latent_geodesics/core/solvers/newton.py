@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from latent_geodesics.core.manifold import norm, normal_to
 from latent_geodesics.core.records import Status
 from latent_geodesics.core.solvers.group import Group, equal_speed
 from latent_geodesics.core.solvers.second_variation import second_variation
 from latent_geodesics.core.solvers.solve_record import SolveRecord
-from latent_geodesics.core.vectors import norm, normal_to
 
 RADIUS = 0.3
 LEAST_RADIUS = 1e-5

@@ -16,15 +16,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latent_geodesics.core.records import Status
-from latent_geodesics.core.solvers.batched import Batched
+from latent_geodesics.core.manifold import norm, normal_to
+from latent_geodesics.core.path import Spline
+from latent_geodesics.core.records import Batched, Status
 from latent_geodesics.core.solvers.fixed_point import FixedPoint, Rules
 from latent_geodesics.core.solvers.group import Finished, Group, History, by_status, equal_speed, look
 from latent_geodesics.core.solvers.newton import newton
 from latent_geodesics.core.solvers.second_variation import second_variation
 from latent_geodesics.core.solvers.solve_record import SolveRecord
-from latent_geodesics.core.splines import Spline
-from latent_geodesics.core.vectors import norm, normal_to
 
 AT_KNOTS, BETWEEN = 0.5, 0.7
 SAMPLES, SHARE = 8, 4  # at how many midpoints at least, and at which share of many

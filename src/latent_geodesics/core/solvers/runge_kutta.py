@@ -20,8 +20,8 @@ from scipy.integrate import RK45
 from torch import Tensor
 
 from latent_geodesics.core.fields import guarded
-from latent_geodesics.core.records import InitialProblem, Solution, Status
-from latent_geodesics.core.solvers.batched import Batched
+from latent_geodesics.core.manifold import norm
+from latent_geodesics.core.records import Batched, InitialProblem, Solution, Status
 from latent_geodesics.core.solvers.initial import (
     InitialSolver,
     Look,
@@ -34,7 +34,6 @@ from latent_geodesics.core.solvers.initial import (
     steer,
 )
 from latent_geodesics.core.solvers.trajectory import Knots, Trajectory
-from latent_geodesics.core.vectors import norm
 
 SAFETY = 0.9
 LEAST_FACTOR, MOST_FACTOR = 0.2, 5.0

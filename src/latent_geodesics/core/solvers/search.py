@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from latent_geodesics.core.manifold import normal_to
 from latent_geodesics.core.solvers.group import Group, equal_speed
 from latent_geodesics.core.solvers.newton import newton
 from latent_geodesics.core.solvers.solve_record import SolveRecord
-from latent_geodesics.core.vectors import normal_to
 
 WEAK = 1.5
 LOOSE = 0.1

@@ -24,9 +24,9 @@ from jaxtyping import Float
 from scipy.linalg import eig_banded
 from torch import Tensor
 
+from latent_geodesics.core.manifold import norm, normal_to, unit
 from latent_geodesics.core.solvers.collocation import Collocation
 from latent_geodesics.core.solvers.group import Group, History, Place
-from latent_geodesics.core.vectors import norm, normal_to, unit
 
 LARGEST_EXPONENT = 30.0
 MOST_UNKNOWNS, DIRECTIONS = 384, (2, 10)

@@ -19,13 +19,12 @@ from torch import Tensor
 
 from latent_geodesics.core.fields import ScoreField, guarded
 from latent_geodesics.core.geometries import Conformal
-from latent_geodesics.core.records import BoundaryProblem, Solution, Status
+from latent_geodesics.core.manifold import norm
+from latent_geodesics.core.records import Batched, BoundaryProblem, Solution, Status
 from latent_geodesics.core.solvers.antipodal import shortest_start
 from latent_geodesics.core.solvers.base import BoundarySolver
-from latent_geodesics.core.solvers.batched import Batched
 from latent_geodesics.core.solvers.collocation import Collocation, Linearisation
 from latent_geodesics.core.solvers.solve_record import SolveRecord
-from latent_geodesics.core.vectors import norm
 
 FEWEST = 4
 STEP = 0.5

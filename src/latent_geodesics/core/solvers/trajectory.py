@@ -9,8 +9,8 @@ from torch import Tensor
 from latent_geodesics.core.fields import Resolution
 from latent_geodesics.core.geometries import Sight
 from latent_geodesics.core.hermite import HermitePath
+from latent_geodesics.core.manifold import norm, normal_to
 from latent_geodesics.core.records import InitialProblem, Solution, Status, Trace
-from latent_geodesics.core.vectors import norm, normal_to
 
 
 @dataclass(frozen=True, kw_only=True)

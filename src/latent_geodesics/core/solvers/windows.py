@@ -8,11 +8,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.geometries import Geometry
-from latent_geodesics.core.manifold import Manifold
-from latent_geodesics.core.solvers.batched import Batched
+from latent_geodesics.core.manifold import Manifold, norm
+from latent_geodesics.core.records import Batched
 from latent_geodesics.core.solvers.initial import bend, steer
 from latent_geodesics.core.solvers.radau import RadauRule
-from latent_geodesics.core.vectors import norm
 
 SWEEPS = 60
 

@@ -31,10 +31,9 @@ from latent_geodesics.experiments.bench.pair import pair_cost
 from latent_geodesics.experiments.bench.problems import bench_problem, one_pair
 from latent_geodesics.experiments.bench.record import machine_record
 from latent_geodesics.methods.base import CurveMethod
-from latent_geodesics.methods.power import power_of_density
+from latent_geodesics.methods.conditions import power_of_density
 from latent_geodesics.models import LatentModel
-from latent_geodesics.run.files import write_text
-from latent_geodesics.run.markup import csv_text
+from latent_geodesics.run.files import csv_text, write_text
 from latent_geodesics.run.runner import Run, Task
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ class Bench:
         pairs: How many random pairs, where there are no data.
         score: The score that makes the geometry.
         tau: Noise level.
-        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.power`.
+        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.conditions`.
         alpha: The power itself, in its place; None for none.
         solvers: Name -> solver; the first is ours, which the ratios are about.
         knots: Intervals -> our solver with so many.

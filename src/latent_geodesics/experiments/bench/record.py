@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from latent_geodesics.models.latent_model import LatentModel
-from latent_geodesics.run.environment import describe_environment
 from latent_geodesics.run.files import write_text
+from latent_geodesics.run.run_folder import describe_environment
 
 
 class BenchRecord:

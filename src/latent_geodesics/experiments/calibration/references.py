@@ -27,8 +27,7 @@ from latent_geodesics.metrics import (
     TopiqNoReference,
     TopiqTruth,
 )
-from latent_geodesics.metrics.networks import build_lpips
-from latent_geodesics.metrics.packages import Package
+from latent_geodesics.metrics.networks import Package, build_lpips
 from latent_geodesics.metrics.set_distances import frechet_distance, kernel_distance
 from latent_geodesics.models.store import content_key
 from latent_geodesics.models.weights import KNOWN, WeightsRegistry

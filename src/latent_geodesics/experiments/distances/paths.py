@@ -21,7 +21,7 @@ from latent_geodesics.core.path import GreatCircle, Path
 from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.core.solvers import BoundarySolver
 from latent_geodesics.experiments.distances.plan import FINER, GEODESIC, GREAT_CIRCLE, Ends, WantedPath
-from latent_geodesics.methods.power import power_of_density
+from latent_geodesics.methods.conditions import power_of_density
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.scores import Score
 
@@ -94,7 +94,7 @@ class PathFinder:
         solver: Solver of the geodesics.
         check_solver: A finer one, which solves some pairs again to say how fine `solver` is.
         tau: Noise level of the latents, in (0, 1).
-        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.power`.
+        alpha_d: Power of the density times the dimension of a latent, at least 0; see `methods.conditions`.
         alpha: The power itself, in its place; None for none.
         pieces: Pieces of the quadrature along great circles, five evaluations each; a solved path has one between any
             two of its knots.

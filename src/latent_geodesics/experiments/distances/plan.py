@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from latent_geodesics.data.grouping import in_batches
+from latent_geodesics.data.pairs import in_batches
 from latent_geodesics.experiments.distances.gallery import Gallery
 
 Ends = tuple[int, int]

@@ -19,7 +19,7 @@ from latent_geodesics.data.scenes import Scene
 from latent_geodesics.experiments.evolution.paths import PathStage, measure, select, watch
 from latent_geodesics.methods import EncodedPairs, PairEncoder
 from latent_geodesics.metrics import reference_curves
-from latent_geodesics.run.names import SOLVER_TITLES, file_stem
+from latent_geodesics.run.files import SOLVER_TITLES, file_stem
 from latent_geodesics.run.tracking import RunLogger
 
 PLANE_POSITIONS, IMAGE_POSITIONS = 513, 65

@@ -5,7 +5,7 @@ import pandas as pd
 
 from latent_geodesics.core.records import Status
 from latent_geodesics.experiments.extrapolation.rows import BASELINES
-from latent_geodesics.methods.statuses import CLOSED_FORM
+from latent_geodesics.methods.base import CLOSED_FORM
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, LEFT_PLAUSIBLE_SENTENCE, RealLatents
 from latent_geodesics.run.results import non_finite
 

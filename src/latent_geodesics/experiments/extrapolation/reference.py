@@ -10,7 +10,7 @@ from latent_geodesics.data.collection import read_collection
 from latent_geodesics.methods.departure import encode_images
 from latent_geodesics.methods.encoding import Setting
 from latent_geodesics.metrics.plausibility import RealLatents
-from latent_geodesics.models.chunking import one_thread
+from latent_geodesics.models.accelerator import one_thread
 
 
 @dataclass(frozen=True, kw_only=True)

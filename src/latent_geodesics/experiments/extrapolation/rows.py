@@ -13,12 +13,11 @@ from torch import Tensor
 from latent_geodesics.core.records import Status
 from latent_geodesics.experiments.extrapolation.figures import draw_departure
 from latent_geodesics.experiments.extrapolation.following import FollowedLaunch, FollowedPaths
-from latent_geodesics.methods.statuses import CLOSED_FORM
+from latent_geodesics.methods.base import CLOSED_FORM
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, RealLatents
 from latent_geodesics.run.canvas import literal
 from latent_geodesics.run.each import Rows, Tables
-from latent_geodesics.run.files import replacing
-from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.files import file_stem, replacing
 from latent_geodesics.run.tracking import RunLogger
 
 BASELINES = {"slerp": "great circle", "lerp": "straight line"}

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from latent_geodesics.run.canvas import canvas, label, legend_below, legend_columns, literal, method_color
-from latent_geodesics.run.names import title_of
+from latent_geodesics.run.files import title_of
 
 PAIR_WIDTH, PAIR_HEIGHT = 15.0, 2.9  # inches, without what lies below the panels
 PAIR_MARGINS = {"left": 0.045, "right": 0.99, "wspace": 0.27}

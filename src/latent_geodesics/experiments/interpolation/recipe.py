@@ -7,13 +7,11 @@ from functools import partial
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import PairBatch, PairData, in_batches
 from latent_geodesics.data.starts import pick_pairs
-from latent_geodesics.experiments.interpolation.pairs import log_courses, show_pair
-from latent_geodesics.experiments.interpolation.report import InterpolationReport, PairPage
+from latent_geodesics.experiments.interpolation.report import InterpolationReport, PairPage, log_courses, show_pair
+from latent_geodesics.run.canvas import draw_grid, frames_on_disk
 from latent_geodesics.run.each import Rows
-from latent_geodesics.run.files import write_json
-from latent_geodesics.run.grid import draw_grid, frames_on_disk
+from latent_geodesics.run.files import title_of, write_json
 from latent_geodesics.run.morphs import Morphs
-from latent_geodesics.run.names import title_of
 from latent_geodesics.run.results import broken_pairs, summarise
 from latent_geodesics.run.runner import Run
 

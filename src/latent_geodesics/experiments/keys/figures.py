@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from latent_geodesics.run.canvas import canvas, label, literal, method_color
-from latent_geodesics.run.names import title_of
+from latent_geodesics.run.files import title_of
 
 
 def draw_speeds(file: Path, speeds: Mapping[str, np.ndarray], at: np.ndarray, *, times: Sequence[float]) -> None:

@@ -23,8 +23,8 @@ from latent_geodesics.experiments.keys.words import (
 )
 from latent_geodesics.methods.chains import meeting, shares
 from latent_geodesics.run.each import Rows
+from latent_geodesics.run.files import file_stem
 from latent_geodesics.run.morphs import Morphs
-from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.results import COSTS, broken_pairs, summarise
 from latent_geodesics.run.runner import Run
 

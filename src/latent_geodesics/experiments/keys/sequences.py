@@ -13,9 +13,8 @@ from torch import Tensor
 from latent_geodesics.core.records import Status
 from latent_geodesics.data import KeySequence
 from latent_geodesics.methods import EncodedPairs, Method
-from latent_geodesics.methods.attempts import failed
+from latent_geodesics.methods.base import CLOSED_FORM, FAILED, failed
 from latent_geodesics.methods.chains import draw_chain, has_path
-from latent_geodesics.methods.statuses import CLOSED_FORM, FAILED
 
 log = logging.getLogger(__name__)
 

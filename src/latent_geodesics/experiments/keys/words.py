@@ -10,9 +10,9 @@ from torch import Tensor
 
 from latent_geodesics.data import KeySequence
 from latent_geodesics.methods import Method
+from latent_geodesics.methods.base import status_sentence
 from latent_geodesics.methods.chains import has_path
-from latent_geodesics.methods.statuses import status_sentence
-from latent_geodesics.run.names import file_stem, title_of
+from latent_geodesics.run.files import file_stem, title_of
 from latent_geodesics.run.runner import Run
 
 LEAD = (

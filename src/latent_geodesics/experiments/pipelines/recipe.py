@@ -23,7 +23,7 @@ from latent_geodesics.experiments.pipelines.results import extrapolate, interpol
 from latent_geodesics.methods import PairEncoder
 from latent_geodesics.models import LatentModel
 from latent_geodesics.run.each import Rows
-from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.files import file_stem
 from latent_geodesics.run.results import non_finite
 from latent_geodesics.run.runner import Run
 

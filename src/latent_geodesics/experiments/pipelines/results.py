@@ -15,7 +15,7 @@ from latent_geodesics.core.solvers import BoundarySolver, RungeKutta4
 from latent_geodesics.methods import EncodedPairs
 from latent_geodesics.metrics import closed_curves
 from latent_geodesics.models.scores import Score
-from latent_geodesics.run.names import SOLVER_TITLES
+from latent_geodesics.run.files import SOLVER_TITLES
 
 
 @dataclass(frozen=True, kw_only=True)

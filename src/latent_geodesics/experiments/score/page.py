@@ -10,7 +10,7 @@ from latent_geodesics.experiments.score.sequences import GivenFrames, SequenceDa
 from latent_geodesics.metrics import MetricRecord
 from latent_geodesics.run.compare.report import write_own
 from latent_geodesics.run.each import Tables
-from latent_geodesics.run.names import file_stem, title_of
+from latent_geodesics.run.files import file_stem, title_of
 from latent_geodesics.run.pages import Page
 from latent_geodesics.run.results import COLUMNS, protocol_notes
 from latent_geodesics.run.runner import Run

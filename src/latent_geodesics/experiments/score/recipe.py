@@ -13,7 +13,7 @@ from latent_geodesics.data import in_batches
 from latent_geodesics.experiments.score.page import score_page, shown
 from latent_geodesics.experiments.score.sequences import GivenFrames, SequenceData
 from latent_geodesics.methods import Morph
-from latent_geodesics.methods.statuses import GIVEN
+from latent_geodesics.methods.base import GIVEN
 from latent_geodesics.metrics import (
     GivenPairs,
     MeasuredMorph,

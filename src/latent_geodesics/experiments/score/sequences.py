@@ -21,7 +21,7 @@ from latent_geodesics.data.pairs import has_positions, read_manifest
 from latent_geodesics.experiments.score.films import TruthFilm, WholeFilm, look_at
 from latent_geodesics.experiments.score.layout import FoundSequence, find_sequences
 from latent_geodesics.metrics import RunFacts
-from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.files import file_stem
 
 log = logging.getLogger(__name__)
 

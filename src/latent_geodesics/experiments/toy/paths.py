@@ -15,7 +15,7 @@ from latent_geodesics.core.path import Path, StraightLine
 from latent_geodesics.core.records import BoundaryProblem, InitialProblem, Status
 from latent_geodesics.core.solvers import BoundarySolver, RungeKutta4
 from latent_geodesics.data.scenes import Scene
-from latent_geodesics.methods.statuses import CLOSED_FORM
+from latent_geodesics.methods.base import CLOSED_FORM
 from latent_geodesics.run.plane_figures import PlaneTrack
 
 SAMPLES = 1025

@@ -18,7 +18,7 @@ from latent_geodesics.data.scenes import Scene
 from latent_geodesics.experiments.toy.figures import draw_gallery, draw_scene
 from latent_geodesics.experiments.toy.paths import CARRIED, find_paths, path_rows
 from latent_geodesics.run.each import Rows
-from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.files import file_stem
 from latent_geodesics.run.plane_figures import PlaneTrack
 from latent_geodesics.run.results import non_finite
 from latent_geodesics.run.runner import Run

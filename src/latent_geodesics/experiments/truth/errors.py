@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from latent_geodesics.run.names import title_of
+from latent_geodesics.run.files import title_of
 from latent_geodesics.run.statistics import resampled_means
 
 ERRORS = {

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from latent_geodesics.experiments.truth.errors import ERRORS
 from latent_geodesics.experiments.truth.floor import FloorTrack
 from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color
-from latent_geodesics.run.names import title_of
+from latent_geodesics.run.files import title_of
 
 REFERENCE_COLORS = ("#222222", "#777777", "#AAAAAA", "#CCCCCC")
 REFERENCE_LINES: tuple[Any, ...] = ("--", (0, (1, 1)), (0, (4, 1, 1, 1)), ":")

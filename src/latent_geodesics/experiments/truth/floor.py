@@ -18,7 +18,7 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics import FrameMetric, MeasuredMorph
-from latent_geodesics.metrics.columns import Column
+from latent_geodesics.metrics.base import Column
 from latent_geodesics.metrics.networks import network_hash
 from latent_geodesics.metrics.objects import match
 from latent_geodesics.models.attributes import AttributeNetwork, shared_network

@@ -13,8 +13,8 @@ from latent_geodesics.experiments.truth.frames import method_rows, show_frames
 from latent_geodesics.experiments.truth.tracks import drawn_tracks, pair_tracks
 from latent_geodesics.metrics import FrameMetric
 from latent_geodesics.run.each import Rows
+from latent_geodesics.run.files import file_stem
 from latent_geodesics.run.morphs import Morphs
-from latent_geodesics.run.names import file_stem
 from latent_geodesics.run.results import broken_pairs
 from latent_geodesics.run.runner import Run
 

@@ -20,7 +20,7 @@ from latent_geodesics.experiments.video_analysis.encoding import Again, EncodedV
 from latent_geodesics.experiments.video_analysis.gradient import Gradient, independent_draws, measure_gradient
 from latent_geodesics.experiments.video_analysis.optimised import Optimised, Optimiser
 from latent_geodesics.experiments.video_analysis.variations import great_circle, perturbed, smoothed, tangent_noise
-from latent_geodesics.methods.power import power_of_density
+from latent_geodesics.methods.conditions import power_of_density
 from latent_geodesics.models.scores import Renoised, Score
 
 OPTIMISED_SEED = 7_919  # the optimised path is found with other draws than it is judged by
@@ -97,7 +97,7 @@ class Analyser:
 
     Args:
         score: Which score the geometry is made of.
-        alpha_d: Power of the density times the dimension of a latent, above 0; see `methods.power`.
+        alpha_d: Power of the density times the dimension of a latent, above 0; see `methods.conditions`.
         alpha: The power itself, in its place; one of the two is given.
         derivatives: How a path of frames is differentiated.
         optimiser: What deforms a video into a geodesic.

@@ -24,7 +24,7 @@ from latent_geodesics.experiments.video_analysis.rows import (
 )
 from latent_geodesics.experiments.video_analysis.verdicts import judge, larger_table, verdict_table, with_floors
 from latent_geodesics.run.each import Rows
-from latent_geodesics.run.names import file_stem
+from latent_geodesics.run.files import file_stem
 from latent_geodesics.run.runner import Run
 
 

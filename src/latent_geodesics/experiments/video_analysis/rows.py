@@ -12,9 +12,9 @@ from torch import Tensor
 
 from latent_geodesics.experiments.video_analysis.analysis import BatchMeasures, PathMeasures
 from latent_geodesics.run.each import Rows
-from latent_geodesics.run.names import file_stem, one_line
+from latent_geodesics.run.files import file_stem, one_line
+from latent_geodesics.run.sequences import save_loop, tile
 from latent_geodesics.run.statistics import interval
-from latent_geodesics.run.strips import save_loop, tile
 
 PER_FRAME = ("norm", "score_term", "curvature_term", "cosine", "step")
 TILE, GAP, HEADING = 160, 6, 22

@@ -16,8 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.run.command import exit_code
 from latent_geodesics.run.files import is_partial
+from latent_geodesics.run.main import exit_code
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color, wrapped
 from latent_geodesics.run.compare.tables import ComparisonTable, Row
-from latent_geodesics.run.names import title_of
+from latent_geodesics.run.files import title_of
 from latent_geodesics.run.statistics import Interval
 
 PANELS_A_ROW = 4

@@ -9,14 +9,12 @@ import numpy as np
 import pandas as pd
 
 from latent_geodesics.run.compare.figures import draw_sweep
-from latent_geodesics.run.compare.layouts import heading
 from latent_geodesics.run.compare.published import published_figures
 from latent_geodesics.run.compare.runs import RunRecord, read_run
 from latent_geodesics.run.compare.strips import draw_strips, links
 from latent_geodesics.run.compare.tables import ComparisonTable, compare_runs
-from latent_geodesics.run.files import write_json, write_text
-from latent_geodesics.run.names import title_of
-from latent_geodesics.run.pages import Page
+from latent_geodesics.run.files import title_of, write_json, write_text
+from latent_geodesics.run.pages import Page, heading
 from latent_geodesics.run.results import COLUMNS, PROTOCOL_MARK, STAGE_TITLES
 
 log = logging.getLogger(__name__)

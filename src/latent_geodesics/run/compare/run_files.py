@@ -17,9 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.machine import file_hash
-from latent_geodesics.run.files import inside
-from latent_geodesics.run.markup import unguarded
+from latent_geodesics.models.sources import file_hash
+from latent_geodesics.run.files import inside, unguarded
 from latent_geodesics.run.results import COLUMNS, DESCRIPTIVE, HIGHER_IS_BETTER, LOWER_IS_BETTER
 
 CONFIG, RESULTS, METRICS = "config.yaml", "results.csv", "metrics.json"

@@ -14,10 +14,10 @@ import pandas as pd
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import read_shard
 from latent_geodesics.metrics import MetricPanel, MorphMetric
-from latent_geodesics.run.batch_store import FOLDER, read_batches
 from latent_geodesics.run.compare.run_files import MEASURED, read_config
 from latent_geodesics.run.compare.runs import RunRecord, incidental, shown_value
 from latent_geodesics.run.compare.shard_metrics import set_metrics
+from latent_geodesics.run.each import FOLDER, read_batches
 from latent_geodesics.run.files import inside
 
 SHARD = ("data.shard", "task.data.shard")

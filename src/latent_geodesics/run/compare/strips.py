@@ -9,10 +9,10 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
+from latent_geodesics.run.canvas import Frames, draw_grid, frames_on_disk
 from latent_geodesics.run.compare.figures import is_number
 from latent_geodesics.run.compare.runs import RunRecord, shown_value
-from latent_geodesics.run.grid import Frames, draw_grid, frames_on_disk
-from latent_geodesics.run.names import file_stem, title_of
+from latent_geodesics.run.files import file_stem, title_of
 from latent_geodesics.run.pages import Cell
 
 PAIRS, METHODS, VALUES, COLUMNS = 3, 4, 12, 7

@@ -16,12 +16,10 @@ import numpy as np
 import pandas as pd
 
 from latent_geodesics.core.errors import UserError, nearest
-from latent_geodesics.methods.statuses import LOST
-from latent_geodesics.run.compare import layouts
-from latent_geodesics.run.compare.notes import notes_on
-from latent_geodesics.run.compare.runs import SEED, RunRecord, shown_value, varied_settings
-from latent_geodesics.run.markup import csv_text, guarded
-from latent_geodesics.run.pages import number
+from latent_geodesics.methods.base import LOST
+from latent_geodesics.run import pages
+from latent_geodesics.run.compare.runs import SEED, RunRecord, notes_on, shown_value, varied_settings
+from latent_geodesics.run.files import csv_text, guarded
 from latent_geodesics.run.results import DESCRIPTIVE, HIGHER_IS_BETTER, KNOWN, LOWER_IS_BETTER, closes
 from latent_geodesics.run.statistics import (
     Difference,
@@ -87,10 +85,10 @@ class ComparisonTable:
             closed = [index for index in group if column not in self.rows[index].open]
             means = {index: self.rows[index].cells[column].mean for index in closed}
             ordered = sorted(closed, key=lambda index: sign * means[index])
-            printed = dict.fromkeys(number(means[index]) for index in ordered)
+            printed = dict.fromkeys(pages.number(means[index]) for index in ordered)
             if len(closed) > 1 or (len(groups) == 1 and closed == group):
                 ranked = dict(zip(printed, ("best", "second"), strict=False))
-                places |= {i: ranked[number(means[i])] for i in ordered if number(means[i]) in ranked}
+                places |= {i: ranked[pages.number(means[i])] for i in ordered if pages.number(means[i]) in ranked}
         return places
 
     def comparable(self, column: str) -> list[list[int]]:
@@ -111,7 +109,7 @@ class ComparisonTable:
         return list(groups.values())
 
     def frame(self) -> pd.DataFrame:
-        """The numbers in long form, a line for each row and column, as a spreadsheet may have them (see `markup`)."""
+        """The numbers in long form, a line for each row and column, as a spreadsheet may have them (`csv_text`)."""
         return guarded(self._long())
 
     def csv(self) -> str:
@@ -138,16 +136,16 @@ class ComparisonTable:
         return pd.DataFrame(lines)
 
     def markdown(self) -> str:
-        """A Markdown table, notes below it; see `layouts.markdown`."""
-        return layouts.markdown(self)
+        """A Markdown table, notes below it; see `pages.markdown`."""
+        return pages.markdown(self)
 
     def latex(self, columns: Sequence[str] | None = None) -> str:
-        """A LaTeX tabular for a paper; see `layouts.latex`."""
-        return layouts.latex(self, columns)
+        """A LaTeX tabular for a paper; see `pages.latex`."""
+        return pages.latex(self, columns)
 
     def html_frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The table as a page shows it; see `layouts.page_table`."""
-        return layouts.page_table(self, columns)
+        """The table as a page shows it; see `pages.page_table`."""
+        return pages.page_table(self, columns)
 
 
 def compare_runs(
@@ -301,7 +299,7 @@ def _notes_on_closure(table: ComparisonTable) -> list[str]:
         return []
     where = "; ".join(f"{name} of {methods}" for name, methods in named.items())
     return [
-        f"{layouts.OPEN} The score's line integral does not close: along the path and along the great circle it "
+        f"{pages.OPEN} The score's line integral does not close: along the path and along the great circle it "
         "differs by so much that the number, with the density fixed at the other end, may gain nothing on the great "
         f"circle ({where}). Such numbers are not ranked."
     ]
