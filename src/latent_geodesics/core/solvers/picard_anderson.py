@@ -41,7 +41,7 @@ from latent_geodesics.core.solvers.solve_record import SolveRecord
 
 TOLERANCE = 1e-2
 STRONG, VERY_STRONG = 3.0, 15.0
-PER_STRENGTH = 600.0
+PER_STRENGTH, WITHOUT_NEWTON = 600.0, 4.0
 FINEST = 256
 MEMORY = 8  # iterates that Newton steps are made of
 COARSEST = 4
@@ -67,7 +67,7 @@ class PicardAnderson(BoundarySolver):
             field's `finer` scores, where it has them. Where scores are as coarse as bfloat16's, the finer ones do it
             all.
         max_evaluations: score evaluations that a pair may cost; None is 600 for each unit of its strength (`search`),
-            and no fewer.
+            and no fewer; in geometries whose paths have another speed than a constant one, no fewer than 2,400.
         memory: how many iterates are mixed; 0 is the plain fixed point.
         trust: the largest move of a knot in one step, as a share of the distance of the ends.
         patience: iterations without a tenth of progress after which the step along what the memory cannot explain is
@@ -155,7 +155,9 @@ class PicardAnderson(BoundarySolver):
         strengths = (begun.place.seen.scale(begun.strength) * grid.span).cpu().double()
         record.strength[numbers] = strengths.to(record.strength)
         if self.max_evaluations is None:
-            record.allow(numbers, PER_STRENGTH * strengths.clamp(min=1))
+            # Without Newton steps a fine grid, where one is needed, takes iterations that a coarse one does not.
+            least = 1.0 if grid.geometry.constant_speed else WITHOUT_NEWTON
+            record.allow(numbers, PER_STRENGTH * strengths.clamp(min=least))
         searches = self._newtons(grid)
         strong = (strengths > STRONG) & searches
         finished: list[Finished] = []
