@@ -32,7 +32,7 @@ def draw_departure(
         curves: Its rows of `curves.csv`.
         until: Method -> the position up to which its path is plausible; NaN where its start is not.
         real: The reference images, whose ranges are drawn, and the bounds of what counts as plausible.
-        words: What stands below.
+        words: What stands above.
     """
     with canvas(file, size=(15, 3.6)) as figure:
         along, levels, norms, steady = figure.subplots(1, 4)
@@ -56,8 +56,8 @@ def draw_departure(
         low, high = norms.get_ylim()
         norms.set_ylim(low - 0.02, high + 0.02)
         legend_below(figure, along, fontsize=8)
-        # As a label of the whole figure, so that the layout keeps room for it.
-        figure.supxlabel(words, x=0.995, ha="right", fontsize=7.5, color="#555555")
+        # As a title of the whole figure, so that the layout keeps room for it; the legend stands below.
+        figure.suptitle(words, x=0.005, ha="left", fontsize=8, color="#555555")
 
 
 def draw_overview(file: Path, table: pd.DataFrame) -> None:
