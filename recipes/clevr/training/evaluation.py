@@ -202,7 +202,7 @@ never shown a sample or a reconstruction. On {judged:.0f} held-out frames of its
 objects right in {judge:.1%}, and all four attributes in {judge_all:.1%}.
 
 ## Training
-`python run.py experiment=train_clevr_ldm` with seed {seed}: {minutes}. The weights are the exponential average with
+`python run.py experiment={experiment}` with seed {seed}: {minutes}. The weights are the exponential average with
 the least loss on frames held out, that of step {kept:.0f}. Weights: {megabytes:.1f} MB in fp16.
 All hyper-parameters are in `conf/task/train_clevr_ldm.yaml`, the losses in `recipes.clevr.training`.
 
@@ -219,8 +219,11 @@ Licence: MIT, as the project.
 """
 
 _KINDS = {
-    "epsilon": ("A small latent diffusion model", "noise", "DDIM"),
-    "velocity": ("A small latent flow model (rectified flow, x_t = (1 - t) z + t e, v = e - z)", "velocity", "Euler"),
+    "epsilon": ("A small latent diffusion model", "noise", "DDIM", "train_clevr_ldm"),
+    "velocity": (
+        "A small latent flow model (rectified flow, x_t = (1 - t) z + t e, v = e - z)",
+        *("velocity", "Euler", "train_clevr_flow"),
+    ),
 }
 
 _EXAMPLES = {
@@ -307,7 +310,7 @@ def write_model_card(
         notes: what else a reader should know of this training, Markdown.
     """
     write_json(folder / "metrics.json", dict(figures))
-    kind, target, sampler = _KINDS[prediction]
+    kind, target, sampler, experiment = _KINDS[prediction]
     numbers = [word for word in NUMBERS if f"confirmed_{word}" in figures]
     card = _CARD.format(
         **{key: value for key, value in figures.items() if "/" not in key},
@@ -315,6 +318,7 @@ def write_model_card(
         kind=kind,
         target=target,
         sampler=sampler,
+        experiment=experiment,
         numbers=numbers[-1],
         example=_EXAMPLES[prediction].format(name=folder.name, steps=figures["steps"], guidance=figures["guidance"]),
         confirmed_each="\n".join(

@@ -336,6 +336,7 @@ class TrainClevrLdm:
         write_json(self._file("export", "metrics.json"), {"weights_bytes": size})
 
     def _evaluate(self, run: "Run") -> None:
+        judge = judge_figures(self.attributes_dir)  # before what takes long
         figures = evaluate(
             model_dir=self.model_dir,
             attributes_dir=self.attributes_dir,
@@ -346,7 +347,7 @@ class TrainClevrLdm:
         for name, file in stages[2:] if self.given is not None else stages:
             record = load(self._file(name, file))
             figures |= {f"{name}/{key}": float(value) for key, value in record.items() if key != "weights"}
-        figures |= judge_figures(self.attributes_dir)
+        figures |= judge
         write_model_card(self.model_dir, figures, seed=run.seed, prediction=self.diffusion.prediction, notes=self.notes)
         write_json(self._file("evaluation", "metrics.json"), figures)
 
