@@ -41,6 +41,7 @@ _JOINED = {
     "models.latent_field": ("models.conditioning", "models.ladder"),
     "models.network": ("models.image_codec",),
     "models.precision": ("models.layout",),
+    "models.store": ("models.machine",),
     "run.canvas": ("run.grid",),
     "run.compare.runs": ("run.compare.notes",),
     "run.config": ("run.unread",),
