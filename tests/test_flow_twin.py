@@ -23,7 +23,7 @@ def pairs():
     model = lg.load_model(FOLDER, device="cpu", dtype="float32", steps=10)
     selected = PairData(manifest=DATA / "pairs" / "manifest.csv", split="evaluation", limit=1).pairs
     batch = read_batch(selected, size=model.image_size)
-    return PairEncoder(model=model, score=Conditional(), tau=0.6, alpha=0.003).encode(batch)
+    return PairEncoder(model=model, score=Conditional(), tau=0.6, alpha=0.001).encode(batch)
 
 
 @pytest.fixture(scope="module")
