@@ -38,7 +38,7 @@ class DeviceStep:
     def __init__(self, module: DiffusionTraining, *, device: torch.device, graph: bool) -> None:
         module.to(device)
         self.module, self.device = module, device
-        module.data, module.prediction = module.data.to(device), module.prediction.to(device)
+        module.move_data(device)
         self.on_cuda = device.type == "cuda"
         if self.on_cuda:
             for networks in (module.trained, module.averaged):

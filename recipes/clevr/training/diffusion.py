@@ -197,8 +197,7 @@ class DiffusionTraining(BudgetedModule):
         self.tokenizer, self.prompts = tokenizer, prompts
         self.order = SampleOrder(count=len(data), seed=seed)
         self.prediction = build_prediction(settings.prediction, gamma=settings.gamma)
-        # a tuple, as above
-        self.teacher = () if settings.teacher is None else (Teacher(settings.teacher),)
+        self.teacher = None if settings.teacher is None else Teacher(settings.teacher)
         self.curves: Any = None  # the logger
         # step and figures of the best weights; buffers, so that they come back from other processes and checkpoints
         self.best_step: Tensor
@@ -215,8 +214,13 @@ class DiffusionTraining(BudgetedModule):
     def on_fit_start(self) -> None:
         """Move what is no part of the module; start the clock."""
         self.curves = self.logger
-        self.data, self.prediction = self.data.to(self.device), self.prediction.to(self.device)
+        self.move_data(self.device)
         super().on_fit_start()
+
+    def move_data(self, device: torch.device) -> None:
+        """Brings what a step needs besides the module's own weights to a device."""
+        self.data, self.prediction = self.data.to(device), self.prediction.to(device)
+        self.teacher = None if self.teacher is None else self.teacher.to(device)
 
     def on_train_start(self) -> None:
         """Measure the weights that training starts from, where they are those of a trained model."""
@@ -251,8 +255,8 @@ class DiffusionTraining(BudgetedModule):
     def errors(self, networks: nn.ModuleDict, draw: Draw) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
         """Weighted and unweighted mean squared error of each latent's prediction."""
         noised: Noised = self.prediction.noised(draw.latents, draw.noise, draw.places)
-        for teacher in self.teacher if networks is self.trained else ():
-            noised = replace(noised, targets=teacher.targets(noised, draw.tokens))
+        if self.teacher is not None and networks is self.trained:
+            noised = replace(noised, targets=self.teacher.targets(noised, draw.tokens))
         states = networks["text_encoder"](draw.tokens)[0]
         predicted = networks["unet"](noised.inputs, noised.times, states).sample.float()
         error = (predicted - noised.targets).square().flatten(1).mean(1)

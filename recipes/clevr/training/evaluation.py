@@ -222,7 +222,9 @@ _KINDS = {
     "epsilon": ("A small latent diffusion model", "noise", "DDIM", "train_clevr_ldm"),
     "velocity": (
         "A small latent flow model (rectified flow, x_t = (1 - t) z + t e, v = e - z)",
-        *("velocity", "Euler", "train_clevr_flow"),
+        "velocity",
+        "Euler",
+        "train_clevr_flow",
     ),
 }
 

@@ -92,18 +92,20 @@ def build_networks(
     )
     if settings.start_from is not None:
         try:
-            unet = UNet2DConditionModel.from_pretrained(settings.start_from, subfolder="unet", local_files_only=True)
-            text_encoder = CLIPTextModel.from_pretrained(
-                settings.start_from, subfolder="text_encoder", local_files_only=True
-            )
-            networks["unet"].load_state_dict(unet.float().state_dict())
-            networks["text_encoder"].load_state_dict(text_encoder.float().state_dict())
+            networks.load_state_dict(_trained_networks(settings.start_from).state_dict())
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"Training cannot start from '{settings.start_from}' ({' '.join(str(error).split())[:200]}): give "
                 "task.diffusion.start_from a model in diffusers' layout with networks as task.diffusion describes them."
             ) from error
     return networks
+
+
+def _trained_networks(folder: str) -> nn.ModuleDict:
+    """U-Net and text encoder of a model in diffusers' layout, in float32."""
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
+    text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", local_files_only=True)
+    return nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).float()
 
 
 def set_dropout(unet: UNet2DConditionModel, share: float) -> None:
@@ -199,26 +201,29 @@ class Teacher:
 
     def __init__(self, folder: str) -> None:
         try:
-            unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
-            text = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", local_files_only=True)
+            self.networks = _trained_networks(folder).eval().requires_grad_(False)
         except OSError as error:
             raise UserError(f"task.diffusion.teacher cannot be read from '{folder}': {error}") from error
+        unet: Any = self.networks["unet"]
         unet.set_attn_processor(AttnProcessor())
-        self.networks = nn.ModuleDict({"unet": unet, "text_encoder": text}).float().eval().requires_grad_(False)
         signal = build_scheduler("epsilon").alphas_cumprod.double()
         self._level = (signal.log() - (-signal).log1p()).flip(0)  # log of the ratio, rising
+
+    def to(self, device: torch.device) -> "Teacher":
+        """The same, now on a device."""
+        self.networks, self._level = self.networks.to(device), self._level.to(device)
+        return self
 
     @torch.no_grad()
     def targets(self, noised: Noised, tokens: Int64[Tensor, "b l"]) -> Float[Tensor, "b c i j"]:
         """Expected velocities where they are known, the draw's elsewhere."""
-        share = noised.times.double().cpu() / _TIMES
+        share = noised.times.double() / _TIMES
         level = 2 * ((1 - share).log() - share.log())
         place = torch.searchsorted(self._level, level).clamp(1, len(self._level) - 1)
         low, high = self._level[place - 1], self._level[place]
         time = len(self._level) - 1 - (place - 1 + ((level - low) / (high - low)).clamp(0, 1))
         width = ((1 - share) ** 2 + share**2).sqrt()
         share, width, time = (part.to(noised.inputs)[:, None, None, None] for part in (share, width, time))
-        self.networks.to(noised.inputs.device)
         states = self.networks["text_encoder"](tokens)[0]
         noise = self.networks["unet"](noised.inputs / width, time.flatten(), states).sample.float()
         known = (share > self.KNOWN[0]) & (share < self.KNOWN[1])
