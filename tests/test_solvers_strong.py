@@ -64,7 +64,8 @@ def test_a_start_that_leads_nowhere_gives_way_to_the_continuation(monkeypatch):
 
     def astray(group, strengths, record, *, starts):
         found = shortest_of_several(group, strengths, record, starts=1)
-        return replace(found, others=torch.tensor([True, False]))
+        aside = found.shortest.place.offsets * torch.tensor([1.1, 1.0])[:, None, None]
+        return replace(found, shortest=group.moved(group.evaluate(aside, record)))
 
     def stalled(self, group, *, kicks=0):
         asked.append(group.numbers.tolist())

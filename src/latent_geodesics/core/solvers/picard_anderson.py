@@ -282,20 +282,20 @@ class PicardAnderson(BoundarySolver):
     def _search(self, record: SolveRecord, group: Group, strengths: Float[Tensor, " a"]) -> list[Finished]:
         """Solve strong problems, and those that the fixed point did not."""
         several = shortest_of_several(group, strengths, record, starts=self.starts)
-        finer = group.field.finer() if self.tolerance is not None else None
-        shortest = several.shortest if finer is None else several.shortest.with_finer_scores(finer, record)
-        finished = self._refinement(record).settle(shortest)
+        finished = self._settle(record, several.shortest)
         # What looked shorter on this grid may lead nowhere on a finer one: then the continuation's own path goes on.
         unsolved = torch.cat([part.numbers[~_solved(part.status)] for part in finished])
         other = several.others & torch.isin(group.numbers, unsolved)
         other &= record.affords(group.numbers, 4 * self.intervals)
         if not bool(other.any()):
             return finished
-        continued = several.continued.pick(other)
-        if finer is not None:
-            continued = continued.with_finer_scores(finer.restrict(other.nonzero().flatten()), record)
-        kept = [part.pick(~torch.isin(part.numbers, continued.numbers)) for part in finished]
-        return kept + self._refinement(record).settle(continued)
+        kept = [part.pick(~torch.isin(part.numbers, group.numbers[other])) for part in finished]
+        return kept + self._settle(record, several.continued.pick(other))
+
+    def _settle(self, record: SolveRecord, group: Group) -> list[Finished]:
+        """Solve from paths that are near enough, by the finer scores where a tolerance is asked for."""
+        finer = group.field.finer() if self.tolerance is not None else None
+        return self._refinement(record).settle(group if finer is None else group.with_finer_scores(finer, record))
 
     def _refinement(self, record: SolveRecord) -> Refinement:
         return Refinement(record=record, tolerance=self._tolerance, finest=max(FINEST, 4 * self.intervals))

@@ -36,12 +36,15 @@ class Several:
     Attributes:
         shortest: the shortest path of each pair, near enough for Newton steps to settle.
         continued: where the continuation led.
-        others: whose shortest path is not that of the continuation, on the CPU.
     """
 
     shortest: Group
     continued: Group
-    others: Bool[Tensor, " a"]
+
+    @property
+    def others(self) -> Bool[Tensor, " a"]:
+        """Whose shortest path is not that of the continuation, on the CPU."""
+        return (self.shortest.place.offsets != self.continued.place.offsets).flatten(1).any(1).cpu()
 
 
 def shortest_of_several(group: Group, strengths: Float[Tensor, " a"], record: SolveRecord, *, starts: int) -> Several:
@@ -60,8 +63,7 @@ def shortest_of_several(group: Group, strengths: Float[Tensor, " a"], record: So
     for start in range(1, starts):
         affords = record.affords(group.numbers, group.grid.intervals - 1).nonzero().flatten()
         best = _try(best, group, affords, partial(_bulging, record=record, number=start))
-    others = (best.place.offsets != continued.place.offsets).flatten(1).any(1).cpu()
-    return Several(shortest=best, continued=continued, others=others)
+    return Several(shortest=best, continued=continued)
 
 
 def _try(best: Group, start: Group, rows: Int[Tensor, " b"], search: Callable[[Group], Group]) -> Group:
