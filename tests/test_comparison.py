@@ -51,6 +51,12 @@ def test_what_varies_is_named_once_and_folders_do_not_count(tmp_path):
     assert varied_settings(find_runs([tmp_path])) == ["alpha"]
 
 
+def test_the_tenth_run_of_a_sweep_stands_behind_the_second(tmp_path):
+    for number in (10, 2, 1):
+        write_run(tmp_path / "sweep" / str(number), alpha=0.1 * number)
+    assert [run.folder.name for run in find_runs([tmp_path])] == ["1", "2", "10"]
+
+
 def test_what_follows_from_a_choice_is_not_named_beside_it(tmp_path):
     solvers = {"ours": {"memory": 6}, "theirs": {"skip": True}, "theirs_no_skip": {"skip": False}}
     for number, (solver, alpha) in enumerate((s, a) for s in solvers for a in (0.1, 0.2)):
@@ -171,7 +177,7 @@ def test_everything_is_written_in_four_formats_with_a_picture(tmp_path):
     assert len({line.count("|") for line in markdown}) == 1
     assert "**8.75 [" in (tmp_path / "out" / "comparison.md").read_text()
     latex = (tmp_path / "out" / "comparison.tex").read_text()
-    assert latex.count(r"\\") == 2 + 6  # the headings need two lines
+    assert latex.count(r"\\") == 3 + 6  # the headings need three lines
     assert r"\textbf{8.75" in latex
     long = pd.read_csv(tmp_path / "out" / "comparison.csv")
     assert set(long["n"]) == {6}

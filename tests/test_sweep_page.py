@@ -1,6 +1,8 @@
 """The page of a sweep: strips of frames by value, links to its runs, a table for a paper, marks by what is printed."""
 
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -49,7 +51,7 @@ def test_the_page_of_a_sweep(sweep):
     ]
     page = (sweep / "report.html").read_text()
     links = re.findall(r'<a href="([^"]+)">', page)
-    assert links == [f"power%20{alpha}/report.html" for alpha in sorted(map(str, ALPHAS))]
+    assert links == [f"power%20{alpha}/report.html" for alpha in ALPHAS]
     assert "relative length ↓" in page
     assert '<td class="best">' in page
     check_page(sweep / "report.html")
@@ -105,7 +107,7 @@ def test_titles_of_panels_do_not_overprint(tmp_path, monkeypatch):
 
 def rows_of(latex):
     """The cells of the lines of a tabular, and its column specification."""
-    inside = re.search(r"\\begin\{tabular\}\{([lr]+)\}\n(.*)\\end\{tabular\}", latex, re.S)
+    inside = re.search(r"\\begin\{tabular\}\{@\{\}([lr]+)@\{\}\}\n(.*)\\end\{tabular\}", latex, re.S)
     body = re.sub(r"\\(?:top|mid|bottom)rule\n", "", inside[2])
     lines = [line.removesuffix(r" \\") for line in body.splitlines()]
     return inside[1], [line.split(" & ") for line in lines]
@@ -118,7 +120,7 @@ def test_the_latex_table_goes_into_a_paper_as_it_is(sweep):
     assert latex.startswith("% Means over 6 pairs")
     assert spec == "ll" + "r" * 3  # no n and no failed where all are alike
     assert {len(line) for line in lines} == {len(spec)}
-    words = [" ".join(filter(None, parts)) for parts in zip(*lines[:-6], strict=True)]
+    words = [" ".join(filter(None, parts)).replace("log- ", "log-") for parts in zip(*lines[:-6], strict=True)]
     assert words == [
         "Method", r"$\alpha$", r"mean log-density, nats $\uparrow$", r"relative length $\downarrow$",
         r"seconds $\downarrow$",
@@ -129,6 +131,34 @@ def test_the_latex_table_goes_into_a_paper_as_it_is(sweep):
         assert latex.count(rf"\{rule}rule") == 1
     assert latex.count("{") == latex.count("}")
     assert "$-$0.25" in table_with(sweep, mean=-0.25).latex()
+
+
+def test_a_paper_table_says_once_of_how_few_pairs_a_column_is(sweep):
+    for folder in sweep.iterdir():
+        table = pd.read_csv(folder / "results.csv")
+        table.loc[table["pair"] == table["pair"][0], "length"] = float("nan")
+        table.to_csv(folder / "results.csv", index=False)
+    latex = compare_runs(find_runs([sweep]), baseline=None, columns=["length", "seconds"]).latex()
+    assert latex.count("(n = 5)") == 1
+    assert "(n = 5)" in latex.split(r"\midrule")[0]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not here")
+def test_a_paper_table_fits_the_width_of_a_page(sweep, tmp_path):
+    for folder in sweep.iterdir():
+        table = pd.read_csv(folder / "results.csv")
+        names = {"slerp": "geodesic_published", "geodesic": "geodesic_paper"}
+        numbers = dict.fromkeys(("log_density_mean", "ppl_seq_clevr", "pdv_clevr", "truth_clevr", "ghosting"), 0.01234)
+        table.assign(method=table["method"].replace(names), **numbers).to_csv(folder / "results.csv", index=False)
+    latex = compare_runs(find_runs([sweep]), baseline=None).latex()
+    assert latex.count("rrrrrrr") == 1
+    (tmp_path / "t.tex").write_text(
+        r"\documentclass{article}\usepackage{booktabs}\usepackage[textwidth=6.875in]{geometry}"
+        rf"\begin{{document}}\noindent\footnotesize {latex}\end{{document}}"
+    )
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"]
+    said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert "Overfull" not in said
 
 
 def table_with(sweep, *, mean):

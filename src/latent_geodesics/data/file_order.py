@@ -14,8 +14,9 @@ WHOLE_NUMBERS, DECIMALS = re.compile(r"(\d+)"), re.compile(r"(\d+(?:\.\d+)?)")
 
 
 def in_natural_order(files: Iterable[Path]) -> list[Path]:
-    """Files by their names, in which digits count as the whole numbers that they are."""
-    return sorted(files, key=_key(WHOLE_NUMBERS, int))
+    """Files by the names of their folders and their own, in which digits count as the whole numbers that they are."""
+    key = _key(WHOLE_NUMBERS, int)
+    return sorted(files, key=lambda file: [*(key(Path(name)) for name in file.parent.parts), key(file)])
 
 
 def visible_files(folder: Path) -> list[Path]:

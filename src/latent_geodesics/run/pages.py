@@ -10,7 +10,7 @@ lines.
 import base64
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,7 +35,8 @@ OPEN = "†"
 ARROWS = {"higher": "↑", "lower": "↓"}
 LATEX_ARROWS = {"higher": r"$\uparrow$", "lower": r"$\downarrow$"}
 LATEX_SETTINGS = {"tau": r"$\tau$", "alpha": r"$\alpha$", "alpha_d": r"$\alpha d$"}
-HEADING_LETTERS = 18
+HEADING_LETTERS = 12
+"""In a line of a LaTeX table's heading, so that a paper's seven columns and its methods fit its width."""
 NETWORKS = ("lpips_alex", "lpips_vgg", "lpips_squeeze", "lpips_squeeze_fp16", "clevr")
 PAPER = ("log_density_mean", "length", "ppl_seq_{}", "pdv_{}", "truth_{}", "ghosting", "seconds")
 """What a paper's table has of a run's columns; perceptual ones by the first of the networks that measured."""
@@ -225,9 +226,11 @@ def latex(table: "ComparisonTable", columns: Sequence[str] | None = None) -> str
     further = ["n", "failed"] if counts else []
     settings = [LATEX_SETTINGS.get(name, latex_text(name.replace("_", " "))) for name in table.varied]
     spec = "l" * (1 + len(settings)) + "r" * (len(chosen) + len(further))
-    head = _wrapped(["Method", *settings], [heading(name, LATEX_ARROWS) for name in chosen], further)
+    few = {name: _few(table.rows, name) for name in chosen}
+    headings = [(f"{words}{few[name]}", arrow) for name in chosen for words, arrow in [heading(name, LATEX_ARROWS)]]
+    head = _wrapped(["Method", *settings], headings, further)
     body = []
-    for row, names, cells in _lines(table, chosen, LATEX):
+    for row, names, cells in _lines(table, chosen, LATEX, counted=[name for name in chosen if few[name]]):
         ends = [str(_pairs(row)), str(row.failed)] if counts else []
         body.append([*names, *(cell.text for cell in cells), *ends])
     across = rf"\multicolumn{{{len(spec)}}}{{p{{0.95\linewidth}}}}"
@@ -237,7 +240,7 @@ def latex(table: "ComparisonTable", columns: Sequence[str] | None = None) -> str
     pairs = max(map(_pairs, table.rows), default=0)
     return "\n".join(
         [f"% Means over {pairs} pairs. Best in bold, second best underlined, by what is printed. Needs booktabs.",
-         rf"\begin{{tabular}}{{{spec}}}", r"\toprule", *map(_line, head), r"\midrule", *map(_line, body),
+         rf"\begin{{tabular}}{{@{{}}{spec}@{{}}}}", r"\toprule", *map(_line, head), r"\midrule", *map(_line, body),
          r"\bottomrule", *notes, r"\end{tabular}", ""]
     )  # fmt: skip
 
@@ -252,15 +255,18 @@ def page_table(table: "ComparisonTable", columns: Sequence[str] | None = None) -
 
 
 def _lines(
-    table: "ComparisonTable", columns: Sequence[str], form: _Form
+    table: "ComparisonTable", columns: Sequence[str], form: _Form, counted: Collection[str] = ()
 ) -> Iterator[tuple["Row", list[str], list[Cell]]]:
-    """Each row with its names and its numbers as text. A number of fewer pairs than `n` says of how many."""
+    """Each row with its names and its numbers as text.
+
+    A number of fewer pairs than `n` says of how many, but in columns whose heading does, which are `counted`.
+    """
     ranks = {column: table.rank(column) for column in columns}
     for index, row in enumerate(table.rows):
         cells = []
         for column in columns:
             cell, mark = row.cells[column], ranks[column].get(index, "")
-            few = "" if cell.n in (0, _pairs(row)) else f" (n = {cell.n})"
+            few = "" if column in counted or cell.n in (0, _pairs(row)) else f" (n = {cell.n})"
             open_ = f" {_dagger(form)}" if column in row.open else ""
             cells.append(Cell(text=form.marks[mark].format(_number(cell, form)) + open_ + few, mark=mark))
         yield (
@@ -300,6 +306,14 @@ def _pairs(row: "Row") -> int:
     return max((cell.n for cell in row.cells.values()), default=0)
 
 
+def _few(rows: Sequence["Row"], column: str) -> str:
+    """Of how many pairs a column's numbers are, for its heading, where they are of as many in all rows and of few."""
+    counts = {row.cells[column].n for row in rows} - {0}
+    if len(counts) != 1 or all(counts == {_pairs(row)} for row in rows):
+        return ""
+    return f" (n = {counts.pop()})"
+
+
 def _of_papers(columns: Sequence[str]) -> list[str]:
     network = next((name for name in NETWORKS if any(column.endswith(f"_{name}") for column in columns)), NETWORKS[-1])
     return [name for name in (wanted.format(network) for wanted in PAPER) if name in columns]
@@ -309,7 +323,9 @@ def _wrapped(names: Sequence[str], headings: Sequence[tuple[str, str]], further:
     """The head of a LaTeX table on as many lines as its words need, the last line of each at the bottom."""
     wrapped = [[name] for name in names]
     for words, arrow in headings:
-        lines = [latex_text(line) for line in textwrap.wrap(words, HEADING_LETTERS, break_on_hyphens=False) or [""]]
+        whole = words.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+        lines = textwrap.wrap(whole, HEADING_LETTERS, break_long_words=False) or [""]
+        lines = [latex_text(line.replace("\N{NO-BREAK SPACE}", " ")) for line in lines]
         wrapped.append([*lines[:-1], " ".join(filter(None, (lines[-1], arrow)))])
     wrapped += [[name] for name in further]
     height = max(map(len, wrapped))

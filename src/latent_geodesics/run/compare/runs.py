@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.data.file_order import in_natural_order
 from latent_geodesics.run.compare.run_files import (
     CONFIG,
     FILES,
@@ -81,7 +82,7 @@ def find_runs(folders: Iterable[str | Path]) -> list[RunRecord]:
             raise UserError(f"The folder '{folder}' does not exist: name folders of runs, such as runs/interpolation.")
         for file in sorted(folder.rglob(FILES)):
             check_whole(file.parent)
-        found = sorted(file.parent for file in folder.rglob(RESULTS) if (file.parent / CONFIG).is_file())
+        found = in_natural_order(file.parent for file in folder.rglob(RESULTS) if (file.parent / CONFIG).is_file())
         if not found:
             raise UserError(f"The folder '{folder}' holds no run: one has both {CONFIG} and {RESULTS}.")
         for run in found:
