@@ -1,5 +1,6 @@
 """Folders of every family with random weights, in the published structures with small sizes, saved by diffusers."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,20 +53,20 @@ def sides(folder: Path) -> tuple[int, int]:
     return (64, 64) if (folder / "unet").exists() and not (folder / "text_encoder_2").exists() else (32, 16)
 
 
-def build(name: str, folder: Path) -> Path:
-    """Writes the folder of a family."""
+def build(name: str, folder: Path, **options) -> Path:
+    """Writes the folder of a family; the options are those of the function that makes it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = {
             "stable_diffusion_1": _sd,
-            "stable_diffusion_2_base": lambda place: _sd(place, second=True),
-            "stable_diffusion_2": lambda place: _sd(place, second=True, prediction="v_prediction"),
+            "stable_diffusion_2_base": partial(_sd, second=True),
+            "stable_diffusion_2": partial(_sd, second=True, prediction="v_prediction"),
             "stable_diffusion_xl": _xl,
             "stable_diffusion_3": _sd3,
-            "stable_diffusion_3_without_t5": lambda place: _sd3(place, t5=False),
+            "stable_diffusion_3_without_t5": partial(_sd3, t5=False),
             "flux": _flux,
             "flux2_klein": _flux2,
-        }[name](folder)
+        }[name](folder, **options)
         for part in pipeline.components.values():  # biases begin at zero, and some outputs with them
             if isinstance(part, torch.nn.Module):
                 for value in part.parameters():
@@ -89,11 +90,11 @@ def _vae(channels: int, **options) -> AutoencoderKL:
     )
 
 
-def _clip(place: Path, *, projection: int | None = None, hidden: int = 16, **options):
+def _clip(place: Path, *, projection: int | None = None, hidden: int = 16, layers: int = 3, **options):
     words = _save_tokenizer(place)
     tokenizer = CLIPTokenizer.from_pretrained(place, model_max_length=TOKENS)
     config = CLIPTextConfig(
-        vocab_size=words, hidden_size=hidden, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
+        vocab_size=words, hidden_size=hidden, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=2,
         max_position_embeddings=TOKENS, bos_token_id=0, eos_token_id=1, pad_token_id=1,
         projection_dim=projection or hidden, **options,
     )  # fmt: skip
@@ -129,13 +130,14 @@ def _sd(folder: Path, *, second: bool = False, prediction: str = "epsilon"):
     )  # fmt: skip
 
 
-def _xl(folder: Path):
+def _xl(folder: Path, *, hidden: int = 16, layers: int = 3):
+    """Stable Diffusion XL, whose second text encoder is of this width and so many layers."""
     tokenizer, encoder = _clip(folder / "tokenizer_1")
-    tokenizer_2, encoder_2 = _clip(folder / "tokenizer_2", projection=20, hidden=16)
+    tokenizer_2, encoder_2 = _clip(folder / "tokenizer_2", projection=20, hidden=hidden, layers=layers)
     unet = UNet2DConditionModel(
         sample_size=4, block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=32, attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2),
+        cross_attention_dim=16 + hidden, attention_head_dim=(2, 4), transformer_layers_per_block=(1, 2),
         use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=20 + 6 * 8,
     )  # fmt: skip
@@ -149,14 +151,15 @@ def _xl(folder: Path):
     )  # fmt: skip
 
 
-def _sd3(folder: Path, *, t5: bool = True):
+def _sd3(folder: Path, *, t5: bool = True, hidden: int = 16, layers: int = 2, **options):
+    """Stable Diffusion 3, whose second text encoder is of this width, and whose network has so many layers."""
     tokenizer, encoder = _clip(folder / "tokenizer_1", projection=16)
-    tokenizer_2, encoder_2 = _clip(folder / "tokenizer_2", projection=24)
+    tokenizer_2, encoder_2 = _clip(folder / "tokenizer_2", projection=24, hidden=hidden)
     tokenizer_3, encoder_3 = _t5(48) if t5 else (None, None)
     transformer = SD3Transformer2DModel(
-        sample_size=4, patch_size=2, in_channels=16, num_layers=2, attention_head_dim=8, num_attention_heads=2,
+        sample_size=4, patch_size=2, in_channels=16, num_layers=layers, attention_head_dim=8, num_attention_heads=2,
         joint_attention_dim=48, caption_projection_dim=16, pooled_projection_dim=40, out_channels=16,
-        pos_embed_max_size=24,
+        pos_embed_max_size=24, **options,
     )  # fmt: skip
     return StableDiffusion3Pipeline(
         vae=_vae(16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
@@ -166,12 +169,14 @@ def _sd3(folder: Path, *, t5: bool = True):
     )  # fmt: skip
 
 
-def _flux(folder: Path):
+def _flux(folder: Path, *, heads: int = 2, head: int = 16, axes: tuple[int, ...] = (4, 6, 6)):
+    """FLUX.1, with so many heads of this width, whose positions take these shares of it."""
     tokenizer, encoder = _clip(folder / "tokenizer_1")
     tokenizer_2, encoder_2 = _t5(32)
     transformer = FluxTransformer2DModel(
-        patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=32, pooled_projection_dim=16, guidance_embeds=True, axes_dims_rope=(4, 6, 6),
+        patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=head,
+        num_attention_heads=heads, joint_attention_dim=32, pooled_projection_dim=16, guidance_embeds=True,
+        axes_dims_rope=axes,
     )  # fmt: skip
     return FluxPipeline(
         vae=_vae(16, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),

@@ -79,9 +79,8 @@ def check_components(folder: Path, family: Family) -> tuple[str, ...]:
     Raises:
         UserError: when it lacks one that its family needs, or one is of a class whose meaning is not known.
     """
-    index = _mapping(folder / INDEX)
-    absent = _absent(family, index)
-    _check_classes(folder, family, index, absent)
+    absent = absent_parts(folder, family)
+    _check_classes(folder, family, _mapping(folder / INDEX), absent)
     present = tuple(name for name in family.parts if name not in absent)
     for name in present:
         _check_component(folder, name)
@@ -230,8 +229,9 @@ def family_of(folder: Path) -> Family:
     )
 
 
-def _absent(family: Family, index: Mapping[str, Any]) -> frozenset[str]:
+def absent_parts(folder: Path, family: Family) -> frozenset[str]:
     """The components that a folder says it has not, and that its family can do without."""
+    index = _mapping(folder / INDEX)
     return frozenset(name for name in family.optional if (index.get(name) or [None, None])[1] is None)
 
 

@@ -13,23 +13,15 @@ from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.core.path import GreatCircle
 from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.components import check_components, family_of, weight_files
-from latent_geodesics.models.families import FAMILIES, Family
+from latent_geodesics.models.families import Family
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.precision import PRECISIONS
 from latent_geodesics.models.scores import Score
-from latent_geodesics.models.single_file import pipeline_of, shapes
-from latent_geodesics.models.sources import check_source, is_hub_id
+from latent_geodesics.models.single_file import contents, shapes
+from latent_geodesics.models.sources import check_source, on_disk
 
 POINTS = 5
 """Positions at which a score is looked at."""
-# How the names of tensors begin in a file of all weights, but for those of the denoising network.
-_BEGINNINGS = {
-    "first_stage_model.": "vae",
-    "vae.": "vae",
-    "cond_stage_model.": "text_encoder",
-    "conditioner.embedders.": "text_encoder",
-    "text_encoders.": "text_encoder",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,27 +68,34 @@ class Inspection:
         return sum(part.numbers * (width if part.name == self.network else 4) for part in self.parts)
 
 
-def inspect(sources: str | Path | Sequence[str | Path], *, device: str = "auto", dtype: str = "auto") -> Inspection:
+def inspect(
+    sources: str | Path | Sequence[str | Path],
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    settings_of: str | Path | None = None,
+) -> Inspection:
     """Looks at the first of the folders, files and hub ids that is on this machine.
 
     Args:
         sources: As `load_model` takes them.
         device: As `load_model` takes it.
         dtype: As `load_model` takes it.
+        settings_of: As `load_model` takes it.
 
     Raises:
         UserError: when none is on this machine, saying which could be downloaded; or when the folder lacks something.
     """
     check_source(sources)
     candidates = [sources] if isinstance(sources, str | Path) else list(sources)
-    folder = next((place for each in candidates if (place := _on_disk(each)) is not None), None)
+    folder = next((place for each in candidates if (place := on_disk(each)) is not None), None)
     if folder is None:
         raise UserError(
             f"the model is not on this machine; it can be had from the hub: run `hf download {candidates[0]}`, or "
             "start the run, which downloads it"
         )
     if folder.is_file():
-        return _inspected_file(folder, device=device, dtype=dtype)
+        return _inspected_file(folder, settings_of, device=device, dtype=dtype)
     family = family_of(folder)
     present = check_components(folder, family)
     files = {name: weight_files(folder / name) for name in present}
@@ -109,28 +108,20 @@ def inspect(sources: str | Path | Sequence[str | Path], *, device: str = "auto",
     )
 
 
-def _inspected_file(file: Path, *, device: str, dtype: str) -> Inspection:
-    """A file of all weights, of which the autoencoder and the texts are told by the names of their tensors."""
-    tensors = shapes(file)
-    pipeline = pipeline_of(file, tensors)
-    family = next(family for family in FAMILIES if pipeline in family.pipelines)
-    numbers: dict[str, int] = {}
-    for name, tensor in tensors.items():
-        part = next((part for begin, part in _BEGINNINGS.items() if name.startswith(begin)), family.network)
-        numbers[part] = numbers.get(part, 0) + tensor.numel()
-    if lacking := sorted({family.network, *_BEGINNINGS.values()} - set(numbers)):
-        raise UserError(
-            f"'{file}' is a {pipeline} without its {' and '.join(lacking)}: choose a file of all weights, or give a "
-            "folder in diffusers' format"
-        )
+def _inspected_file(file: Path, settings_of: str | Path | None, *, device: str, dtype: str) -> Inspection:
+    """A file of all weights, or of some, the others being in the folder of its settings."""
+    content = contents(file, settings_of=settings_of)
+    numbers = {name: sum(tensor.numel() for tensor in part) for name, part in content.parts.items()}
     share = file.stat().st_size / sum(numbers.values())
-    parts = tuple(Part(name=name, bytes=round(share * count), numbers=count) for name, count in numbers.items())
+    parts = [Part(name=name, bytes=round(share * count), numbers=count) for name, count in numbers.items()]
+    if content.folder is not None:
+        parts += [_part(name, weight_files(content.folder / name)) for name in content.borrowed]
     return Inspection(
         folder=file,
-        family=pipeline,
-        parts=parts,
-        network=family.network,
-        precision=_precision(family, device, dtype),
+        family=content.pipeline,
+        parts=tuple(parts),
+        network=content.family.network,
+        precision=_precision(content.family, device, dtype),
     )
 
 
@@ -186,21 +177,6 @@ def usual_strength(
     scores = field.score(points, u.to(points).expand(points.shape[:-1]))
     length = circle.velocity(u).norm(dim=-1).mean()
     return alpha * float(scores.norm(dim=-1).mean() * length)
-
-
-def _on_disk(source: str | Path) -> Path | None:
-    """The folder of a source that is on this machine, downloaded earlier or not from a hub at all."""
-    if Path(source).exists():
-        return Path(source)
-    if not is_hub_id(source):
-        return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(source), local_files_only=True))
-    except (LocalEntryNotFoundError, OSError, ValueError):
-        return None
 
 
 def _part(name: str, files: Sequence[Path]) -> Part:

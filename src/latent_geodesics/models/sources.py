@@ -28,6 +28,21 @@ def is_hub_id(candidate: str | Path) -> bool:
     return isinstance(candidate, str) and _HUB_ID.fullmatch(candidate) is not None
 
 
+def on_disk(source: str | Path) -> Path | None:
+    """The folder of a source that is on this machine, downloaded earlier or not from a hub at all."""
+    if Path(source).exists():
+        return Path(source)
+    if not is_hub_id(source):
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return None
+
+
 def check_source(path_or_name: str | Path | Sequence[str | Path]) -> None:
     """Sees to it that one of the folders and hub ids can be had, and looks no deeper than their index.
 

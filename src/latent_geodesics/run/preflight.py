@@ -28,6 +28,7 @@ class Preflight:
         path_or_name: Where the model is taken from; null for one of random weights.
         device: As `load_model` takes it.
         dtype: As `load_model` takes it.
+        settings_of: As `load_model` takes it.
         data: The data; files that are missing are named when it is made.
     """
 
@@ -37,9 +38,11 @@ class Preflight:
         path_or_name: Sequence[str] | str | None,
         device: str = "auto",
         dtype: str = "auto",
+        settings_of: str | None = None,
         data: Any = None,
     ) -> None:
         self.path_or_name, self.device, self.dtype, self.data = path_or_name, device, dtype, data
+        self.settings_of = settings_of
 
     def run(self, run: Run) -> Mapping[str, float]:
         """Says what is there and what it takes.
@@ -49,7 +52,7 @@ class Preflight:
         """
         summary: dict[str, float] = {}
         if self.path_or_name is not None:
-            found = inspect(self.path_or_name, device=self.device, dtype=self.dtype)
+            found = inspect(self.path_or_name, device=self.device, dtype=self.dtype, settings_of=self.settings_of)
             summary = self._weigh(found) | self._strength(found, run.config)
         items: Sequence[Any] = getattr(self.data, "pairs", None) or getattr(self.data, "videos", None) or ()
         log.info("Data: %d items, whose files are all there.", len(items))
