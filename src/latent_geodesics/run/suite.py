@@ -172,7 +172,8 @@ def _columns(table: pd.DataFrame) -> list[str]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    """A number to as many digits as single precision has, or none."""
+    return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
 def _json(file: Path) -> Any:
