@@ -220,7 +220,9 @@ def test_what_a_folder_must_not_be(tmp_path):
 
 def gallery_of(families, picture, *, collected):
     items = tuple(CollectedImage(id=str(n), file=None, family=family) for n, family in enumerate(families))  # type: ignore[arg-type]
-    pictures = tuple(GalleryPicture(id="abcdefgh"[n], image=torch.zeros(3, 8, 8)) for n in range(max(picture) + 1))
+    pictures = tuple(
+        GalleryPicture(id="abcdefgh"[n], title=str(n), image=torch.zeros(3, 8, 8)) for n in range(max(picture) + 1)
+    )
     return Gallery(items=items, collected=collected, picture=picture, pictures=pictures)
 
 

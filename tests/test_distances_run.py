@@ -216,6 +216,8 @@ def test_known_changes_are_ranked_and_alpha_zero_is_spherical(measure, pictures,
     (tmp_path / "known.csv").write_text("\n".join(lines) + "\n")
     outcome = measure(f"task.known={tmp_path / 'known.csv'}", "task.known_frames=4", "alpha=0")
     assert outcome.code == 0, outcome.stderr
+    assert "a to b, a to c" in outcome.stderr, "the progress speaks of images, not of what they are stored by"
+    assert not re.search("[0-9a-f]{64}", outcome.stderr)
     for row in rows(tmp_path / "run"):
         assert float(row["geodesic"]) == pytest.approx(float(row["spherical"]), rel=1e-4, abs=1e-9)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -59,6 +59,11 @@ class Batches(pl.LightningDataModule, Generic[Item, Content]):
         return [[item.id for item in batch] for batch in self.batches]
 
     @property
+    def titles(self) -> list[list[str]]:
+        """What a person calls the items of each batch: those named by their contents have a `title` besides."""
+        return [[getattr(item, "title", item.id) for item in batch] for batch in self.batches]
+
+    @property
     def left(self) -> list[int]:
         """The numbers of the batches that are not done."""
         return [number for number in range(len(self.batches)) if number not in self.done]

@@ -117,7 +117,7 @@ class Run:
         if queue.left:
             if queue.done:
                 log.info("Going on with '%s': %d of %d batches are done.", self.folder, len(queue.done), len(batches))
-            module = Loop(run=self, work=work, store=store, names=queue.ids)
+            module = Loop(run=self, work=work, store=store, names=queue.titles)
             trainer = self.trainer(
                 enable_checkpointing=False,
                 enable_model_summary=False,

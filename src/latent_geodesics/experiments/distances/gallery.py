@@ -13,9 +13,10 @@ from latent_geodesics.data.images import read_image
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryPicture:
-    """One of the different pictures of a gallery, in [0, 1], named by its content."""
+    """One of the different pictures of a gallery, in [0, 1], named by its content; `title` names an image of it."""
 
     id: str
+    title: str
     image: Float[Tensor, "3 h w"]
 
 
@@ -80,7 +81,7 @@ def read_gallery(
     for item in items:
         image = read_image(item.file, size=size)
         content = content_hash(image)
-        pictures.setdefault(content, GalleryPicture(id=content, image=image))
+        pictures.setdefault(content, GalleryPicture(id=content, title=item.id, image=image))
         shown.append(list(pictures).index(content))
     return Gallery(items=items, collected=len(collection), picture=tuple(shown), pictures=tuple(pictures.values()))
 

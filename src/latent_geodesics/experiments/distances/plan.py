@@ -19,9 +19,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class WantedPath:
-    """A path that is wanted, named by its kind and the contents of its ends."""
+    """A path that is wanted, named by its kind and the contents of its ends; `title` names images in their place."""
 
     id: str
+    title: str
     kind: str
     ends: Ends
 
@@ -47,14 +48,20 @@ class PathPlan:
             GREAT_CIRCLE: self.great_circles,
             FINER: self.checks,
         }
-        named = [picture.id for picture in gallery.pictures]
-        return [
-            batch
+        shown = gallery.pictures
+        wanted = {
+            kind: [
+                WantedPath(
+                    id=f"{kind} {shown[a].id} {shown[b].id}",
+                    title=f"{shown[a].title} to {shown[b].title}",
+                    kind=kind,
+                    ends=(a, b),
+                )
+                for a, b in paths
+            ]
             for kind, paths in kinds.items()
-            for batch in in_batches(
-                [WantedPath(id=f"{kind} {named[a]} {named[b]}", kind=kind, ends=(a, b)) for a, b in paths], size
-            )
-        ]
+        }
+        return [batch for paths in wanted.values() for batch in in_batches(paths, size)]
 
 
 def lay_out(gallery: Gallery, *, spokes: int, checks: int) -> PathPlan:
