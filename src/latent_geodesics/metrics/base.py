@@ -33,7 +33,7 @@ OF_METRIC = OF_DENSITY | {"alpha", "alpha_d", "geometry"}
 MOST_MISFIT = 0.5
 """The largest misfit of a number that is ranked, as a share of the gain."""
 
-_FIRST = ("path_quality", "perceptual", "verdict", "optical_flow", "sharpness", "typicality")
+_FIRST = ("path_quality", "verdict", "perceptual", "optical_flow", "sharpness", "typicality")
 """The modules whose columns stand first in tables; the others follow by name."""
 
 
@@ -67,13 +67,18 @@ class Column:
         return not bound > MOST_MISFIT * abs(value - against)
 
 
-def known_columns() -> Mapping[str, Column]:
-    """The columns of every metric of this package, by name; those of a published protocol hold an `@`."""
+def known_columns(needs: str | None = None) -> Mapping[str, Column]:
+    """The columns of every metric of this package, by name; those of a published protocol hold an `@`.
+
+    Args:
+        needs: Of the metrics that need this alone, such as `path`; of all if not given.
+    """
     package = importlib.import_module("latent_geodesics.metrics")
     columns: dict[str, Column] = {}
     for module in sorted((found.name for found in pkgutil.iter_modules(package.__path__)), key=_place):
         for item in vars(importlib.import_module(f"{package.__name__}.{module}")).values():
-            if isinstance(item, type) and issubclass(item, package.MorphMetric):
+            metric = isinstance(item, type) and issubclass(item, package.MorphMetric)
+            if metric and needs in (None, getattr(item, "needs", "")):
                 columns |= getattr(item, "columns", {})
     return columns
 

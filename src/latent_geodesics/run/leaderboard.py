@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from latent_geodesics.run.compare.runs import find_runs
 from latent_geodesics.run.compare.shards import join_shards
 from latent_geodesics.run.files import write_json
 from latent_geodesics.run.pages import Page, number
-from latent_geodesics.run.results import COSTS, KNOWN, PROTOCOL_MARK
+from latent_geodesics.run.results import COST, FRAMES, KNOWN, PATH, PROTOCOL_MARK, by_part
 from latent_geodesics.run.runner import Run
 from latent_geodesics.run.statistics import Interval, interval, normal_interval
 from latent_geodesics.run.suite import DEFINITION, Suite, read_rows, row_of, suite_of_run
@@ -25,6 +25,15 @@ ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 FIRST = ("truth_clevr_aligned", "truth_clevr", "ppl_seq_clevr")
 """The column by which rows are ordered is the first of these that a suite has: a fade is nowhere late, so that without
 an alignment of the times it would be first."""
+
+
+PROTOCOLS = "By published protocols"
+PARTS = {
+    FRAMES: "What anybody's frames are measured by.",
+    PROTOCOLS: "As the papers measure, on these pairs.",
+    PATH: "What the model's density says: compare rows of one model, score and tau alone.",
+    COST: "Seconds are of the machine that each row was made on.",
+}
 
 
 class Submit:
@@ -119,16 +128,10 @@ def leaderboard_page(suite: Suite, rows: Sequence[Mapping[str, Any]]) -> tuple[P
         }
         for row in ordered
     ]
-    parts: dict[tuple[str, str], Callable[[str], bool]] = {
-        ("The frames", "What anybody's frames are measured by."): _of_frames,
-        ("By published protocols", "As the papers measure, on these pairs."): lambda name: PROTOCOL_MARK in name,
-        ("The path", "What the model's density says: compare rows of one model, score and tau alone."): _of_path,
-        ("The cost", "Seconds are of the machine that each row was made on."): lambda name: name in COSTS,
-    }
-    for (title, text), belongs in parts.items():
-        names = [name for name in suite.columns if belongs(name) and any(name in found for found in cells.values())]
-        if names:
-            names.sort(key=lambda name: name != by)
+    measured = [name for name in suite.columns if any(name in found for found in cells.values())]
+    parts = by_part(measured) | {PROTOCOLS: [name for name in measured if PROTOCOL_MARK in name]}
+    for title, text in PARTS.items():
+        if names := sorted(parts.get(title, ()), key=lambda name: name != by):
             page.section(title, text, table=_shown(ordered, cells, names))
     page.section("Who and how", table=pd.DataFrame(about))
     means = [{"method": row["method"]} | {k: v.mean for k, v in cells[row["method"]].items()} for row in ordered]
@@ -180,16 +183,6 @@ def _rank(column: str, cells: Mapping[str, Interval]) -> tuple[bool, float]:
         return True, 0.0
     sign = -1 if KNOWN.get(column) is not None and KNOWN[column].better == "higher" else 1
     return False, sign * cells[column].mean
-
-
-def _of_frames(name: str) -> bool:
-    column = KNOWN.get(name)
-    return PROTOCOL_MARK not in name and name not in COSTS and (column is None or (column.shown and not column.within))
-
-
-def _of_path(name: str) -> bool:
-    column = KNOWN.get(name)
-    return PROTOCOL_MARK not in name and column is not None and column.shown and bool(column.within)
 
 
 def _check_same(suite: Suite, found: Suite, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """What a run finds, as records: what all methods made of a batch, and a row for every pair and method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +38,20 @@ GENTLER = "try a larger tau, a smaller alpha, or float32 weights"
 """What to do where a model's score was not finite."""
 COLUMNS = {name: column.title for name, column in KNOWN.items() if column.shown and PROTOCOL_MARK not in name}
 """The columns that pages show, with their headings; those of published protocols have a table of their own."""
+FRAMES, PATH, COST = "The frames", "The path", "The cost"
+"""The parts of a table of means: by what anybody's frames are measured, what one model's density says, what it took."""
+OF_PATH = frozenset(known_columns(needs="path"))
 STAGE_TITLES = {name: column.title for name, column in STAGE_COLUMNS.items()}
 """Those of the seconds of each stage, which have a table of their own too."""
+
+
+def by_part(columns: Iterable[str]) -> dict[str, list[str]]:
+    """Columns by what they speak of; those that no page shows, and those of published protocols, are in no part."""
+    parts: dict[str, list[str]] = {FRAMES: [], PATH: [], COST: []}
+    for name in columns:
+        if PROTOCOL_MARK not in name and (name not in KNOWN or KNOWN[name].shown):
+            parts[COST if name in COSTS else PATH if name in OF_PATH else FRAMES].append(name)
+    return {part: names for part, names in parts.items() if names}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from latent_geodesics.run.results import (
     BatchResult,
     MethodResult,
     PairResult,
+    by_part,
     closes,
     protocol_notes,
     unsolved_inversions,
@@ -126,7 +127,8 @@ class InterpolationReport:
 def _page(report: InterpolationReport, folder: Path, own: OwnTables, remarks: Sequence[str]) -> str:
     """The page; `remarks` are what a reader must know before comparing the methods."""
     table, pages = report.table, report.pages
-    columns = {name: title for name, title in COLUMNS.items() if name in table.columns and table[name].notna().any()}
+    measured = [name for name in COLUMNS if name in table.columns and table[name].notna().any()]
+    columns = {name: COLUMNS[name] for names in by_part(measured).values() for name in names}
     methods = list(dict.fromkeys(table["method"]))
     statuses = list(dict.fromkeys(table["status"]))
     return render_template(
@@ -136,7 +138,7 @@ def _page(report: InterpolationReport, folder: Path, own: OwnTables, remarks: Se
         settings=_settings(report.config),
         columns=columns,
         methods=methods,
-        means=own.means.html_frame([name for name in columns if name in own.means.columns]),
+        means=own.means.html_parts(),
         stages=_stages(table),
         pairs=len(pages),
         expected=report.expected,

@@ -149,7 +149,9 @@ def _page(
         page.section("As the settings vary", pictures={SWEEP: caption})
     if strips:
         page.section("The frames at each value", STRIPS_NOTE, pictures=strips)
-    page.section("Means over the pairs", MEANS_NOTE, table=table.html_frame())
+    page.section("Means over the pairs", MEANS_NOTE)
+    for title, part in table.html_parts().items():
+        page.section(title, table=part)
     if protocols is not None:
         page.section("By the definitions of published sources", PROTOCOLS_NOTE, table=protocols.html_frame())
     if table.baseline is not None:

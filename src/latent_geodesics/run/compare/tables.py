@@ -20,7 +20,7 @@ from latent_geodesics.methods.base import LOST
 from latent_geodesics.run import pages
 from latent_geodesics.run.compare.runs import SEED, RunRecord, notes_on, shown_value, varied_settings
 from latent_geodesics.run.files import csv_text, guarded
-from latent_geodesics.run.results import DESCRIPTIVE, HIGHER_IS_BETTER, KNOWN, LOWER_IS_BETTER, closes
+from latent_geodesics.run.results import DESCRIPTIVE, HIGHER_IS_BETTER, KNOWN, LOWER_IS_BETTER, by_part, closes
 from latent_geodesics.run.statistics import (
     Difference,
     Interval,
@@ -142,6 +142,15 @@ class ComparisonTable:
     def latex(self, columns: Sequence[str] | None = None) -> str:
         """A LaTeX tabular for a paper; see `pages.latex`."""
         return pages.latex(self, columns)
+
+    def html_parts(self) -> dict[str, pd.DataFrame]:
+        """The table as a page shows it, in parts (`results.by_part`), each of what has some number of it."""
+        finite = {name: [np.isfinite(row.cells[name].mean) for row in self.rows] for name in self.columns}
+        shown = {}
+        for part, names in by_part(name for name in self.columns if any(finite[name])).items():
+            rows = [row for index, row in enumerate(self.rows) if any(finite[name][index] for name in names)]
+            shown[part] = replace(self, rows=rows).html_frame(names)
+        return shown
 
     def html_frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The table as a page shows it; see `pages.page_table`."""
