@@ -63,6 +63,7 @@ STAGES = ["raw", "stack", "alone", "pair", "growth", "solvers"]
 PARTS = ["encoding", "inversion", "solving", "decoding"]
 
 
+@pytest.mark.slow
 def test_a_run_is_kept_and_the_next_compared_with_it(bench, kept, tmp_path):
     for name in ("first", "second"):
         outcome = bench(name)
@@ -87,6 +88,7 @@ def interrupted(*arguments, **options):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_pair_is_taken_from_its_images_to_its_frames(bench, kept, tmp_path, monkeypatch):
     """With what it costs, stage by stage, and with nothing taken from a cache."""
     monkeypatch.setattr("latent_geodesics.experiments.bench.recipe.growth", interrupted)  # and what comes after it

@@ -132,7 +132,16 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted({file.stem for file in (CONF / "task").glob("*.yaml")} - set(APART)))
+LONG = {"bench", "evolution", "extrapolation", "pipelines", "truth"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+        for name in sorted({file.stem for file in (CONF / "task").glob("*.yaml")} - set(APART))
+    ],
+)
 def test_every_task(command_line, tiny_model_folder, folder, device, name):
     tables = []
     for place in (NAME, "cpu"):

@@ -358,7 +358,11 @@ class Coarse(lg.ScoreField):
         return lg.Resolution(error=2e-4, precision="float16")
 
 
-@pytest.mark.parametrize("geometry", [lg.Graph(lam=0.3), lg.Typical(alpha=0.5, width=1.0)], ids=str)
+@pytest.mark.parametrize(
+    "geometry",
+    [lg.Graph(lam=0.3), pytest.param(lg.Typical(alpha=0.5, width=1.0), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_coarse_scores_end_at_what_they_resolve(geometry):
     manifold = lg.Sphere(3.0)
     x0, x1 = (on_sphere(3, 16, 3.0, seed)[:2] for seed in (9, 10))

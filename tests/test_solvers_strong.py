@@ -24,7 +24,7 @@ def solve(field, x0, x1, *, manifold=None, alpha=1.0, **options):
     return lg.solvers.PicardAnderson(**options).solve(problem)
 
 
-@pytest.mark.parametrize(("d", "pairs"), [(2, 12), (4, 3)])
+@pytest.mark.parametrize(("d", "pairs"), [pytest.param(2, 12, marks=pytest.mark.slow), (4, 3)])
 def test_strong_mixtures_converge_to_paths_that_are_short_and_geodesics_between_their_knots(d, pairs):
     field, x0, x1, wanted = random_mixtures(pairs, d=d, seed=11, strengths=(3.0, 20.0))
     solution = solve(field, x0, x1)

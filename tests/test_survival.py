@@ -199,6 +199,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(command_line, a
     assert len(list((tmp_path / "cut" / "images").glob("*.png"))) == PAIRS
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_with_other_settings_is_not_mixed_in(command_line, arguments, tmp_path):
     folder = tmp_path / "run"
     assert command_line(*arguments, f"output_dir={folder}").code == 0
@@ -216,6 +217,7 @@ def test_a_folder_in_which_another_run_is_at_work_is_refused(command_line, argum
     assert (refused.code, "Another run is at work" in refused.sentence) == (2, True)
 
 
+@pytest.mark.slow
 def test_shards_put_together_are_the_whole_run(command_line, arguments, tmp_path):
     assert command_line(*arguments, f"output_dir={tmp_path / 'whole'}").code == 0
     for number in (1, 2):

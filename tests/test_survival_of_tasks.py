@@ -46,7 +46,7 @@ def inputs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=sorted(TABLES))
+@pytest.fixture(params=[pytest.param("extrapolation", marks=pytest.mark.slow), "video_analysis"])
 def task(request):
     return request.param
 

@@ -120,6 +120,7 @@ def test_a_run_leaves_a_whole_folder(analyse, clips):
     assert not list(run.rglob("*.partial*"))
 
 
+@pytest.mark.slow
 def test_a_video_does_not_depend_on_its_batch_and_a_run_can_be_made_again(analyse, clips):
     tables = []
     for folder, arguments in (("a", ()), ("b", ("data.batch_size=1",))):
