@@ -133,6 +133,16 @@ def test_the_latex_table_goes_into_a_paper_as_it_is(sweep):
     assert "$-$0.25" in table_with(sweep, mean=-0.25).latex()
 
 
+def test_each_number_of_a_page_stands_in_its_part(sweep):
+    columns = ["ghosting", "length", "seconds", "seconds_decoding"]
+    for folder in sweep.iterdir():
+        table = pd.read_csv(folder / "results.csv").assign(ghosting=0.5, seconds_decoding=1.0)
+        table.to_csv(folder / "results.csv", index=False)
+    parts = compare_runs(find_runs([sweep]), baseline=None, columns=columns).html_parts()
+    assert {part: sum(any(word in name for word in ("ghosting", "length", "seconds")) for name in shown) for part, shown
+            in parts.items()} == {"The frames": 1, "The path": 1, "The cost": 2}  # fmt: skip
+
+
 def test_a_paper_table_says_once_of_how_few_pairs_a_column_is(sweep):
     for folder in sweep.iterdir():
         table = pd.read_csv(folder / "results.csv")

@@ -50,7 +50,8 @@ def by_part(columns: Iterable[str]) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {FRAMES: [], PATH: [], COST: []}
     for name in columns:
         if PROTOCOL_MARK not in name and (name not in KNOWN or KNOWN[name].shown):
-            parts[COST if name in COSTS else PATH if name in OF_PATH else FRAMES].append(name)
+            cost = name in COSTS or name in STAGE_COLUMNS
+            parts[COST if cost else PATH if name in OF_PATH else FRAMES].append(name)
     return {part: names for part, names in parts.items() if names}
 
 

@@ -138,7 +138,7 @@ def _page(report: InterpolationReport, folder: Path, own: OwnTables, remarks: Se
         settings=_settings(report.config),
         columns=columns,
         methods=methods,
-        means=own.means.html_parts(),
+        means=own.means.html_parts([name for name in columns if name in own.means.columns]),
         stages=_stages(table),
         pairs=len(pages),
         expected=report.expected,

@@ -143,12 +143,13 @@ class ComparisonTable:
         """A LaTeX tabular for a paper; see `pages.latex`."""
         return pages.latex(self, columns)
 
-    def html_parts(self) -> dict[str, pd.DataFrame]:
-        """The table as a page shows it, in parts (`results.by_part`), each of what has some number of it."""
-        finite = {name: [np.isfinite(row.cells[name].mean) for row in self.rows] for name in self.columns}
+    def html_parts(self, columns: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
+        """The table, or some of its columns, in parts (`results.by_part`), each of what has some number of it."""
+        chosen = self.columns if columns is None else columns
+        measured = [name for name in chosen if any(np.isfinite(row.cells[name].mean) for row in self.rows)]
         shown = {}
-        for part, names in by_part(name for name in self.columns if any(finite[name])).items():
-            rows = [row for index, row in enumerate(self.rows) if any(finite[name][index] for name in names)]
+        for part, names in by_part(measured).items():
+            rows = [row for row in self.rows if any(np.isfinite(row.cells[name].mean) for name in names)]
             shown[part] = replace(self, rows=rows).html_frame(names)
         return shown
 
