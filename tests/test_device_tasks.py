@@ -132,7 +132,7 @@ TASKS = {
 }
 
 
-LONG = {"bench", "evolution", "extrapolation", "pipelines", "truth"}
+LONG = {"evolution", "extrapolation"}
 
 
 @pytest.mark.parametrize(

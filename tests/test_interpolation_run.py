@@ -202,7 +202,6 @@ def test_a_sweep_is_compared_and_held_against_its_expectations(interpolate, pict
     assert "As the settings vary" in (pictures / "sweep" / "report.html").read_text()
 
 
-@pytest.mark.slow
 def test_a_sweep_that_was_cut_off_goes_on_with_the_jobs_that_it_lacks(interpolate, pictures, monkeypatch):
     from latent_geodesics.experiments.interpolation.recipe import PairInterpolation
 

@@ -46,7 +46,12 @@ def inputs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=[pytest.param("extrapolation", marks=pytest.mark.slow), "video_analysis"])
+LONG = {"extrapolation"}
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in sorted(TABLES)]
+)
 def task(request):
     return request.param
 
