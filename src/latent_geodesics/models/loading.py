@@ -55,8 +55,7 @@ def load_model(
         cache_dir: folder that keeps inversions, embeddings and measurements of the device between runs, or None.
         cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
         compile: whether to compile the network (`accelerator.compile_network`); it then keeps its memory layout.
-        settings_of: for a file of weights, the folder or hub id whose settings go with it, and whose text encoders and
-            autoencoder where it has none; None is diffusers' own.
+        settings_of: for a file of weights, the folder or hub id of its settings and of what it lacks; None: diffusers'.
 
     Raises:
         UserError: when no model can be had, a component is missing or unreadable, or an option is out of range.

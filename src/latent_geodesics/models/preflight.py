@@ -111,9 +111,8 @@ def inspect(
 def _inspected_file(file: Path, settings_of: str | Path | None, *, device: str, dtype: str) -> Inspection:
     """A file of all weights, or of some, the others being in the folder of its settings."""
     content = contents(file, settings_of=settings_of)
-    numbers = {name: sum(tensor.numel() for tensor in part) for name, part in content.parts.items()}
-    share = file.stat().st_size / sum(numbers.values())
-    parts = [Part(name=name, bytes=round(share * count), numbers=count) for name, count in numbers.items()]
+    share = file.stat().st_size / sum(content.numbers.values())
+    parts = [Part(name=name, bytes=round(share * count), numbers=count) for name, count in content.numbers.items()]
     if content.folder is not None:
         parts += [_part(name, weight_files(content.folder / name)) for name in content.borrowed]
     return Inspection(

@@ -79,6 +79,11 @@ class Contents:
     borrowed: tuple[str, ...]
     absent: frozenset[str]
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Component -> how many numbers the file holds of it."""
+        return {name: _numbers(part) for name, part in self.parts.items()}
+
 
 def unpacked(file: Path, *, settings_of: str | Path | None, folder: Path | None) -> Path:
     """The folder of a model in one file, made unless it was made before.
@@ -254,7 +259,7 @@ def _read(file: Path, settings_of: str | Path | None) -> Any:
         if isinstance(part, torch.nn.Module) and any(value.is_meta for value in part.state_dict().values()):
             raise UserError(f"'{file}' {_LACKS.format(type(part).__name__)}")
     network = getattr(pipeline, family.network)
-    if _numbers(content.parts[family.network]) > _numbers(network.state_dict().values()):  # diffusers drops the others
+    if content.numbers[family.network] > _numbers(network.state_dict().values()):  # diffusers drops the others
         raise UserError(
             f"'{file}' has more weights of a {type(network).__name__} than its settings tell of: choose one that is "
             "not quantized, or give model.settings_of=<a folder in diffusers' format of the model it was made from>"

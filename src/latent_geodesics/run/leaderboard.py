@@ -26,7 +26,6 @@ FIRST = ("truth_clevr_aligned", "truth_clevr", "ppl_seq_clevr")
 """The column by which rows are ordered is the first of these that a suite has: a fade is nowhere late, so that without
 an alignment of the times it would be first."""
 
-
 PROTOCOLS = "By published protocols"
 PARTS = {
     FRAMES: "What anybody's frames are measured by.",

@@ -226,11 +226,14 @@ def latex(table: "ComparisonTable", columns: Sequence[str] | None = None) -> str
     further = ["n", "failed"] if counts else []
     settings = [LATEX_SETTINGS.get(name, latex_text(name.replace("_", " "))) for name in table.varied]
     spec = "l" * (1 + len(settings)) + "r" * (len(chosen) + len(further))
-    few = {name: _few(table.rows, name) for name in chosen}
-    headings = [(f"{words}{few[name]}", arrow) for name in chosen for words, arrow in [heading(name, LATEX_ARROWS)]]
+    few = {name: words for name in chosen if (words := _few(table.rows, name))}
+    headings = []
+    for name in chosen:
+        words, arrow = heading(name, LATEX_ARROWS)
+        headings.append((words + few.get(name, ""), arrow))
     head = _wrapped(["Method", *settings], headings, further)
     body = []
-    for row, names, cells in _lines(table, chosen, LATEX, counted=[name for name in chosen if few[name]]):
+    for row, names, cells in _lines(table, chosen, LATEX, counted=few):
         ends = [str(_pairs(row)), str(row.failed)] if counts else []
         body.append([*names, *(cell.text for cell in cells), *ends])
     across = rf"\multicolumn{{{len(spec)}}}{{p{{0.95\linewidth}}}}"
