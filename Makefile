@@ -32,10 +32,10 @@ reproduce: $(READY)  ## Run the experiment ID=<id> and hold it against experimen
 	$(BIN)/python run.py experiment=$(ID) expected=experiments/$(ID)/expected.json
 
 test: $(READY)  ## Run the tests (under ten minutes)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(READY)  ## Run the slow tests as well
-	$(BIN)/python -m pytest -n auto -m 'slow or not slow' --ignore tests/bench
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'slow or not slow' --ignore tests/bench
 
 cases: $(READY)  ## Run every */run.sh below CASES=<folder>, which exits non-zero where a fault is there; name those that do
 	@test -d "$(CASES)" || { echo "Say where the cases are: make cases CASES=<folder>"; exit 2; }

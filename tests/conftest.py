@@ -49,6 +49,19 @@ def model(tiny_model_folder: Path) -> LatentModel:
     return load_model(tiny_model_folder, device="cpu", steps=5)
 
 
+@pytest.fixture(scope="module")
+def once() -> Callable[[str, Callable[[], Path]], Path]:
+    """Makes a folder for the first test of a module that asks for it by its name, and gives it to the others."""
+    made: dict[str, Path] = {}
+
+    def call(name: str, make: Callable[[], Path]) -> Path:
+        if name not in made:
+            made[name] = make()
+        return made[name]
+
+    return call
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder with two small pictures of different things, a.png and b.png."""

@@ -37,10 +37,15 @@ def interpolate(command_line, pictures, tiny_model_folder):
 
 
 @pytest.fixture
-def offline_run(interpolate, pictures):
-    outcome = interpolate()
-    assert outcome.code == 0, outcome.stderr
-    return pictures / "run"
+def offline_run(interpolate, pictures, once):
+    """The folder of one run of all methods, which the tests below only read."""
+
+    def run():
+        outcome = interpolate()
+        assert outcome.code == 0, outcome.stderr
+        return pictures / "run"
+
+    return once("offline_run", run)
 
 
 def test_a_run_leaves_a_whole_folder(offline_run):
