@@ -32,6 +32,22 @@ def test_a_sweep_that_can_be_compared_is(sweep, tmp_path):
     assert (sweep / "report.html").exists()
 
 
+def test_intervals_over_words_stand_beside_one_another(tmp_path, monkeypatch):
+    for score in ("conditional", "guided"):
+        write_run(tmp_path / "sweep" / score, score=score)
+    drawn = {}
+
+    def record(panel, places, means, **look):
+        drawn.setdefault(id(panel), []).extend(places)
+
+    monkeypatch.setattr("matplotlib.axes.Axes.errorbar", record)
+    assert end(tmp_path / "sweep") == 0
+    assert drawn
+    for places in drawn.values():
+        assert len(set(places)) == len(places) > 2
+        assert {round(place) for place in places} == {0, 1}
+
+
 @pytest.mark.parametrize("error", [ValueError("two\nlines"), KeyError("x"), RuntimeError()])
 def test_a_comparison_that_breaks_is_said_and_has_a_code(sweep, monkeypatch, capfd, error):
     def broken(*given, **named):

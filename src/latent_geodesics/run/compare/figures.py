@@ -45,14 +45,16 @@ def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) ->
     order = None if all(map(is_number, places)) else list(dict.fromkeys(map(str, places)))
     with canvas(file, size=(4.0 * width, 3.1 * lines + 0.4)) as figure:
         panels = figure.subplots(lines, width, squeeze=False).flatten()
+        shifts = _shifts(len(methods) * len(families))
         for panel, column in zip(panels, columns, strict=False):
+            beside = iter(shifts)
             for method in methods:
                 for place, family in enumerate(families):
                     rows = [row for row in table.rows if row.method == method
                             and tuple(str(row.settings[name]) for name in further) == family]  # fmt: skip
                     name = literal(", ".join([title_of(method), *family]), most=2 * TITLE_LETTERS)
                     look = {"color": method_color(method, methods), "linestyle": DASHES[place % len(DASHES)]}
-                    _curve(panel, rows, column, axis, order, look | {"label": name})
+                    _curve(panel, rows, column, axis, order, look | {"label": name}, shift=next(beside))
             _scale(panel, places, order)
             label(panel, "", axis, "")
             panel.set_title(wrapped(titles[column], width=TITLE_LETTERS))
@@ -61,15 +63,28 @@ def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) ->
         legend_below(figure, panels[0], fontsize=8)
 
 
+def _shifts(count: int) -> list[float]:
+    """How far beside a word each of several curves has its mean, so that their intervals do not hide one another."""
+    step = min(0.14, 0.7 / count)
+    return [step * (number - (count - 1) / 2) for number in range(count)]
+
+
 def _curve(
-    panel: Axes, rows: Sequence[Row], column: str, axis: str, order: Sequence[str] | None, look: dict[str, Any]
+    panel: Axes,
+    rows: Sequence[Row],
+    column: str,
+    axis: str,
+    order: Sequence[str] | None,
+    look: dict[str, Any],
+    *,
+    shift: float,
 ) -> None:
     """The means of some rows over a swept setting; `order` holds its values where they are no numbers."""
     if not rows:
         return
     places = [row.settings[axis] for row in rows]
     if order is not None:
-        _points(panel, [order.index(str(place)) for place in places], [row.cells[column] for row in rows], look)
+        _points(panel, [order.index(str(place)) + shift for place in places], [row.cells[column] for row in rows], look)
         return
     ranked = np.argsort(np.asarray(places, dtype=float))
     x, cells = [places[index] for index in ranked], [rows[index].cells[column] for index in ranked]
@@ -79,7 +94,7 @@ def _curve(
     )
 
 
-def _points(panel: Axes, places: Sequence[int], cells: Sequence[Interval], look: dict[str, Any]) -> None:
+def _points(panel: Axes, places: Sequence[float], cells: Sequence[Interval], look: dict[str, Any]) -> None:
     """Names have no order, so nothing joins them; each mean has its interval as a bar."""
     means = np.array([cell.mean for cell in cells])
     bars = np.array([[cell.mean - cell.low, cell.high - cell.mean] for cell in cells]).T
