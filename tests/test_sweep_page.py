@@ -15,7 +15,7 @@ from test_comparison import PAIRS, write_run
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.experiments.interpolation.report import _protocol_rows
 from latent_geodesics.metrics import MetricRecord
-from latent_geodesics.run.canvas import draw_grid, frames_on_disk
+from latent_geodesics.run.canvas import draw_grid, frames_on_disk, shown_positions
 from latent_geodesics.run.compare.report import write_comparison
 from latent_geodesics.run.compare.runs import find_runs
 from latent_geodesics.run.compare.tables import compare_runs
@@ -223,7 +223,7 @@ def test_frames_keep_their_proportions(tmp_path, height, width):
     frames[:, 0] = 1
     save_strip(tmp_path / "strip.png", {"slerp": frames, "a name of three lines in all": frames})
     grid = {"pair": {"slerp": [frame.mul(255).byte().permute(1, 2, 0).numpy() for frame in frames]}}
-    assert draw_grid(tmp_path / "grid", grid, columns=3)
+    assert draw_grid(tmp_path / "grid", grid, at=[0, 0.5, 1])
     for name, across, rows in (("strip", 3, 2), ("grid", 3, 1)):
         with Image.open(tmp_path / f"{name}.png") as picture:
             red = (np.asarray(picture.convert("RGB")).astype(int) - (255, 0, 0) == 0).all(-1)
@@ -232,11 +232,26 @@ def test_frames_keep_their_proportions(tmp_path, height, width):
         assert widths / heights == pytest.approx(width / height, rel=0.05), name
 
 
+@pytest.mark.parametrize("frames", [2, 3, 5, 9, 17])
+@pytest.mark.parametrize("columns", [2, 5, 7])
+def test_columns_are_named_by_the_positions_of_their_frames(tmp_path, frames, columns):
+    at = shown_positions(frames, columns)
+    assert (at[0], at[-1], len(at)) == (0, 1, min(frames, columns))
+    assert sorted(set(at)) == at, "no frame stands twice"
+    assert all(u * (frames - 1) == pytest.approx(round(u * (frames - 1))) for u in at)
+    place = tmp_path / "frames" / "slerp" / "a"
+    place.mkdir(parents=True)
+    for number in range(frames):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(place / f"{number:04d}.png")
+    found = frames_on_disk(tmp_path, "a", "slerp", at=at)
+    assert [frame[0, 0, 0] for frame in found] == pytest.approx([u * (frames - 1) for u in at])
+
+
 def test_large_frames_are_read_as_small_as_a_figure_needs(tmp_path):
     place = tmp_path / "frames" / "slerp" / "a"
     place.mkdir(parents=True)
     for number in range(9):
         Image.new("RGB", (800, 400), (number, 0, 0)).save(place / f"{number:04d}.png")
-    found = frames_on_disk(tmp_path, "a", "slerp", columns=3)
+    found = frames_on_disk(tmp_path, "a", "slerp", at=[0, 0.5, 1])
     assert [frame[0, 0, 0] for frame in found] == [0, 4, 8]
     assert {frame.shape for frame in found} == {(170, 340, 3)}

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -47,7 +46,6 @@ GAP, BLOCK_GAP, HEADING, LEAST = 0.02, 0.12, 0.22, 0.3
 DPI = 200
 MOST_PIXELS = 2 * round(TILE * DPI)
 
-Item = TypeVar("Item")
 Frames = Sequence[UInt8[np.ndarray, "h w 3"]]
 
 
@@ -116,16 +114,22 @@ def canvas(file: Path, *, size: tuple[float, float], margins: Mapping[str, float
         figure.savefig(partial)
 
 
-def frames_on_disk(folder: Path, pair: str, method: str, *, columns: int) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """So many of the frames that a run kept of a sequence, evenly spaced in u, as small as a figure needs them.
+def shown_positions(frames: int, columns: int) -> list[float]:
+    """Where along u a sequence of so many frames has those that a grid shows: both ends and others, evenly spread.
 
-    None if it kept none; all of them where there are fewer.
+    With 17 frames and 7 columns: 0, 3/16, 5/16, 1/2, 11/16, 13/16 and 1.
     """
-    place = folder / "frames" / file_stem(method) / file_stem(pair)
-    if method == TRUTH and not place.is_dir():
-        place = folder / "truth" / file_stem(pair)
-    files, found = sorted(place.glob("[0-9]*.png")), []
-    for file in _spaced(files, min(columns, len(files))):
+    spread = np.linspace(0, frames - 1, max(1, min(columns, frames)))
+    return [round(float(place)) / max(1, frames - 1) for place in spread]
+
+
+def frames_on_disk(folder: Path, pair: str, method: str, *, at: Sequence[float]) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """The frames that a run kept of a sequence nearest to some positions u, as small as a figure needs them.
+
+    None if it kept none.
+    """
+    files, found = frame_files(folder, pair, method), []
+    for file in [files[round(u * (len(files) - 1))] for u in at] if files else []:
         with readable(file), Image.open(inside(folder, file.relative_to(folder))) as picture:
             small = picture.convert("RGB")
         small.thumbnail((MOST_PIXELS, MOST_PIXELS))
@@ -133,13 +137,21 @@ def frames_on_disk(folder: Path, pair: str, method: str, *, columns: int) -> lis
     return found
 
 
-def draw_grid(stem: Path, blocks: Mapping[str, Mapping[str, Frames]], *, columns: int) -> bool:
+def frame_files(folder: Path, pair: str, method: str) -> list[Path]:
+    """The files of the frames that a run kept of a sequence, in their order."""
+    place = folder / "frames" / file_stem(method) / file_stem(pair)
+    if method == TRUTH and not place.is_dir():
+        place = folder / "truth" / file_stem(pair)
+    return sorted(place.glob("[0-9]*.png"))
+
+
+def draw_grid(stem: Path, blocks: Mapping[str, Mapping[str, Frames]], *, at: Sequence[float]) -> bool:
     """Writes `<stem>.png` and `<stem>.pdf`; whether there was anything to draw.
 
     Args:
         stem: The files without their ending.
-        blocks: Pair -> what a row is called -> frames, evenly spaced in u; as many for each as there are.
-        columns: How many of the frames are shown, both ends among them.
+        blocks: Pair -> what a row is called -> frames, one for each position or none.
+        at: The positions u of the columns.
     """
     rows = [
         (block, name, frames)
@@ -151,28 +163,23 @@ def draw_grid(stem: Path, blocks: Mapping[str, Mapping[str, Frames]], *, columns
     pitch = max(width for width, _ in sizes) + GAP
     tops = np.cumsum([0.0, *(max(height, LEAST) + GAP for _, height in sizes)])
     tops += np.cumsum([0.0, *(BLOCK_GAP * (a[0] != b[0]) for a, b in pairwise(rows)), 0.0])
-    width, height = LABEL + columns * pitch, HEADING + float(tops[-1])
+    width, height = LABEL + len(at) * pitch, HEADING + float(tops[-1])
     figure = Figure(figsize=(width, height), dpi=DPI)
     for line, ((_, name, frames), (wide, high), top) in enumerate(zip(rows, sizes, tops, strict=False)):
         middle = (height - HEADING - top - max(high, LEAST) / 2) / height
         figure.text((LABEL - 0.08) / width, middle, literal(name, most=60), fontsize=8, ha="right", va="center",
                     wrap=True)  # fmt: skip
-        for column, frame in enumerate(_spaced(frames, columns)):
+        for column, (u, frame) in enumerate(zip(at, frames, strict=True)):
             left = (LABEL + column * pitch) / width
             axes = figure.add_axes((left, middle - high / 2 / height, wide / width, high / height))
             axes.imshow(frame, interpolation="lanczos")
             axes.set_axis_off()
             if line == 0:
-                axes.set_title(f"u = {column / (columns - 1):.2g}", fontsize=8, pad=3)
+                axes.set_title(f"u = {u:.2g}", fontsize=8, pad=3)
     for ending in ("png", "pdf"):
         with replacing(stem.with_suffix(f".{ending}")) as partial:
             figure.savefig(partial, format=ending, facecolor="white")
     return True
-
-
-def _spaced(items: Sequence[Item], count: int) -> list[Item]:
-    """So many of some items, evenly spaced, both ends among them; an item may stand more than once."""
-    return [items[round(at * (len(items) - 1))] for at in np.linspace(0, 1, count)]
 
 
 def _inches(frame: UInt8[np.ndarray, "h w 3"]) -> tuple[float, float]:

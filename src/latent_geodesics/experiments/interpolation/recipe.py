@@ -8,7 +8,7 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import PairBatch, PairData, in_batches
 from latent_geodesics.data.starts import pick_pairs
 from latent_geodesics.experiments.interpolation.report import InterpolationReport, PairPage, log_courses, show_pair
-from latent_geodesics.run.canvas import draw_grid, frames_on_disk
+from latent_geodesics.run.canvas import draw_grid, frames_on_disk, shown_positions
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.files import title_of, write_json
 from latent_geodesics.run.morphs import Morphs
@@ -51,14 +51,15 @@ class PairInterpolation:
         )
         pages = [PairPage(**page) for of_batch in tables.kept("pages") for page in of_batch]
         log_courses(run.logger, pages)
+        at = shown_positions(morphs.frames, self.grid_columns)
         grid = {
             pair: {
-                title_of(name): frames_on_disk(run.folder, pair, name, columns=self.grid_columns)
+                title_of(name): frames_on_disk(run.folder, pair, name, at=at)
                 for name in ("true_frames", *morphs.methods)
             }
             for pair in self.grid_pairs
         }
-        draw_grid(run.folder / "figures" / "grid", grid, columns=self.grid_columns)
+        draw_grid(run.folder / "figures" / "grid", grid, at=at)
         results = tables["results"]
         summary = summarise(results, records)
         report = InterpolationReport(

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from latent_geodesics.run.canvas import Frames, draw_grid, frames_on_disk
+from latent_geodesics.run.canvas import Frames, draw_grid, frame_files, frames_on_disk, shown_positions
 from latent_geodesics.run.compare.figures import is_number
 from latent_geodesics.run.compare.runs import RunRecord, shown_value
 from latent_geodesics.run.files import file_stem, title_of
@@ -31,9 +31,11 @@ def draw_strips(folder: Path, runs: Sequence[RunRecord], varied: Sequence[str]) 
     methods = [name for name in dict.fromkeys(runs[0].table["method"]) if name != "true_frames"][:METHODS]
     captions: dict[str, str] = {}
     for pair in map(str, pairs):
-        rows = {name: frames for method in methods for name, frames in _rows(shown, varied, pair, method).items()}
+        counts = [len(frame_files(run.folder, pair, method)) for run in shown for method in methods]
+        at = shown_positions(min(filter(None, counts), default=1), COLUMNS)
+        rows = {name: frames for method in methods for name, frames in _rows(shown, varied, pair, method, at).items()}
         stem = f"{FOLDER}/{file_stem(pair)}"
-        if draw_grid(folder / stem, {pair: rows}, columns=COLUMNS):
+        if draw_grid(folder / stem, {pair: rows}, at=at):
             captions[f"{stem}.png"] = f"{pair} (as a figure for a paper: {stem}.pdf)"
         if len(captions) == PAIRS:
             break
@@ -72,9 +74,11 @@ def _one_for_each_value(runs: Sequence[RunRecord], varied: Sequence[str]) -> lis
     return [found[round(at)] for at in np.linspace(0, len(found) - 1, min(VALUES, len(found)))]
 
 
-def _rows(runs: Sequence[RunRecord], varied: Sequence[str], pair: str, method: str) -> dict[str, Frames]:
+def _rows(
+    runs: Sequence[RunRecord], varied: Sequence[str], pair: str, method: str, at: Sequence[float]
+) -> dict[str, Frames]:
     """What a row is called -> frames, of a pair and method under each setting that changes them."""
-    found = [(run, frames_on_disk(run.folder, pair, method, columns=COLUMNS)) for run in runs]
+    found = [(run, frames_on_disk(run.folder, pair, method, at=at)) for run in runs]
     found = [(run, frames) for run, frames in found if frames]
     if len(found) < 2:
         return {}
