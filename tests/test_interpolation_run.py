@@ -72,6 +72,8 @@ def test_a_run_leaves_a_whole_folder(offline_run):
     assert len(environment["weights"]["model"]) == 64
     assert environment["versions"]["torch"]
 
+    assert {str(file) for file in environment["inputs"]} == {str(offline_run.parent / f"{name}.png") for name in "ab"}
+
     with Image.open(offline_run / "images" / "a--b.png") as strip:
         assert strip.height > 4 * 90
     for method in METHODS:
@@ -188,6 +190,22 @@ def test_an_interrupt_keeps_what_was_finished(interpolate, pictures, monkeypatch
     outcome = interpolate("logger.mode=disabled")
     assert outcome.code == 130
     assert (pictures / "run" / "config.yaml").exists()
+
+
+def test_a_run_of_other_images_is_another_run(interpolate, pictures):
+    chosen = ("method=[slerp]", "metrics=[]", "logger.mode=disabled", "format=none")
+    assert interpolate(*chosen).code == 0
+    made = (pictures / "run" / "ends" / "a--b_a.png").read_bytes()
+    assert interpolate(*chosen).code == 0, "nothing is done again"
+    (pictures / "a.png").write_bytes((pictures / "b.png").read_bytes())
+    refused = interpolate(*chosen)
+    assert refused.code == 2
+    assert f"{pictures / 'a.png'}' has changed since" in refused.sentence
+    (pictures / "run" / "summary.json").unlink()  # as if it had been interrupted
+    refused = interpolate(*chosen)
+    assert refused.code == 2
+    assert "'a--b.image_a' is not what it was" in refused.sentence
+    assert (pictures / "run" / "ends" / "a--b_a.png").read_bytes() == made
 
 
 def test_a_sweep_is_compared_and_held_against_its_expectations(interpolate, pictures):

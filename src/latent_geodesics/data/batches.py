@@ -1,7 +1,8 @@
 """The work of a run in numbered batches, dealt out to however many processes there are."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import pytorch_lightning as pl
@@ -59,6 +60,11 @@ class Batches(pl.LightningDataModule, Generic[Item, Content]):
         return [[item.id for item in batch] for batch in self.batches]
 
     @property
+    def sources(self) -> list[dict[str, str | Path]]:
+        """What each batch's items are made of: texts and files by where they stand, such as `<id>.image_a`."""
+        return [{name: source for item in batch for name, source in _sources(item, item.id)} for batch in self.batches]
+
+    @property
     def titles(self) -> list[list[str]]:
         """What a person calls the items of each batch: those named by their contents have a `title` besides."""
         return [[getattr(item, "title", item.id) for item in batch] for batch in self.batches]
@@ -85,3 +91,15 @@ class Batches(pl.LightningDataModule, Generic[Item, Content]):
         if number == IDLE:
             return NumberedBatch(number=IDLE, content=None)
         return NumberedBatch(number=number, content=self._read(self.batches[number]))
+
+
+def _sources(value: Any, name: str) -> Iterator[tuple[str, str | Path]]:
+    """The texts and the files in an item, wherever they stand in it."""
+    if isinstance(value, str) or (isinstance(value, Path) and value.is_file()):
+        yield name, value
+    elif is_dataclass(value):
+        for one in fields(value):
+            yield from _sources(getattr(value, one.name), f"{name}.{one.name}")
+    elif isinstance(value, tuple | list):
+        for place, one in enumerate(value):
+            yield from _sources(one, f"{name}.{place}")

@@ -61,6 +61,7 @@ class BatchStore:
         folder: The run's folder.
         made_with: What the numbers depend on besides the configuration, such as the hashes of the weights.
         expected: The ids of the items of every batch, by its number.
+        sources: What the items of every batch are made of, by name: texts, and hashes of files.
         name: The folder of the batches in that of the run.
 
     Raises:
@@ -68,11 +69,18 @@ class BatchStore:
     """
 
     def __init__(
-        self, *, folder: Path, made_with: Mapping[str, str], expected: Sequence[Sequence[str]], name: str = FOLDER
+        self,
+        *,
+        folder: Path,
+        made_with: Mapping[str, str],
+        expected: Sequence[Sequence[str]],
+        sources: Sequence[Mapping[str, str]] | None = None,
+        name: str = FOLDER,
     ) -> None:
         self._folder, self._name = folder, name
         self._made_with = dict(made_with)
         self._expected = [list(ids) for ids in expected]
+        self._sources = [dict(of_batch) for of_batch in sources or [{}] * len(self._expected)]
         self._known: dict[int, Mapping[str, Any]] = {}
         self.finished()
 
@@ -92,6 +100,7 @@ class BatchStore:
         record: dict[str, Any] = {
             "made_with": self._made_with,
             "pairs": self._expected[number],
+            "sources": self._sources[number],
             "files": {name: file_hash(self._folder / name) for name in files},
             "content": dict(content),
         }
@@ -127,6 +136,13 @@ class BatchStore:
                 f"'{path}' was made {what}: the folder holds another run; choose another output_dir, or delete "
                 f"'{path.parent.parent}'."
             )
+        now, before = self._sources[number], record["sources"]
+        changed = [name for name in now if before.get(name, now[name]) != now[name]]
+        if changed:
+            raise UserError(
+                f"'{changed[0]}' is not what it was when '{path}' was made: choose another output_dir, or delete "
+                f"'{path.parent.parent}' to begin again."
+            )
         lost = [name for name, known in record["files"].items() if not is_whole(self._folder / name, known)]
         if lost:
             log.warning("'%s' is lost or damaged: its batch is done again.", self._folder / lost[0])
@@ -160,7 +176,7 @@ def _load(path: Path) -> dict[str, Any]:
     content = read_sealed(path)
     try:
         record = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        loaded = {name: record[name] for name in PARTS}
+        loaded = {name: record[name] for name in PARTS} | {"sources": record.get("sources", {})}
         loaded["content"]["whole"]
     except Exception as error:  # whatever the library says of content that is no record
         raise DamagedFileError(f"it holds no batch: {error}") from error

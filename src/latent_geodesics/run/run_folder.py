@@ -84,8 +84,17 @@ def claimed(settings: Settings) -> Iterator[Path]:
         lock.release()
 
 
-def complete(folder: Path, summary: Mapping[str, float]) -> None:
-    """Marks the run in a folder as finished."""
+def complete(folder: Path, summary: Mapping[str, float], *, inputs: Mapping[str, str] | None = None) -> None:
+    """Marks the run in a folder as finished.
+
+    Args:
+        folder: The run's.
+        summary: Its numbers.
+        inputs: The files that it read, with their hashes: where one changes, the run is another.
+    """
+    if inputs:
+        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        write_json(folder / ENVIRONMENT, environment | {"inputs": dict(sorted(inputs.items()))})
     files = [*_files(folder), *(folder / name for name in (CONFIG, ENVIRONMENT) if (folder / name).is_file())]
     digests = {str(file.relative_to(folder)): file_hash(file) for file in files}
     with replacing(folder / SUMMARY) as partial:
@@ -94,9 +103,9 @@ def complete(folder: Path, summary: Mapping[str, float]) -> None:
 
 
 def finished(settings: Settings) -> dict[str, float] | None:
-    """The summary of the folder's finished run, if there is one, it is whole and its settings were the same."""
+    """The summary of the folder's finished run, if there is one, it is whole, and settings and files are the same."""
     folder = settings.output_dir
-    if not (folder / SUMMARY).exists() or _changed(folder, settings) or _damage(folder):
+    if not (folder / SUMMARY).exists() or _changed(folder, settings) or _damage(folder) or _other_inputs(folder):
         return None
     return _summary(folder)
 
@@ -106,6 +115,11 @@ def _check(folder: Path, settings: Settings) -> None:
         return
     damage = _damage(folder) if (folder / SUMMARY).exists() else None
     if (folder / SUMMARY).exists() and not damage:
+        if not _changed(folder, settings) and (others := _other_inputs(folder)):
+            raise UserError(
+                f"'{others[0]}' has changed since the run in '{folder}' was made of it: choose another output_dir, or "
+                "delete that folder to make it again."
+            )
         raise UserError(
             f"The output folder '{folder}' already holds a finished run ({SUMMARY} is there): choose another "
             "output_dir, or delete that folder."
@@ -189,6 +203,15 @@ def _damage(folder: Path) -> str | None:
     except (OSError, ValueError, AttributeError):
         return FILES
     return lost[0] if lost else None
+
+
+def _other_inputs(folder: Path) -> list[str]:
+    """The files that a finished run has read and that hold something else today."""
+    try:
+        known = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")).get("inputs", {})
+    except (OSError, ValueError):
+        return []
+    return [name for name, digest in known.items() if Path(name).is_file() and file_hash(Path(name)) != digest]
 
 
 def _summary(folder: Path) -> dict[str, float] | None:
