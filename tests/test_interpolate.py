@@ -1,6 +1,7 @@
 """Interpolation from Python: the command's numbers, in three lines."""
 
 import csv
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -73,6 +74,13 @@ def test_it_is_saved_by_the_ending(quick, pictures):
             assert film.n_frames == 5
     found.save("frames")
     assert sorted(file.name for file in (pictures / "frames").iterdir()) == [f"{k:04d}.png" for k in range(5)]
+    assert "tensor" not in repr(found)
+    with pytest.raises(lg.UserError, match="holds other files, such as '0003.png'"):
+        replace(found, images=found.images[:3]).save("frames")
+    with pytest.raises(lg.UserError, match="Nowhere"):
+        found.save("")
+    with pytest.raises(lg.UserError, match="film.mp4/frames' cannot be written"):
+        found.save("film.mp4/frames")
     with pytest.raises(lg.UserError, match="film.avi"):
         found.save("film.avi")
     with pytest.raises(lg.UserError, match="fps"):
@@ -87,6 +95,9 @@ def test_it_is_saved_by_the_ending(quick, pictures):
         ({"a": 3}, "Pillow image or the path of a file, got int"),
         ({"a": Image.new("RGB", (4, 4))}, "4 x 4 pixels"),
         ({"model": "clevr_lmd"}, "no such folder"),
+        ({"method": ["slerp", "lerp"]}, "method must be one name"),
+        ({"settings": "model.steps=10"}, "settings must be a list of texts"),
+        ({"settings": {"model.steps": 10}}, "settings must be a list of texts"),
         ({"method": "geodesc"}, "Did you mean 'geodesic'"),
         ({"tau": 1.5}, "tau is a noise level between 0 and 1"),
         ({"tau": "high"}, "tau"),

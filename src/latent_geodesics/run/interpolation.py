@@ -1,8 +1,8 @@
 """One pair of images from Python: `lg.interpolate(a, b)` does what the command does, by the same configuration."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from latent_geodesics.run.inputs import check_inputs, check_kinds
 from latent_geodesics.run.main import CONF, as_meant, find_shipped
 from latent_geodesics.run.results import PairResult
 from latent_geodesics.run.sentences import sentence_of
-from latent_geodesics.run.sequences import FILM_FORMATS, Films, save_frames
+from latent_geodesics.run.sequences import FILM_FORMATS, Films, frame_name, save_frames
 
 if TYPE_CHECKING:
     from latent_geodesics.run.morphs import Morphs
@@ -57,13 +57,13 @@ class Interpolation:
             images given; None for nothing.
     """
 
-    images: Float[Tensor, "n 3 h w"]
-    u: Float[Tensor, " n"]
+    images: Float[Tensor, "n 3 h w"] = field(repr=False)
+    u: Float[Tensor, " n"] = field(repr=False)
     method: str
     status: str
     density: str
-    solution: Solution | None
-    curves: PathCurves | None
+    solution: Solution | None = field(repr=False)
+    curves: PathCurves | None = field(repr=False)
     evaluations: int
     seconds: float
     inversion: str | None
@@ -88,19 +88,25 @@ class Interpolation:
             fps: Frames a second of a film, above 0, at most 240.
 
         Raises:
-            UserError: for another ending.
+            UserError: for another ending, a folder that holds other files, or a place where nothing can be written.
         """
+        if not str(file):
+            raise UserError("Nowhere to write to was given: give a film such as morph.mp4, or a folder.")
         file = Path(file).expanduser()
         ending = file.suffix.removeprefix(".")
-        if not ending:
-            save_frames(file, self.images)
-        elif ending in FORMATS:
-            Films(fps=fps, format=ending).save(file.parent, file.stem, self.images)  # type: ignore[arg-type]
-        else:
+        if ending and ending not in FORMATS:
             raise UserError(
                 f"A film is written as {', '.join(FORMATS)}, got '{file}': give it such an ending, or none for a "
                 "folder of PNG files."
             )
+        try:
+            if ending:
+                Films(fps=fps, format=ending).save(file.parent, file.stem, self.images)  # type: ignore[arg-type]
+            else:
+                _refuse_mixture(file, count=len(self.images))
+                save_frames(file, self.images)
+        except OSError as error:
+            raise UserError(f"'{file}' cannot be written ({error.strerror}): choose another place.") from error
         return file
 
     def plot(self) -> Figure:
@@ -148,6 +154,10 @@ def interpolate(
     """
     given = {"tau": tau, "alpha_d": alpha_d, "alpha": alpha, "frames": frames, "seed": seed}
     arguments = [f"{name}={value}" for name, value in given.items() if value is not None]
+    if not isinstance(method, Method | str):
+        raise UserError(f"method must be one name or one Method, got {method!r}: call it once for each.")
+    if isinstance(settings, str | Mapping):
+        raise UserError(f'settings must be a list of texts, such as ["model.steps=10"], got {settings!r}.')
     if not isinstance(method, Method):
         arguments.append(f"method=[{method}]")
     if not isinstance(model, LatentModel):
@@ -204,6 +214,14 @@ def _composed(arguments: Sequence[str]) -> DictConfig:
         find_shipped(config)
         check_inputs(config)
     return config
+
+
+def _refuse_mixture(folder: Path, *, count: int) -> None:
+    """Refuses a folder in which frames would stand among files that are not replaced by them."""
+    own = {frame_name(number) for number in range(count)}
+    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in own) if folder.is_dir() else []
+    if others:
+        raise UserError(f"The folder '{folder}' holds other files, such as '{others[0]}': choose another one.")
 
 
 def _chosen(model: str | Path) -> list[str]:

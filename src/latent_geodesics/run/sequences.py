@@ -55,9 +55,14 @@ class Films:
         return [name]
 
 
+def frame_name(number: int) -> str:
+    """What the file of a frame is called."""
+    return f"{number:04d}.png"
+
+
 def save_frames(folder: Path, frames: Float[Tensor, "n 3 h w"]) -> list[str]:
     """Writes every frame in full resolution as `0000.png` and so on; returns the names."""
-    names = [f"{number:04d}.png" for number in range(len(frames))]
+    names = [frame_name(number) for number in range(len(frames))]
     for name, frame in zip(names, frames, strict=True):
         save_frame(folder / name, frame)
     return names
