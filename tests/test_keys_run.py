@@ -37,6 +37,15 @@ def legs_of(model, keys, *, loop=False, alpha=0.02):
     return sequence, meeting(encoder.encode(batch.legs), loop=loop)
 
 
+def test_a_smooth_path_that_turns_back_stands_still_and_has_no_kink(model, keys):
+    there_and_back = KeyData(keys=[keys[0], keys[1]], loop=True)
+    (sequence,) = there_and_back.sequences
+    encoder = PairEncoder(model=model, score=Conditional(), tau=0.5, alpha=0.02)
+    legs = meeting(encoder.encode(read_keys([sequence], size=model.image_size).legs), loop=True)
+    assert chain_of(Slerp(), legs, sequence, smooth=True).turns < 1e-3
+    assert chain_of(Slerp(), legs, sequence, smooth=False).turns > 1
+
+
 @pytest.mark.parametrize("loop", [False, True])
 @pytest.mark.parametrize("smooth", [False, True])
 def test_latents_pass_every_key_and_turn_smoothly_where_asked_for(model, keys, smooth, loop):

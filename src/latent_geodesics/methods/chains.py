@@ -19,6 +19,8 @@ from latent_geodesics.methods.base import CurveMethod, Meter, Method
 from latent_geodesics.methods.encoding import EncodedPairs, decode_paths
 from latent_geodesics.methods.reposed import Reposed
 
+STANDING = 1e-2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
@@ -68,11 +70,17 @@ class Chain:
 
     @property
     def turns(self) -> float:
-        """The largest jump of the velocity at an inner key, relative to the mean of the speeds before and after it."""
+        """The largest jump of the velocity at an inner key, relative to the mean of the speeds before and after it.
+
+        Where the path stands still at a key, as a smooth one does that turns back, a jump is relative to a hundredth of
+        the mean speed of the legs: what is left of the velocities there is rounding.
+        """
         arriving, leaving = self._sides()
         speed = (arriving.norm(dim=-1) + leaving.norm(dim=-1)) / 2
         jump = (leaving - arriving).norm(dim=-1)
-        return float((jump / speed.clamp_min(torch.finfo(speed.dtype).tiny)).max()) if len(jump) else 0.0
+        lengths = (self.pairs.latents_b - self.pairs.latents_a).norm(dim=-1)
+        least = STANDING * float((lengths / self.directions.positions.diff().to(lengths)).mean())
+        return float((jump / speed.clamp_min(max(least, torch.finfo(speed.dtype).tiny))).max()) if len(jump) else 0.0
 
     def _sides(self) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
         """The velocities just before and just after each inner key."""
