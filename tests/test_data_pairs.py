@@ -100,6 +100,12 @@ def test_two_files_take_the_place_of_the_manifest(folder):
     assert torch.equal(batch.images_a, batch.images_b)
 
 
+def test_an_image_that_is_too_small_is_known_before_any_is_encoded(folder):
+    Image.new("RGB", (1, 40)).save(folder / "thin.png")
+    with pytest.raises(UserError, match="thin.png' has 1 x 40 pixels"):
+        PairData(image_a=folder / "b.png", image_b=folder / "thin.png")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -249,8 +249,8 @@ def test_what_is_no_shard_is_refused(shard):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_shards_hold_every_batch_of_the_whole_run_once(count):
-    pairs = [ImagePair(id=str(k), image_a=Path("a"), image_b=Path("b")) for k in range(11)]
+def test_shards_hold_every_batch_of_the_whole_run_once(count, pictures):
+    pairs = [ImagePair(id=str(k), image_a=pictures / "a.png", image_b=pictures / "b.png") for k in range(11)]
     whole = PairSelection(pairs=pairs, limit=10, batch_size=3).pairs
     batches = [whole[start : start + 3] for start in range(0, 10, 3)]
     shares = [PairSelection(pairs=pairs, limit=10, batch_size=3, shard=f"{k + 1}/{count}").pairs for k in range(count)]

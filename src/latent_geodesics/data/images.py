@@ -141,6 +141,19 @@ def fitted(picture: Image.Image, size: tuple[int, int], *, pixel_aspect: float =
     return torch.from_numpy(np.asarray(resized, dtype=np.float32) / 255.0).permute(2, 0, 1).contiguous()
 
 
+def check_image(path: str | Path) -> None:
+    """Refuses a file that `read_image` would refuse, as far as its first bytes tell: no pixel is read.
+
+    Raises:
+        UserError: when the file is missing, empty, not an image, or less than 8 pixels a side.
+    """
+    path = Path(path)
+    _refuse_missing(path)
+    with readable(path), Image.open(path) as opened:
+        size = shown_size(opened)
+    _refuse_small(path, size)
+
+
 def read_image(path: str | Path, *, size: tuple[int, int]) -> Float[Tensor, "3 h w"]:
     """Reads one image file as float32 RGB in [0, 1], as a person sees it who opens the file.
 
@@ -157,10 +170,7 @@ def read_image(path: str | Path, *, size: tuple[int, int]) -> Float[Tensor, "3 h
             have no agreed white (32-bit whole numbers; floats outside [0, 1] or not finite).
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"The image '{path}' does not exist or is not a file: give the path of an image file.")
-    if path.stat().st_size == 0:
-        raise UserError(f"The image '{path}' is empty (0 bytes): give an image file that holds a picture.")
+    _refuse_missing(path)
     with readable(path), Image.open(path) as opened:
         return from_pil(opened, path, size=size)
 
@@ -177,14 +187,25 @@ def from_pil(opened: Image.Image, name: Path, *, size: tuple[int, int]) -> Float
         UserError: as `read_image` does of a picture.
     """
     with readable(name):
-        width, height = shown_size(opened)
+        shown = shown_size(opened)
         picture = as_shown(opened, name)
-    if min(width, height) < SMALLEST_SIDE:
+    _refuse_small(name, shown)
+    return fitted(picture, size)
+
+
+def _refuse_missing(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"The image '{path}' does not exist or is not a file: give the path of an image file.")
+    if path.stat().st_size == 0:
+        raise UserError(f"The image '{path}' is empty (0 bytes): give an image file that holds a picture.")
+
+
+def _refuse_small(name: Path, size: tuple[int, int]) -> None:
+    if min(size) < SMALLEST_SIDE:
         raise UserError(
-            f"The image '{name}' has {width} x {height} pixels, too few to encode: give one of at least "
+            f"The image '{name}' has {size[0]} x {size[1]} pixels, too few to encode: give one of at least "
             f"{SMALLEST_SIDE} x {SMALLEST_SIDE} pixels."
         )
-    return fitted(picture, size)
 
 
 @contextmanager

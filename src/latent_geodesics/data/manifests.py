@@ -63,7 +63,7 @@ class ManifestRow:
         siblings = [file.name for file in read.parent.iterdir()] if read.parent.is_dir() else []
         raise UserError(
             f"The cell {column} of '{self['id']}' in {self.place} names '{read}', which does not exist: "
-            f"{_did_you_mean(read.name, siblings) or 'paths are relative to the manifest'}."
+            f"{_did_you_mean(read.name, siblings) or 'paths are relative to the manifest.'}"
         )
 
     def check(self, column: str, file: Path) -> None:
@@ -216,16 +216,16 @@ def _check_columns(table: _Table, *, required: Sequence[str], optional: Sequence
     unknown = [name for name in columns if name not in (*required, *optional)]
     missing = [name for name in required if name not in columns]
     if missing:
-        hints = filter(None, (_did_you_mean(name, unknown, of=name) for name in missing))
+        hints = [hint for name in missing if (hint := _did_you_mean(name, unknown, of=name))]
         raise UserError(
             f"The manifest '{manifest}' lacks the column(s) {', '.join(missing)}: its first line must name "
-            f"{', '.join(required)}{''.join(f'; {hint}' for hint in hints)}."
+            f"{'; '.join([', '.join(required), *hints])}{'' if hints else '.'}"
         )
     absent = [name for name in optional if name not in columns]
     for name in unknown:
         hint = _did_you_mean(name, absent, least=MISTYPED)  # others are somebody's own
         if hint:
-            raise UserError(f"The first line of '{manifest}' names the column '{name}', which is not known: {hint}.")
+            raise UserError(f"The first line of '{manifest}' names the column '{name}', which is not known: {hint}")
 
 
 def _did_you_mean(name: str, known: Iterable[str], *, of: str | None = None, least: float = LIKE) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import numbered_images
-from latent_geodesics.data.images import read_image
+from latent_geodesics.data.images import check_image, read_image
 from latent_geodesics.data.manifests import ManifestRow, read_rows
 
 Thing = TypeVar("Thing")
@@ -166,6 +166,8 @@ class PairSelection:
         self.pairs = chosen.of(pairs)
         if not self.pairs:
             raise UserError(f"The shard {chosen.shard} of these pairs is empty: take fewer shards or a smaller batch.")
+        for file in dict.fromkeys(file for pair in self.pairs for file in (pair.image_a, pair.image_b)):
+            check_image(file)
 
     def __len__(self) -> int:
         return len(self.pairs)
