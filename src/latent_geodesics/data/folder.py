@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
 from latent_geodesics.core.errors import UserError, near_name
 from latent_geodesics.data.file_order import IMAGE_SUFFIXES, image_files, in_natural_order
-from latent_geodesics.data.images import readable
+from latent_geodesics.data.images import check_image
 from latent_geodesics.data.manifests import read_rows
 from latent_geodesics.data.pairs import ImagePair, PairSelection
 
@@ -64,7 +62,7 @@ class FolderPairs(PairSelection):
         found = _neighbours(folder) if pairing == "neighbours" else _by_name(folder)
         images = in_natural_order({file for _, *files in found for file in files})
         for file in images:
-            _check(file)
+            check_image(file)
         said = {} if prompts is None else _prompts(Path(prompts), images)
         pairs = [
             ImagePair(
@@ -140,14 +138,6 @@ def _of_files(folder: Path) -> dict[str, list[tuple[str, Path]]]:
     for files in found.values():
         files.sort(key=lambda each: order.get(each[0], 0.5))
     return found
-
-
-def _check(file: Path) -> None:
-    """Refuses, before anything starts, what is no image; only its head is read."""
-    if file.stat().st_size == 0:
-        raise UserError(f"The image '{file}' is empty (0 bytes): delete it, or give one that holds a picture.")
-    with readable(file), Image.open(file):
-        pass
 
 
 def _prompts(file: Path, images: Sequence[Path]) -> dict[Path, str]:

@@ -166,8 +166,6 @@ class PairSelection:
         self.pairs = chosen.of(pairs)
         if not self.pairs:
             raise UserError(f"The shard {chosen.shard} of these pairs is empty: take fewer shards or a smaller batch.")
-        for file in dict.fromkeys(file for pair in self.pairs for file in (pair.image_a, pair.image_b)):
-            check_image(file)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -207,6 +205,8 @@ class PairData(PairSelection):
         else:
             raise UserError("No pairs were given: set data.manifest, or image_a=<file> and image_b=<file>.")
         super().__init__(pairs=pairs, **selection)
+        for file in dict.fromkeys(file for pair in self.pairs for file in (pair.image_a, pair.image_b)):
+            check_image(file)
 
 
 def read_batch(pairs: Sequence[ImagePair], *, size: tuple[int, int]) -> PairBatch:
