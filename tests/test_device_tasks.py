@@ -123,7 +123,7 @@ TASKS = {
         "task.interpolation=null",
         "task.batches=[1]",
         "task.seconds=0.01",
-        "+task.solvers.ours.tolerance=1e-3",
+        "task.solvers.ours.tolerance=1e-3",
         "task.solvers.descent.max_evaluations=8",
         "~task.knots.knots_16",
         "~task.knots.knots_32",
