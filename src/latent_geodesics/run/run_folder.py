@@ -55,6 +55,37 @@ LIBRARIES = (
 )
 
 
+class InputFiles:
+    """The files that a run reads, by their contents: where one changes, the run is another.
+
+    Attributes:
+        hashes: Absolute path -> sha256.
+    """
+
+    def __init__(self) -> None:
+        self.hashes: dict[str, str] = {}
+
+    def told(self, source: str | Path) -> str:
+        """A text as it is; the hash of a file, which is read once."""
+        if isinstance(source, str):
+            return source
+        place = str(source.resolve())
+        if place not in self.hashes:
+            self.hashes[place] = file_hash(source)
+        return self.hashes[place]
+
+    def add_named(self, described: Any) -> None:
+        """Takes in the files that a part of the configuration names, such as a manifest."""
+        if isinstance(described, Mapping):
+            own = described.get("image_a") is not None  # two images are read in place of a manifest
+            self.add_named([value for name, value in described.items() if not (own and name == "manifest")])
+        elif isinstance(described, list):
+            for part in described:
+                self.add_named(part)
+        elif isinstance(described, str) and Path(described).is_file():
+            self.told(Path(described))
+
+
 @contextmanager
 def claimed(settings: Settings) -> Iterator[Path]:
     """Makes the folder of a run this run's own while the context lasts.

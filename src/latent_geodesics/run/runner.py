@@ -16,13 +16,20 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.sources import file_hash
 from latent_geodesics.run.config import Settings, is_part_of_a_sweep, settle
 from latent_geodesics.run.expectations import hold
 from latent_geodesics.run.files import write_json, write_text
 from latent_geodesics.run.inputs import check_inputs, check_kinds
 from latent_geodesics.run.launch import ALONE, RunProcess, cluster, dismiss, join, lead, refuse
-from latent_geodesics.run.run_folder import CONFIG, IN_FORCE, claimed, complete, describe_environment, finished
+from latent_geodesics.run.run_folder import (
+    CONFIG,
+    IN_FORCE,
+    InputFiles,
+    claimed,
+    complete,
+    describe_environment,
+    finished,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +51,7 @@ class Run:
     """What a task is given: where it writes, what its random numbers follow from, who listens, who trains.
 
     `leads` is false in all processes of a run but the first: they work on their share and write no more than that;
-    `place` says which this is. `inputs` gathers the files that the run's items are read from, with their hashes.
+    `place` says which this is. `inputs` gathers the files that the run reads.
     """
 
     folder: Path
@@ -56,7 +63,7 @@ class Run:
     leads: bool = True
     place: RunProcess = ALONE
     shown: set[str] = field(default_factory=set, repr=False)
-    inputs: dict[str, str] = field(default_factory=dict, repr=False)
+    inputs: InputFiles = field(default_factory=InputFiles, repr=False)
 
     def show(self, file: str) -> None:
         """Tells the logger of a picture in `figures/` or `images/` of the run's folder, once."""
@@ -114,7 +121,7 @@ class Run:
         from latent_geodesics.run.each import BatchStore, Loop, Tables
 
         queue = Batches(batches=batches, read=read)
-        sources = [{place: self._told(source) for place, source in of_batch.items()} for of_batch in queue.sources]
+        sources = [{name: self.inputs.told(of) for name, of in batch.items()} for batch in queue.sources]
         store = BatchStore(folder=self.folder, name=name, made_with=made_with, expected=queue.ids, sources=sources)
         queue.done = store.finished()
         if queue.left:
@@ -199,13 +206,6 @@ class Run:
         device: torch.device = trainer.strategy.root_device
         return device if device.type == "cuda" and trainer.world_size == 1 else None
 
-    def _told(self, source: str | Path) -> str:
-        """A text as it is; the hash of a file, which is remembered."""
-        if isinstance(source, str):
-            return source
-        place = str(source.resolve())
-        return self.inputs.setdefault(place, file_hash(source))
-
     def record_environment(self, *, weights: Mapping[str, str], machinery: Mapping[str, Any] | None = None) -> None:
         """Writes `environment.json`: versions, commit, seed, hashes of the weights, what the network runs on.
 
@@ -259,23 +259,12 @@ def execute(config: DictConfig) -> Mapping[str, float]:
             _check_sharing(settings, task)
             summary = task.run(run)
             if run.leads:
-                complete(folder, summary, inputs=run.inputs | _named_files(settings.task.get("data")))
+                run.inputs.add_named(settings.task.get("data"))
+                complete(folder, summary, inputs=run.inputs.hashes)
                 logger.summary(summary)
                 _hold(settings, summary)
                 log.info("The results are in %s", folder)
     return summary
-
-
-def _named_files(described: Any) -> dict[str, str]:
-    """The files that a part of the configuration names, such as a manifest, with their hashes."""
-    if isinstance(described, Mapping | list):
-        parts = list(described.values()) if isinstance(described, Mapping) else described
-        if isinstance(described, Mapping) and described.get("image_a") is not None:
-            parts = [described["image_a"], described.get("image_b")]  # two images are read in place of a manifest
-        return {name: digest for part in parts for name, digest in _named_files(part).items()}
-    if not isinstance(described, str) or not Path(described).is_file():
-        return {}
-    return {str(Path(described).resolve()): file_hash(Path(described))}
 
 
 @contextmanager
