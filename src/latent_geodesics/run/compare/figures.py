@@ -1,6 +1,7 @@
 """Curves of a sweep: what each method's numbers do as one setting varies."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,12 @@ def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) ->
         panels = figure.subplots(lines, width, squeeze=False).flatten()
         shifts = _shifts(len(methods) * len(families))
         for panel, column in zip(panels, columns, strict=False):
-            beside = iter(shifts)
-            for method in methods:
-                for place, family in enumerate(families):
-                    rows = [row for row in table.rows if row.method == method
-                            and tuple(str(row.settings[name]) for name in further) == family]  # fmt: skip
-                    name = literal(", ".join([title_of(method), *family]), most=2 * TITLE_LETTERS)
-                    look = {"color": method_color(method, methods), "linestyle": DASHES[place % len(DASHES)]}
-                    _curve(panel, rows, column, axis, order, look | {"label": name}, shift=next(beside))
+            for shift, (method, (place, family)) in zip(shifts, product(methods, enumerate(families)), strict=True):
+                rows = [row for row in table.rows if row.method == method
+                        and tuple(str(row.settings[name]) for name in further) == family]  # fmt: skip
+                name = literal(", ".join([title_of(method), *family]), most=2 * TITLE_LETTERS)
+                look = {"color": method_color(method, methods), "linestyle": DASHES[place % len(DASHES)]}
+                _curve(panel, rows, column, axis, order, look | {"label": name}, shift=shift)
             _scale(panel, places, order)
             label(panel, "", axis, "")
             panel.set_title(wrapped(titles[column], width=TITLE_LETTERS))
