@@ -1,5 +1,7 @@
 """Checks the core against its annotations, shapes and types among them, whenever a test of the core calls it."""
 
+from functools import wraps
+from itertools import count
 from typing import Any, Self, get_origin
 
 import numpy as np
@@ -19,7 +21,11 @@ OF_CLASSES = (
     *("AdaptiveRungeKutta", "BoundaryProblem", "Conformal", "GaussianMixture", "Graph", "HermitePath"),
     *("InitialProblem", "Sphere", "Typical"),
 )
+ENOUGH = 1000
+"""How many calls a test has checked; solvers make a hundred thousand, of the same functions."""
 REFUSING = ("_check_nodes", *(f"{name}.__init__" for name in OF_CLASSES))
+
+calls = count()
 
 
 def checked(function):
@@ -28,7 +34,15 @@ def checked(function):
         return function
     kinds = function.__annotations__
     kinds |= {name: Any for name, kind in kinds.items() if kind is Self or get_origin(kind) is np.ndarray}
-    return beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
+    check = beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
+
+    @wraps(function)
+    def counting(*args, **kwargs):
+        if next(calls) >= ENOUGH:
+            config.update("jaxtyping_disable", True)
+        return check(*args, **kwargs)
+
+    return counting
 
 
 def install():
@@ -37,5 +51,7 @@ def install():
 
 
 def switch(module):
-    """Checks while the tests of a module run, if they are of the core."""
+    """Checks while a test of a module runs, if that is of the core."""
+    global calls
+    calls = count()
     config.update("jaxtyping_disable", module not in CORE_TESTS)

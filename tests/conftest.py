@@ -33,7 +33,7 @@ def one_browser() -> Iterator[None]:
     close_shared()
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def shapes_of_the_core(request: pytest.FixtureRequest) -> None:
     """Are checked by the tests of the core."""
     checked_shapes.switch(request.path.stem)
