@@ -53,4 +53,6 @@ def test_every_status_says_what_to_do():
         "converged_to_resolution",
         "coincident_ends",
         "integrated",
+        "closed_form",
+        "optimised",
     ]

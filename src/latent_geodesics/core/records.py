@@ -33,6 +33,8 @@ class Status(Enum):
     STOPPED_SHORT = "stopped_short"
     STEP_TOO_SMALL = "step_too_small"
     ZERO_VELOCITY = "zero_velocity"
+    CLOSED_FORM = "closed_form"
+    OPTIMISED = "optimised"
 
     @property
     def sentence(self) -> str:
@@ -42,13 +44,22 @@ class Status(Enum):
     @property
     def ok(self) -> bool:
         """Whether the path is what was asked for."""
-        return self in (Status.CONVERGED, Status.RESOLVED, Status.COINCIDENT_ENDS, Status.INTEGRATED)
+        return self in _AS_ASKED_FOR
 
     @classmethod
     def solved(cls) -> tuple[str, ...]:
         """How tables name the ends of a pair that was solved: to the tolerance asked for, or to what is resolved."""
         return cls.CONVERGED.value, cls.RESOLVED.value
 
+
+_AS_ASKED_FOR = {
+    Status.CONVERGED,
+    Status.RESOLVED,
+    Status.COINCIDENT_ENDS,
+    Status.INTEGRATED,
+    Status.CLOSED_FORM,
+    Status.OPTIMISED,
+}
 
 _SENTENCES = {
     Status.CONVERGED: "The path is a geodesic to the tolerance asked for; nothing to do.",
@@ -73,6 +84,9 @@ _SENTENCES = {
     "raise the tolerance, lower alpha, or compute in float64 if the tolerance is near rounding error.",
     Status.ZERO_VELOCITY: "The initial velocity is zero or normal to the manifold, so the path stays at its start: "
     "give a velocity with a tangent part.",
+    Status.CLOSED_FORM: "The path is known in closed form: nothing was solved, and it is no geodesic of the density.",
+    Status.OPTIMISED: "The path was found by its method's own measure, without the network; it is no geodesic of the "
+    "density.",
 }
 
 
@@ -118,6 +132,11 @@ class Solution:
     stats: Mapping[str, Real[Tensor, " p"]]
     trace: Trace
     resolution: Resolution | None = None
+
+    @property
+    def status_names(self) -> tuple[str, ...]:
+        """How each pair ended, as tables say it."""
+        return tuple(status.value for status in self.status)
 
     def sentence(self, pair: int) -> str:
         """How a pair ended and what to do, for a person, with the tolerance in force where it is not the one asked."""

@@ -36,8 +36,6 @@ from latent_geodesics.models.accelerator import DECODING, SOLVING, Stopwatch, pe
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.store import content_key
 
-CLOSED_FORM = "closed_form"
-OPTIMISED = "optimised"
 SAMPLED = "sampled"
 TRAINED = "trained"
 FAILED = "failed"
@@ -47,8 +45,6 @@ LOST = (FAILED, UNINVERTED, Status.NON_FINITE_SCORE.value)
 GIVEN = "given"
 
 _SENTENCES = {
-    CLOSED_FORM: "The path is known in closed form: nothing was solved, and it is no geodesic of the density.",
-    OPTIMISED: "The path was found by its method's own measure, without the network; it is no geodesic of the density.",
     SAMPLED: "The frames were sampled by the network, steered on the way; there is no path to measure.",
     TRAINED: "The network was trained on the two images, then the frames were sampled; there is no path to measure.",
     GIVEN: "The frames were given, and measured as they are; how they were made is not known here.",
@@ -183,10 +179,6 @@ class CurveMethod(TimedMethod):
         """What the path lies on: the problem's own manifold unless the method leaves it."""
         return problem.manifold
 
-    def statuses(self, solution: Solution) -> tuple[str, ...]:
-        """How each pair ended, as the table says it."""
-        return tuple(status.value for status in solution.status)
-
     def timed_morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"], timing: Timing | None) -> Morph:
         """Solves and decodes."""
         meter = Meter(pairs.model)
@@ -200,7 +192,7 @@ class CurveMethod(TimedMethod):
         cost = meter.cost(len(pairs.batch))
         return Morph(
             frames=frames,
-            statuses=self.statuses(solution),
+            statuses=solution.status_names,
             evaluations=solution.stats["evaluations"],
             solution=solution,
             manifold=self.manifold(pairs.problem),

@@ -123,7 +123,7 @@ def chain_of(method: Method, legs: EncodedPairs, sequence: KeySequence, *, smoot
     return Chain(
         pairs=pairs,
         solution=solution,
-        statuses=method.statuses(solution),
+        statuses=solution.status_names,
         directions=join(legs=solution.path, manifold=on, scales=1 / radius),
         norms=join(legs=norms, manifold=Euclidean()),
         conditions=join(legs=conditions, manifold=Euclidean()),

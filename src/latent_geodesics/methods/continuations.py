@@ -13,9 +13,8 @@ from torch import Tensor
 from latent_geodesics.core.hermite import HermitePath
 from latent_geodesics.core.manifold import Euclidean, Manifold, Sphere
 from latent_geodesics.core.path import Path, StraightLine
-from latent_geodesics.core.records import InitialProblem, Solution, Status
+from latent_geodesics.core.records import InitialProblem, Solution
 from latent_geodesics.core.solvers import InitialSolver
-from latent_geodesics.methods.base import CLOSED_FORM
 from latent_geodesics.methods.lines import known_solution
 
 ARC_KNOTS = 65
@@ -31,10 +30,6 @@ class Continuation(ABC):
     def manifold(self, problem: InitialProblem) -> Manifold:
         """What the path lies on: the problem's own manifold unless the path leaves it."""
         return problem.manifold
-
-    def statuses(self, solution: Solution) -> tuple[str, ...]:
-        """How each path ended, as a table says it."""
-        return tuple(status.value for status in solution.status)
 
 
 class GeodesicOn(Continuation):
@@ -52,15 +47,7 @@ class GeodesicOn(Continuation):
         return self.solver.solve(problem)
 
 
-class _Known(Continuation):
-    """A path in closed form."""
-
-    def statuses(self, solution: Solution) -> tuple[str, ...]:
-        """Nothing was integrated."""
-        return (CLOSED_FORM,) * solution.path.pairs
-
-
-class GreatCircleOn(_Known):
+class GreatCircleOn(Continuation):
     """`x(u) = cos(u a) x0 + sin(u a) R v0 / |v0|`, with the angle `a = |v0| / R`."""
 
     def carry_on(self, problem: InitialProblem) -> Solution:
@@ -80,7 +67,7 @@ class GreatCircleOn(_Known):
         return _known(path, problem.x0)
 
 
-class StraightOn(_Known):
+class StraightOn(Continuation):
     """`x(u) = x0 + u v0`. It leaves the sphere: its norm grows."""
 
     def carry_on(self, problem: InitialProblem) -> Solution:
@@ -95,11 +82,6 @@ class StraightOn(_Known):
 def _known(path: Path, like: Float[Tensor, "p d"]) -> Solution:
     none = torch.zeros(path.pairs, dtype=torch.long, device=like.device)
     whole = torch.ones_like(like[:, 0])
-    found = {
-        "evaluations": none,
-        "iterations": none,
-        "sequential": none,
-        "residual": whole * torch.nan,
-        "reached": whole,
-    }
-    return known_solution(path, Status.INTEGRATED, **found)
+    return known_solution(
+        path, evaluations=none, iterations=none, sequential=none, residual=whole * torch.nan, reached=whole
+    )

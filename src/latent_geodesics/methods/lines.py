@@ -13,7 +13,7 @@ from torch import Tensor
 from latent_geodesics.core.manifold import Euclidean, Manifold
 from latent_geodesics.core.path import Path, StraightLine, shortest_path
 from latent_geodesics.core.records import BoundaryProblem, Solution, Status, Trace
-from latent_geodesics.methods.base import CLOSED_FORM, CurveMethod, PathMethod
+from latent_geodesics.methods.base import CurveMethod, PathMethod
 from latent_geodesics.methods.curves import FormulaPath, adain, slerp
 from latent_geodesics.methods.encoding import EncodedPairs
 
@@ -22,16 +22,10 @@ class _Unsolved(CurveMethod):
     """A path that needs no solving.
 
     Attributes:
-        status: What the table says of a pair.
         flat: Whether the path leaves the sphere for the flat space around it.
     """
 
-    status: ClassVar[str] = CLOSED_FORM
     flat: ClassVar[bool] = False
-
-    def statuses(self, solution: Solution) -> tuple[str, ...]:
-        """Nothing was solved, so nothing converged."""
-        return (self.status,) * solution.path.pairs
 
     def manifold(self, problem: BoundaryProblem) -> Manifold:
         """The flat space around the sphere, or the sphere."""
@@ -60,7 +54,7 @@ class Slerp(ClosedForm):
         return known_solution(shortest_path(problem.manifold, problem.x0, problem.x1))
 
 
-def known_solution(path: Path, status: Status = Status.CONVERGED, **stats: Float[Tensor, " p"]) -> Solution:
+def known_solution(path: Path, *, status: Status = Status.CLOSED_FORM, **stats: Float[Tensor, " p"]) -> Solution:
     """A path that needs no solving, with the numbers that are told of it besides."""
     none = torch.zeros(path.pairs)
     empty = torch.empty(0, path.pairs)

@@ -23,8 +23,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.manifold import Euclidean
 from latent_geodesics.core.path import KnotPath
-from latent_geodesics.core.records import BoundaryProblem, Solution
-from latent_geodesics.methods.base import OPTIMISED
+from latent_geodesics.core.records import BoundaryProblem, Solution, Status
 from latent_geodesics.methods.lines import ClosedForm, known_solution
 
 
@@ -36,7 +35,6 @@ class NormGuided(ClosedForm):
         iterations: The most iterations of L-BFGS.
     """
 
-    status = OPTIMISED
     flat = True
 
     def __init__(self, *, knots: int = 129, iterations: int = 300) -> None:
@@ -47,7 +45,7 @@ class NormGuided(ClosedForm):
     def solve(self, problem: BoundaryProblem) -> Solution:
         """The path of each pair, found by itself."""
         knots = torch.stack([self._knots(x0, x1) for x0, x1 in zip(problem.x0, problem.x1, strict=True)])
-        return known_solution(KnotPath.through(knots=knots, manifold=Euclidean()))
+        return known_solution(KnotPath.through(knots=knots, manifold=Euclidean()), status=Status.OPTIMISED)
 
     def _knots(self, x0: Float[Tensor, " d"], x1: Float[Tensor, " d"]) -> Float[Tensor, "k d"]:
         a, b = x0.detach().cpu().double(), x1.detach().cpu().double()

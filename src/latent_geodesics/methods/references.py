@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.methods.base import CLOSED_FORM, Method, Morph
+from latent_geodesics.core.records import Status
+from latent_geodesics.methods.base import Method, Morph
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.models.accelerator import DECODING, SOLVING, Stopwatch
 
@@ -28,7 +29,7 @@ class _Reference(Method):
         watch.lap(DECODING)
         return Morph(
             frames=frames,
-            statuses=(CLOSED_FORM,) * len(frames),
+            statuses=(Status.CLOSED_FORM.value,) * len(frames),
             evaluations=torch.zeros(len(frames)),
             seconds=sum(watch.seconds.values()) / len(frames),
             seconds_solving=watch.seconds.get(SOLVING, 0.0) / len(frames),

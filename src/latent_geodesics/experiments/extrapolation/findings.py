@@ -5,7 +5,6 @@ import pandas as pd
 
 from latent_geodesics.core.records import Status
 from latent_geodesics.experiments.extrapolation.rows import BASELINES
-from latent_geodesics.methods.base import CLOSED_FORM
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, LEFT_PLAUSIBLE_SENTENCE, RealLatents
 from latent_geodesics.run.results import non_finite
 
@@ -51,7 +50,7 @@ def status_words(results: pd.DataFrame) -> list[str]:
     """What each status in the table means."""
     own = {
         LEFT_PLAUSIBLE: LEFT_PLAUSIBLE_SENTENCE,
-        CLOSED_FORM: "The path is known in closed form, and plausible all along: nothing was integrated.",
+        Status.CLOSED_FORM.value: "The path is known in closed form, and plausible all along: nothing was integrated.",
     }
     return [
         f"{status.replace('_', ' ')}: {own[status] if status in own else Status(status).sentence}"

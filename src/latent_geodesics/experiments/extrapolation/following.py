@@ -154,7 +154,7 @@ class Follower:
         seconds = time.perf_counter() - started
         return FollowedPaths(
             method=method,
-            statuses=continuation.statuses(solution),
+            statuses=solution.status_names,
             solution=solution,
             frames=frames,
             seconds=seconds / len(problem.x0),

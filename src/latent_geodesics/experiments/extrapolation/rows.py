@@ -13,7 +13,6 @@ from torch import Tensor
 from latent_geodesics.core.records import Status
 from latent_geodesics.experiments.extrapolation.figures import draw_departure
 from latent_geodesics.experiments.extrapolation.following import FollowedLaunch, FollowedPaths
-from latent_geodesics.methods.base import CLOSED_FORM
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, RealLatents
 from latent_geodesics.run.canvas import literal
 from latent_geodesics.run.each import Rows, Tables
@@ -29,7 +28,7 @@ def path_row(followed: FollowedLaunch, paths: FollowedPaths, index: int) -> dict
     launch, curves, plausible, stats = followed.launch, paths.curves, paths.plausibility, paths.solution.stats
     setting = followed.departure.setting
     status = paths.statuses[index]
-    if status in (Status.INTEGRATED.value, CLOSED_FORM) and not bool(plausible.plausible[index].all()):
+    if status in (Status.INTEGRATED.value, Status.CLOSED_FORM.value) and not bool(plausible.plausible[index].all()):
         status = LEFT_PLAUSIBLE
     length = launch.v0[index].norm()
     end, end_of_first = (_end(one, index) for one in (paths, followed.paths[0]))

@@ -13,7 +13,7 @@ from torch import Tensor
 from latent_geodesics.core.records import Status
 from latent_geodesics.data import KeySequence
 from latent_geodesics.methods import EncodedPairs, Method
-from latent_geodesics.methods.base import CLOSED_FORM, FAILED, failed
+from latent_geodesics.methods.base import FAILED, failed
 from latent_geodesics.methods.chains import draw_chain, has_path
 
 log = logging.getLogger(__name__)
@@ -83,5 +83,5 @@ def _leg_by_leg(method: Method, legs: EncodedPairs, steps: Sequence[int]) -> Mad
 
 def _worst(statuses: Sequence[str]) -> str:
     """The status of a sequence: that of the first leg that did not end as it should, or of the first."""
-    good = (Status.CONVERGED.value, Status.RESOLVED.value, CLOSED_FORM)
+    good = (Status.CONVERGED.value, Status.RESOLVED.value, Status.CLOSED_FORM.value)
     return next((status for status in statuses if status not in good), statuses[0])

@@ -15,7 +15,6 @@ from latent_geodesics.core.path import Path, StraightLine
 from latent_geodesics.core.records import BoundaryProblem, InitialProblem, Status
 from latent_geodesics.core.solvers import BoundarySolver, RungeKutta4
 from latent_geodesics.data.scenes import Scene
-from latent_geodesics.methods.base import CLOSED_FORM
 from latent_geodesics.run.plane_figures import PlaneTrack
 
 SAMPLES = 1025
@@ -66,7 +65,7 @@ def find_paths(
     """The straight line, each solver's geodesic, the first of them carried on, and the geodesic in closed form."""
     problem = scene.problem
     line = StraightLine(x0=problem.x0, x1=problem.x1)
-    found = [_along(line, method=STRAIGHT, status=CLOSED_FORM)]
+    found = [_along(line, method=STRAIGHT, status=Status.CLOSED_FORM.value)]
     found += [_solved(name, solver, problem) for name, solver in solvers.items()]
     first = found[1]
     if first.status != Status.NON_FINITE_SCORE.value:
@@ -81,7 +80,9 @@ def find_paths(
         found.append(_solved(CARRIED, integrator, start, end=1 + beyond))
     exact = scene.exact
     if exact is not None:
-        found.append(PlanePath(method=EXACT, status=CLOSED_FORM, points=lambda u: exact(scene.a, scene.b, u)))
+        found.append(
+            PlanePath(method=EXACT, status=Status.CLOSED_FORM.value, points=lambda u: exact(scene.a, scene.b, u))
+        )
     return found
 
 
