@@ -165,19 +165,23 @@ def draw_grid(stem: Path, blocks: Mapping[str, Mapping[str, Frames]], *, at: Seq
     tops += np.cumsum([0.0, *(BLOCK_GAP * (a[0] != b[0]) for a, b in pairwise(rows)), 0.0])
     width, height = LABEL + len(at) * pitch, HEADING + float(tops[-1])
     figure = Figure(figsize=(width, height), dpi=DPI)
-    for line, ((_, name, frames), (wide, high), top) in enumerate(zip(rows, sizes, tops, strict=False)):
-        middle = (height - HEADING - top - max(high, LEAST) / 2) / height
-        figure.text((LABEL - 0.08) / width, middle, literal(name, most=60), fontsize=8, ha="right", va="center",
-                    wrap=True)  # fmt: skip
-        for column, (u, frame) in enumerate(zip(at, frames, strict=True)):
-            left = (LABEL + column * pitch) / width
-            axes = figure.add_axes((left, middle - high / 2 / height, wide / width, high / height))
-            axes.imshow(frame, interpolation="lanczos")
-            axes.set_axis_off()
-            if line == 0:
-                axes.set_title(f"u = {u:.2g}", fontsize=8, pad=3)
-    for ending in ("png", "pdf"):
-        with replacing(stem.with_suffix(f".{ending}")) as partial:
+    # One pair of axes in inches from the upper left corner: a pair for each frame takes twice the time.
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    axes.set_axis_off()
+    lefts = [LABEL + column * pitch for column in range(len(at))]
+    for (_, name, frames), (wide, high), top in zip(rows, sizes, tops, strict=False):
+        middle = HEADING + top + max(high, LEAST) / 2
+        axes.text(LABEL - 0.08, middle, literal(name, most=60), fontsize=8, ha="right", va="center", wrap=True)
+        for left, frame in zip(lefts, frames, strict=True):
+            place = (left, left + wide, middle + high / 2, middle - high / 2)
+            axes.imshow(frame, extent=place, aspect="auto")
+    for u, left in zip(at, lefts, strict=True):
+        axes.text(left + sizes[0][0] / 2, HEADING - 0.04, f"u = {u:.2g}", fontsize=8, ha="center", va="baseline")
+    # The PDF holds the frames' own pixels, each frame as a picture that can be taken out.
+    for ending, interpolation in (("png", "lanczos"), ("pdf", "none")):
+        for image in axes.images:
+            image.set_interpolation(interpolation)
+        with mpl.rc_context({"image.composite_image": False}), replacing(stem.with_suffix(f".{ending}")) as partial:
             figure.savefig(partial, format=ending, facecolor="white")
     return True
 
