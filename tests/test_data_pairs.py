@@ -77,6 +77,13 @@ def test_an_id_that_stands_twice_is_refused(folder):
         read_manifest(write(folder, row(folder), row(folder)))
 
 
+def test_a_pair_that_stands_twice_under_two_names_is_told(folder, caplog):
+    rows = [row(folder, id="one"), row(folder, id="two", group="other"), row(folder, id="three", prompt_a="else")]
+    assert len(read_manifest(write(folder, *rows))) == 3
+    assert caplog.text.count("count twice: 'two' is 'one'.") == 1
+    assert "three" not in caplog.text
+
+
 def test_a_missing_column_is_refused(folder):
     with pytest.raises(UserError, match="image_b"):
         read_manifest(write(folder, row(folder), columns=[name for name in COLUMNS if name != "image_b"]))

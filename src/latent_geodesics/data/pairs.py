@@ -8,9 +8,10 @@ chosen by a pair (`tuning`) or methods are judged by it (`evaluation`); pairs of
 take them together. See `data.manifests` for how a manifest is written.
 """
 
+import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ FILES = ("image_a", "image_b")
 DESCRIBING = ("id", "group", "prompt_a", "prompt_b", "difficulty", "split", "cluster")
 OPTIONAL_COLUMNS = (*DESCRIBING, "frames", "sha256_a", "sha256_b")
 SPLITS = ("tuning", "evaluation")
+
+log = logging.getLogger(__name__)
 
 
 def in_batches(items: Sequence[Thing], size: int) -> list[Sequence[Thing]]:
@@ -237,7 +240,15 @@ def read_manifest(manifest: str | Path, *, verify: bool = True) -> list[ImagePai
                 f"The split of '{row['id']}' in {row.place} must be tuning or evaluation, got {row['split']!r}: "
                 "correct it, or leave the column out."
             )
-    return [_manifest_pair(row, verify=verify) for row in rows]
+    pairs = [_manifest_pair(row, verify=verify) for row in rows]
+    first: dict[ImagePair, str] = {}
+    same = [(first.setdefault(replace(pair, id="", group=""), pair.id), pair.id) for pair in pairs]
+    again = [f"'{name}' is '{known}'" for known, name in same if known != name]
+    if again:
+        log.warning(
+            "%d pairs of '%s' stand there twice and count twice: %s.", len(again), manifest, "; ".join(again[:3])
+        )
+    return pairs
 
 
 def _manifest_pair(row: ManifestRow, *, verify: bool) -> ImagePair:
