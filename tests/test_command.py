@@ -58,6 +58,7 @@ def test_success_is_zero():
         (["no_such_key=1"], "no_such_key"),
         (["task.no_such_key=1"], "no_such_key"),
         (["tau"], "tau"),
+        (["+data.keys=[README.md]"], "It belongs to data=keys."),
         (["seed=-1"], "seed"),
         (["seed=many"], "seed"),
         (["logger.mode=sometimes"], "offline, online, disabled"),

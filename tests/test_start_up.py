@@ -24,6 +24,8 @@ REFUSED = {
     "model=clver": "Did you mean 'clevr_ldm'?",
     "alhpa=1": "Did you mean 'alpha'?",
     "data.limt=3": "Did you mean 'data.limit'?",
+    "data.keys=[README.md]": "It belongs to data=keys.",
+    "times=[0,1]": "It belongs to experiment=keys.",
     "limit=3": "Did you mean 'data.limit'?",
     "metod=slerp": "Did you mean 'method'?",
     "method.slerp=1": "below 'methods'",

@@ -10,7 +10,7 @@ from tiny_model import pictures
 
 import latent_geodesics as lg
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.data.starts import Start, pick_pairs, starts_on_disk
+from latent_geodesics.data.starts import Start, pairs_named, pick_pairs, starts_on_disk
 from latent_geodesics.methods.continuations import GeodesicOn, GreatCircleOn, StraightOn
 from latent_geodesics.methods.departure import Departure, Encoded, encode_images
 from latent_geodesics.methods.encoding import Setting
@@ -213,11 +213,11 @@ def test_lines_carry_a_velocity_on(setting, departure):
     torch.testing.assert_close(arc.path.point(U), wanted, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(line.path.point(U[-1:])[:, 0], launch.x0 + launch.v0)
     assert arc.stats["evaluations"].tolist() == line.stats["evaluations"].tolist() == [0, 0]
-    assert GreatCircleOn().statuses(arc) == ("closed_form",) * 2
+    assert arc.status_names == ("closed_form",) * 2
     assert isinstance(StraightOn().manifold(problem), lg.Euclidean)
     near = RandomDirection(angle=0.2).launch(departure).problem(setting)
     solved = GeodesicOn(solver=lg.solvers.ParallelCollocation()).carry_on(near)
-    assert GeodesicOn(solver=lg.solvers.ParallelCollocation()).statuses(solved) == ("integrated",) * 2
+    assert solved.status_names == ("integrated",) * 2
 
 
 def test_starts_on_disk(tmp_path):
@@ -241,5 +241,6 @@ def test_pairs_are_picked_by_id():
     assert [pair.id for pair in pick_pairs(pairs, ["y"])] == ["y"]
     assert len(pick_pairs(pairs, [])) == 2
     assert [pair.id for pair in pick_pairs(pairs[:1], ["y"])] == ["x"]
-    with pytest.raises(UserError, match="no pair 'z'"):
-        pick_pairs(pairs, ["z"])
+    for refused in (lambda: pick_pairs(pairs, ["z"]), lambda: pairs_named(pairs[:1], ["z"])):
+        with pytest.raises(UserError, match="no pair 'z'"):
+            refused()

@@ -44,8 +44,15 @@ def pick_pairs(pairs: Sequence[ImagePair], ids: Sequence[str]) -> tuple[ImagePai
     Raises:
         UserError: when an id names no pair.
     """
-    if not ids or len(pairs) == 1:
-        return tuple(pairs)
+    return tuple(pairs) if not ids or len(pairs) == 1 else pairs_named(pairs, ids)
+
+
+def pairs_named(pairs: Sequence[ImagePair], ids: Sequence[str]) -> tuple[ImagePair, ...]:
+    """The pairs with the given ids, in the order of the ids.
+
+    Raises:
+        UserError: when an id names no pair.
+    """
     known = {pair.id: pair for pair in pairs}
     unknown = [name for name in ids if name not in known]
     if unknown:

@@ -57,7 +57,7 @@ def sentence_of(error: BaseException, *, conf: Path | None = None) -> str | None
             return sentence
     for cause in chain:
         if isinstance(cause, InstantiationException):
-            return _refusal(cause, chain[-1])
+            return _refusal(cause, chain[-1], conf)
     for cause in chain:
         if isinstance(cause, OverrideParseException):
             return f"The argument '{cause.override}' cannot be read ({_grammar(cause)}): write it as key=value."
@@ -110,7 +110,7 @@ def _exists_unreadable(file: str | bytes) -> bool:
         return False
 
 
-def _refusal(error: InstantiationException, cause: BaseException) -> str | None:
+def _refusal(error: InstantiationException, cause: BaseException, conf: Path | None) -> str | None:
     """What a constructor said of the values that the configuration gave it, or why there is no such constructor."""
     key = re.search(r"full_key: (\S+)", str(error))
     where = f" (at `{key.group(1)}` in the configuration)" if key else ""
@@ -123,7 +123,8 @@ def _refusal(error: InstantiationException, cause: BaseException) -> str | None:
     if unknown and key:
         called = re.search(r"Error in call to target '([^']+)'", str(error))
         taken = _options_of(called.group(1) if called else "", unknown.group(1))
-        return f"There is no option '{unknown.group(2)}' at `{key.group(1)}`.{near_name(unknown.group(2), taken)}"
+        meant = _choices_with(key.group(1), unknown.group(2), conf) or near_name(unknown.group(2), taken)
+        return f"There is no option '{unknown.group(2)}' at `{key.group(1)}`.{meant}"
     if isinstance(cause, TypeError) and " not supported between instances of " in str(cause):
         return f"A value is of the wrong kind{where}, such as a text in place of a number: {_one_line(cause)}."
     return f"{_one_line(cause)}{where}"
@@ -171,6 +172,9 @@ def _meant_key(error: OmegaConfBaseException, key: str, conf: Path | None) -> st
                  other.rpartition(".")[2] == name and other.partition(".")[0] not in ("hydra", "task")]  # fmt: skip
     if elsewhere:
         return f" Did you mean {' or '.join(repr(other) for other in elsewhere[:SHOWN])}?"
+    chosen = _choices_with(prefix or "experiment", name, conf)
+    if chosen:
+        return chosen
     if prefix and key == missing:
         return f" An option that it does not list is added by +{key}=<value>, if its class takes one."
     return ""
@@ -215,6 +219,13 @@ def _of_the_configuration(error: BaseException, conf: Path | None) -> str:
 
 def _options(conf: Path | None, group: str) -> list[str]:
     return sorted(file.stem for file in (conf / group).glob("*.yaml")) if conf else []
+
+
+def _choices_with(group: str, name: str, conf: Path | None) -> str:
+    """Which options of a group have such a key, in words; nothing where none has."""
+    files = sorted((conf / group).glob("*.yaml")) if conf else []
+    choices = [f"{group}={file.stem}" for file in files if name in (OmegaConf.load(file) or ())]
+    return f" It belongs to {' or '.join(choices[:SHOWN])}." if choices else ""
 
 
 def _grammar(error: OverrideParseException) -> str:

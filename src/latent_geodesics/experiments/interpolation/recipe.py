@@ -6,7 +6,7 @@ from functools import partial
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import PairBatch, PairData, in_batches
-from latent_geodesics.data.starts import pick_pairs
+from latent_geodesics.data.starts import pairs_named
 from latent_geodesics.experiments.interpolation.report import InterpolationReport, PairPage, log_courses, show_pair
 from latent_geodesics.run.canvas import draw_grid, frames_on_disk, shown_positions
 from latent_geodesics.run.each import Rows
@@ -34,7 +34,7 @@ class PairInterpolation:
         if grid_columns < 2:
             raise UserError(f"task.grid_columns must be at least 2 (both ends), got {grid_columns}.")
         self.morphs, self.data, self.facts = morphs, data, morphs.facts(data.pairs)
-        chosen = data.pairs[:3] if grid_pairs is None else pick_pairs(data.pairs, grid_pairs)
+        chosen = data.pairs[:3] if grid_pairs is None else pairs_named(data.pairs, grid_pairs)
         self.grid_pairs, self.grid_columns = [pair.id for pair in chosen], grid_columns
 
     def run(self, run: Run) -> Mapping[str, float]:
