@@ -1,5 +1,11 @@
 """What the tests share: a seeded generator, a small model, and the command line called in this process."""
 
+# ruff: noqa: E402
+import os
+
+# Several tests run side by side, so each keeps to one core: this is read when numpy is imported, and so comes first.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import logging
 import runpy
 import sys
@@ -16,13 +22,12 @@ from PIL import Image, ImageDraw
 
 checked_shapes.install()  # before anything imports the core
 
-from tiny_model import build_tiny_model  # noqa: E402
+from tiny_model import build_tiny_model
 
-from latent_geodesics.models import LatentModel, load_model  # noqa: E402
+from latent_geodesics.models import LatentModel, load_model
 
 ROOT = Path(__file__).parents[1]
 
-# Several tests run side by side, so each keeps to one core.
 torch.set_num_threads(1)
 
 

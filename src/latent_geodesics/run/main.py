@@ -246,6 +246,9 @@ def find_shipped(node: Any) -> None:
 
 def run() -> None:
     """Reads the arguments of the command line as they were meant, runs, and exits by how it went."""
+    # What numpy and scipy are given is small, and the network has the cores: threads that wait for more of it by
+    # spinning make a solve several times slower where processes share a machine. Read when numpy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))  # in a checkout: `recipes`, which makes what ships
     with exits(conf=CONF):
