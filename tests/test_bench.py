@@ -155,6 +155,7 @@ def test_two_runs_at_once_keep_a_line_each(tmp_path):
     assert all(line["numbers"] == {"raw/x": None, "stack/x": None} for line in lines)
 
 
+@pytest.mark.slow
 def test_a_whole_run_is_measured_as_well(command_line, tiny_model_folder, pictures, tmp_path):
     outcome = command_line(
         "experiment=bench",

@@ -132,7 +132,7 @@ TASKS = {
 }
 
 
-LONG = {"evolution", "extrapolation"}
+LONG = {"bench", "evolution", "extrapolation", "pipelines"}
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,10 @@ def test_integrators_agree_and_are_listed(extrapolate, folder):
 
 @pytest.mark.parametrize(
     ("geometry", "evaluations"),
-    [(["geometry=graph", "geometry.lam=1"], 243), (["geometry=typical", "geometry.from_start=true"], 81)],
+    [
+        pytest.param(["geometry=graph", "geometry.lam=1"], 243, marks=pytest.mark.slow),
+        (["geometry=typical", "geometry.from_start=true"], 81),
+    ],
     ids=["graph", "typical"],
 )
 def test_integrators_agree_in_other_geometries(extrapolate, folder, geometry, evaluations):

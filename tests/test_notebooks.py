@@ -28,9 +28,11 @@ def run(notebook, *, parameters):
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
-def test_a_notebook_runs(notebook, tmp_path, monkeypatch):
+def test_a_notebook_runs(notebook, tmp_path, tiny_model_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    quick = 'model, frames, settings = "clevr_ldm", 3, ["model.steps=10", "model.cache_dir=null", "alpha_d=1"]'
+    quick = (
+        f'model, frames, settings = "{tiny_model_folder}", 3, ["model.steps=5", "model.cache_dir=null", "alpha_d=1"]'
+    )
     found = run(notebook, parameters=quick)
     geodesic, slerp = found["geodesic"], found["slerp"]
     assert geodesic.solution.status[0].ok

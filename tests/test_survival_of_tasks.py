@@ -46,12 +46,10 @@ def inputs(tmp_path_factory):
     return folder
 
 
-LONG = {"extrapolation"}
+pytestmark = pytest.mark.slow  # `test_survival.py` has a run that is interrupted among the quick ones
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in sorted(TABLES)]
-)
+@pytest.fixture(params=sorted(TABLES))
 def task(request):
     return request.param
 
@@ -136,7 +134,6 @@ def start(arguments, folder, *more):
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-@pytest.mark.slow
 def test_two_processes_and_killed_runs_give_the_tables_of_one(task, arguments, tmp_path):
     started = time.monotonic()
     assert start(arguments, tmp_path / "one").wait(timeout=300) == 0
