@@ -40,7 +40,8 @@ from latent_geodesics.core.solvers.search import shortest_of_several
 from latent_geodesics.core.solvers.solve_record import SolveRecord
 
 TOLERANCE = 1e-2
-STRONG, VERY_STRONG = 3.0, 15.0
+STRONG = 3.0
+FINER = (5.0, 15.0)  # strengths above which paths are searched for on twice the intervals, and on four times as many
 PER_STRENGTH, LEAST_WITHOUT_NEWTON = 1600.0, 2400.0  # the dearest of 76 solves on the shipped model took 1,564 a unit
 FINEST = 256
 MEMORY = 8  # iterates that Newton steps are made of
@@ -95,7 +96,7 @@ class PicardAnderson(BoundarySolver):
         continuation: bool = True,
         coarse_start: bool = True,
         refine: bool = True,
-        starts: int = 3,
+        starts: int = 5,
     ) -> None:
         if intervals < 2:
             raise ValueError(f"intervals must be at least 2; received {intervals}.")
@@ -168,12 +169,13 @@ class PicardAnderson(BoundarySolver):
                 unsolved = failed & searches & record.affords(group.numbers, 4 * self.intervals)
                 finished += self._finish(record, group, status, ~unsolved)
                 strong |= torch.isin(numbers, group.numbers[unsolved])
-        very = strengths > VERY_STRONG
-        for mask, twice in ((strong & ~very, False), (strong & very, True)):
-            rows = mask.nonzero().flatten()
+        doublings = (strengths[:, None] > torch.tensor(FINER)).sum(-1)
+        for times in range(len(FINER) + 1):
+            rows = (strong & (doublings == times)).nonzero().flatten()
             if len(rows):
-                wide = grid.restrict(rows).double()
-                wide = wide.double() if twice else wide
+                wide = grid.restrict(rows)
+                for _ in range(times):
+                    wide = wide.double()
                 group = Group.begin(
                     wide,
                     field.restrict(rows),

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from latent_geodesics.core.manifold import normal_to
+from latent_geodesics.core.manifold import norm, normal_to
 from latent_geodesics.core.solvers.group import Group, equal_speed
 from latent_geodesics.core.solvers.newton import newton
 from latent_geodesics.core.solvers.solve_record import SolveRecord
@@ -25,6 +25,7 @@ WEAK = 1.5
 LOOSE = 0.1
 LOOSE_ITERATIONS, ITERATIONS = 10, 25
 BULGE = 0.35
+LEAST_SHARE = 1e-6  # of the squared pull in the direction of the most
 LEVELS = 6
 LEAST_GAIN, CLEAR_GAIN = 1e-3, 2e-2  # of a length, where the residual is sane, and where it is not
 
@@ -60,9 +61,19 @@ def shortest_of_several(group: Group, strengths: Float[Tensor, " a"], record: So
     # What is longer than the path that it started from has been led astray.
     longer = (best.place.level > group.place.level).cpu()
     best = _try(best, group, longer.nonzero().flatten(), partial(_direct, record=record))
+    # The directions in which the score pulls across the shortest path, as combinations of its pulls at the knots.
+    pull = normal_to(group.place.seen.velocity, group.place.seen.pull)
+    values, shares = torch.linalg.eigh((pull @ pull.mT).cpu().double())
     for start in range(1, starts):
-        affords = record.affords(group.numbers, group.grid.intervals - 1).nonzero().flatten()
-        best = _try(best, group, affords, partial(_bulging, record=record, number=start))
+        order = (start - 1) // 2
+        if order >= values.shape[1]:
+            break
+        # In a plane, or on a sphere in space, there is one direction; a second one would be rounding.
+        pulls = values[:, -1 - order] > LEAST_SHARE * values[:, -1]
+        rows = (pulls & record.affords(group.numbers, group.grid.intervals - 1)).nonzero().flatten()
+        aside = (shares[:, None, :, -1 - order].to(pull) @ pull)[:, 0] * (1 if start % 2 else -1)
+        search = partial(_bulging, aside=aside[rows.to(pull.device)], record=record)
+        best = _try(best, group, rows, search)
     return Several(shortest=best, continued=continued)
 
 
@@ -93,17 +104,12 @@ def _direct(group: Group, record: SolveRecord) -> Group:
     return newton(group, record, tolerance=LOOSE, iterations=ITERATIONS)[0]
 
 
-def _bulging(group: Group, record: SolveRecord, number: int) -> Group:
+def _bulging(group: Group, record: SolveRecord, aside: Float[Tensor, "a d"]) -> Group:
     """From a path that leaves the shortest one along a direction in which the score pulls, or against it."""
-    grid, seen = group.grid, group.place.seen
-    pull = normal_to(seen.velocity, seen.pull)
-    values, vectors = torch.linalg.eigh((pull @ pull.mT).cpu().double())
-    order = (number - 1) // 2 % pull.shape[1]
-    direction = (vectors[:, None, :, -1 - order].to(pull) @ pull)[:, 0]
-    direction = direction / direction.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(pull.dtype).tiny)
-    shape = (math.pi * grid.nodes[1:-1]).sin().to(pull)
-    size = BULGE * (1 if number % 2 else -1) * grid.span
-    offsets = (size[:, None] * shape)[..., None] * direction[:, None]
+    grid = group.grid
+    direction = aside / norm(aside).clamp(min=torch.finfo(aside.dtype).tiny)[:, None]
+    shape = (math.pi * grid.nodes[1:-1]).sin().to(aside)
+    offsets = ((BULGE * grid.span)[:, None] * shape)[..., None] * direction[:, None]
     offsets = grid.knots(offsets) - grid.knots(torch.zeros_like(offsets))
     if grid.geometry.constant_speed:
         offsets = equal_speed(grid, offsets)
