@@ -75,6 +75,21 @@ def test_residual_and_length_against_evaluations(batch_and_model, capsys, score,
         assert (length - shortest <= 0.05 * (longest - shortest)).all()
 
 
+def test_what_is_left_between_the_knots(batch_and_model, capsys):
+    """Of all pairs that methods are judged by, as `experiment=interpolation` poses them."""
+    model = batch_and_model[1]
+    pairs = PairData(manifest=ROOT / "data" / "pairs" / "manifest.csv", split="evaluation").pairs
+    setting = {"model": model, "score": Conditional(), "tau": 0.6, "alpha_d": 3.0, "condition": "mean"}
+    problem = PairEncoder(**setting).encode(read_batch(pairs, size=model.image_size)).problem
+    solution = lg.solvers.PicardAnderson().solve(problem)
+    spent, between = solution.stats["evaluations"], solution.stats["residual_between"]
+    with capsys.disabled():
+        print(f"\n{len(pairs)} pairs: {spent.double().mean():.0f} evaluations ({spent.min()} to {spent.max()}),")
+        print(f"residual between the knots {between.median():.2%}, at most {between.max():.2%}")
+    assert all(status.ok for status in solution.status)
+    assert float((between <= solution.stats["tolerance"]).double().mean()) >= 0.95
+
+
 @pytest.mark.parametrize("score", [Contrastive(), Conditional()], ids=["contrastive", "conditional"])
 def test_five_times_the_alpha_of_the_plain_fixed_point(batch_and_model, capsys, score):
     """Finds the largest alpha (doubling) at which the undamped fixed point settles, then solves at five times that."""
