@@ -11,13 +11,14 @@ import pytest
 import torch
 from baselines import encoded_pairs, gentle_model, positions
 from safetensors.torch import load_file, save_file
+from tiny_families import build
 from tiny_model import build_tiny_model
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods import Method, Slerp, attempt
 from latent_geodesics.methods.base import UNINVERTED
 from latent_geodesics.models import load_model
-from latent_geodesics.models.inversion import Fault, denoise
+from latent_geodesics.models.inversion import LOST, UNSETTLED, Fault, denoise
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,32 @@ def test_steps_that_do_not_settle_are_told_with_their_number_and_error(tiny_mode
     assert found.faults[0].error == pytest.approx(float(found.error[0])) and found.faults[0].step == int(found.step[0])
     with pytest.raises(UserError, match="of 2 of 2 images the inversion did not settle: step"):
         _ = found.sound
+
+
+@pytest.mark.parametrize(
+    ("options", "tau"),
+    [
+        ({"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing"}, 0.99),
+        ({"beta_schedule": "scaled_linear", "beta_end": 1.5}, 0.6),
+    ],
+    ids=["cosine", "steep"],
+)
+def test_where_next_to_no_signal_is_left_the_way_back_is_held_against_the_image(tmp_path, options, tau):
+    folder = changed(build("stable_diffusion_1", tmp_path / "built"), tmp_path, **options)
+    model = load_model(folder, device="cpu", dtype="float32", steps=5)
+    found = model.invert(images(model), tau=tau)
+    assert bool((found.error < UNSETTLED).all()), "every step is solved"
+    off = (model.decode(found.x, tau=tau) - model.decode(model.encode(images(model)))).abs().amax((1, 2, 3))
+    assert bool((off > 0.05).all())
+    assert all(fault.lost and "the way back misses" in fault.words for fault in found.faults)
+
+
+def test_an_error_that_grows_on_the_way_back_is_weighed_by_what_it_becomes(tmp_path):
+    folder = with_conv_out(build("stable_diffusion_1", tmp_path / "built"), tmp_path, lambda weight: 30 * weight)
+    model = load_model(folder, device="cpu", dtype="float32", steps=5)
+    found = model.invert(images(model), tau=0.6)
+    assert bool((found.error < LOST).all())
+    assert [fault.lost for fault in found.faults] == [True, True]
 
 
 def test_an_error_of_a_step_is_that_of_going_down_again(tiny_model_folder):

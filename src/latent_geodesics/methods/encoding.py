@@ -274,7 +274,7 @@ class PairEncoder(Setting):
 def _worse(first: Sequence[Fault | None], second: Sequence[Fault | None]) -> tuple[Fault | None, ...]:
     """The worse fault of each two."""
     pairs = (tuple(fault for fault in each if fault is not None) for each in zip(first, second, strict=True))
-    return tuple(max(each, key=lambda fault: fault.error, default=None) for each in pairs)
+    return tuple(max(each, key=lambda fault: fault.size, default=None) for each in pairs)
 
 
 def check_levels(*, tau: float, alpha: float, guidance: float) -> None:

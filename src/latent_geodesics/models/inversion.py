@@ -40,7 +40,11 @@ from latent_geodesics.models.noise_schedule import NoiseSchedule
 UNSETTLED = 1e-3
 """The relative error of a step from which on a person should know."""
 LOST = 0.1
-"""The relative error of a step from which on what is decoded is no longer the image."""
+"""The relative error, of a step or of the way back, from which on what is decoded is no longer the image."""
+DOUBTFUL, LITTLE_SIGNAL = 1e-4, 0.1
+"""The relative error of a step, and the signal, from which on the way back is walked as well."""
+MISSED = 1e-2
+"""The relative error of the way back from which on a person should know."""
 
 _MEMORY = 4
 # Keeps the small normal equations solvable when the last iterates are all but equal.
@@ -49,29 +53,38 @@ _RIDGE = 1e-10
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A step of an inversion that was left far from solved.
+    """A step of an inversion that was left far from solved, or a way back that misses the latent of the image.
 
     Attributes:
         step: Which, from 1.
         level: How many there are.
         error: Its relative error; infinite where numbers were not finite from this step on.
+        missed: By how much of its norm the way back misses the latent of the image; 0 where it is little, or was not
+            walked.
     """
 
     step: int
     level: int
     error: float
+    missed: float = 0.0
+
+    @property
+    def size(self) -> float:
+        """How bad it is, of a step or of all of them together."""
+        return max(self.error, self.missed)
 
     @property
     def lost(self) -> bool:
         """Whether the latent is not that of the image at all."""
-        return not self.error < LOST
+        return not self.size < LOST
 
     @property
     def words(self) -> str:
         """What happened, without a remedy."""
         if self.error == float("inf"):
             return f"its numbers were not finite from step {self.step} of {self.level} on"
-        return f"step {self.step} of {self.level} was left with a relative error of {self.error:.1g}"
+        step = f"step {self.step} of {self.level} was left with a relative error of {self.error:.1g}"
+        return f"{step}, and the way back misses the latent by {self.missed:.1g} of its norm" if self.missed else step
 
     @property
     def sentence(self) -> str:
@@ -89,21 +102,23 @@ class Inverted(NamedTuple):
         x: The latents.
         error: The largest relative error of a step; infinite where numbers were not finite.
         step: Which step that was; 0 for no step at all.
+        missed: See `Fault`.
         level: How many steps there were.
     """
 
     x: Float[Tensor, "n d"]
     error: Float[Tensor, " n"]
     step: Float[Tensor, " n"]
+    missed: Float[Tensor, " n"]
     level: int
 
     @property
     def faults(self) -> tuple[Fault | None, ...]:
         """What is wrong with each of the latents; None where every step was solved."""
-        errors, steps = torch.stack([self.error, self.step]).tolist()
+        rows = torch.stack([self.error, self.step, self.missed], -1).tolist()
         return tuple(
-            Fault(step=int(step), level=self.level, error=error) if error > UNSETTLED else None
-            for error, step in zip(errors, steps, strict=True)
+            Fault(step=int(step), level=self.level, error=error, missed=missed) if error > UNSETTLED or missed else None
+            for error, step, missed in rows
         )
 
     @property
@@ -115,28 +130,27 @@ class Inverted(NamedTuple):
         """
         lost = [fault for fault in self.faults if fault is not None and fault.lost]
         if lost:
-            raise UserError(f"of {len(lost)} of {len(self.x)} images {max(lost, key=_error).sentence}")
+            raise UserError(
+                f"of {len(lost)} of {len(self.x)} images {max(lost, key=lambda fault: fault.size).sentence}"
+            )
         return self.x
 
-    def packed(self) -> Float[Tensor, "n d+2"]:
+    def packed(self) -> Float[Tensor, "n d+3"]:
         """All of it but the level in one tensor."""
-        return torch.cat([self.x, self.error[:, None], self.step[:, None]], -1)
+        return torch.cat([self.x, torch.stack([self.error, self.step, self.missed], -1)], -1)
 
     @classmethod
-    def unpacked(cls, packed: Float[Tensor, "n d+2"], level: int) -> "Inverted":
+    def unpacked(cls, packed: Float[Tensor, "n d+3"], level: int) -> "Inverted":
         """What was packed."""
-        return cls(packed[:, :-2], packed[:, -2], packed[:, -1], level)
+        error, step, missed = packed[:, -3:].unbind(-1)
+        return cls(packed[:, :-3], error, step, missed, level)
 
     def told(self) -> str | None:
         """One sentence on the latents that are not solved, by the worst of them; None where all are."""
         found = [fault for fault in self.faults if fault is not None]
         if not found:
             return None
-        return f"Of {len(found)} of {len(self.x)} images {max(found, key=_error).sentence}."
-
-
-def _error(fault: Fault) -> float:
-    return fault.error
+        return f"Of {len(found)} of {len(self.x)} images {max(found, key=lambda fault: fault.size).sentence}."
 
 
 def denoise(network: Denoiser, x: Float[Tensor, "n d"], *, level: int, guidance: Guidance) -> Float[Tensor, "n d"]:
@@ -163,6 +177,7 @@ def invert(
         tolerance: relative change below which a latent's step is solved.
     """
     before: list[Float[Tensor, "n d"]] = []
+    clean = x
     worst, where = x.new_zeros(len(x)), x.new_zeros(len(x))
     schedule = network.schedule
 
@@ -184,7 +199,26 @@ def invert(
         where = torch.where(error > worst, k, where)
         worst, x = torch.maximum(worst, error), upper.x
     worst = torch.where(torch.isfinite(x).all(-1), worst, torch.inf)
-    return Inverted(x, worst, where, level)
+    missed = torch.zeros_like(worst)
+    weak = schedule.signal_at_level(level) < LITTLE_SIGNAL**2
+    doubtful = torch.isfinite(worst) & (weak | (worst > max(DOUBTFUL, tolerance)))
+    rows = doubtful.nonzero().flatten()
+    if refinements and len(rows):
+        missed[rows] = _missed(network, clean[rows], x[rows], level=level, guidance=guidance.rows(rows))
+    return Inverted(x, worst, where, missed, level)
+
+
+def _missed(
+    network: Denoiser, clean: Float[Tensor, "n d"], x: Float[Tensor, "n d"], *, level: int, guidance: Guidance
+) -> Float[Tensor, " n"]:
+    """By how much of its norm the way back misses each latent; zero where that is little.
+
+    What a step leaves grows on the way: by the noise over the signal where a network predicts the noise, and with how
+    fast its output changes.
+    """
+    back = denoise(network, x, level=level, guidance=guidance)
+    off = (back - clean).norm(dim=-1) / clean.norm(dim=-1)
+    return torch.where(off < MISSED, 0.0, off.nan_to_num(torch.inf, torch.inf))
 
 
 def _extrapolated(before: list[Float[Tensor, "n d"]]) -> Float[Tensor, "n d"]:

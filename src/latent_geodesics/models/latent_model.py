@@ -212,7 +212,7 @@ class LatentModel:
         remember = remember and self._cache.folder is not None
         if remember:
             settings = (self.fingerprint, self.schedule.times, level, guidance, refinements, self._inversion_tolerance)
-            key = content_key("inversion and its errors", settings, images, setting.condition, setting.negative)
+            key = content_key("inversion and its way back", settings, images, setting.condition, setting.negative)
             kept = self._cache.load(key)
             if kept is not None:
                 return Inverted.unpacked(kept.to(self.device), level)
