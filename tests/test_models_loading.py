@@ -1,5 +1,6 @@
 """Loading: folders, hub ids, what is missing, and every yaml of the model and score groups."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from tiny_families import build
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import LatentModel, Score, accelerator, load_model, loading, precision
@@ -178,3 +181,55 @@ def test_a_compiled_network_gives_the_same_numbers(shipped, tmp_path):
         torch.testing.assert_close(
             compiled.network.noise(x, t, condition), plain.network.noise(x, t, condition), atol=1e-4, rtol=1e-4
         )
+
+
+def edited(folder, file, **changes):
+    settings = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(settings | changes))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "words"),
+    [
+        ("scheduler/scheduler_config.json", {"trained_betas": [0.1] * 10}, "10 betas for 1000 training times"),
+        ("scheduler/scheduler_config.json", {"timestep_spacing": "other"}, "cannot space 5 steps.*timestep_spacing"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": "8"}, "model_max_length is '8'"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": -5}, "model_max_length is -5"),
+        ("tokenizer/tokenizer_config.json", {"pad_token": None}, "pad_token is not given"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_when_they_are_read(folder, file, changes, words):
+    edited(folder, file, **changes)
+    with pytest.raises(UserError, match=words):
+        load_model(folder, device="cpu", steps=5)
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "changes", "words"),
+    [
+        ("flux", "scheduler/scheduler_config.json", {"base_image_seq_len": None}, "does not say how it shifts"),
+        ("stable_diffusion_3", "scheduler/scheduler_config.json", {"shift": 0}, "has the shift 0"),
+    ],
+)
+def test_a_flow_that_does_not_say_its_levels_is_refused(tmp_path, family, file, changes, words):
+    folder = build(family, tmp_path / family)
+    edited(folder, file, **changes)
+    with pytest.raises(UserError, match=words):
+        load_model(folder, device="cpu", steps=5)
+
+
+def test_a_tokenizer_without_the_chat_that_its_family_puts_texts_in_is_refused(tmp_path):
+    folder = build("flux2_klein", tmp_path / "model")
+    (folder / "tokenizer" / "chat_template.jinja").unlink()
+    with pytest.raises(UserError, match="no chat template"):
+        load_model(folder, device="cpu", steps=5)
+
+
+@pytest.mark.parametrize(("part", "file"), [("unet", "diffusion_pytorch_model"), ("text_encoder", "model")])
+def test_weights_that_are_whole_numbers_are_refused(folder, part, file):
+    place = folder / part / f"{file}.safetensors"
+    stored = {name: (100 * value).to(torch.int8) if value.is_floating_point() else value
+              for name, value in load_file(place).items()}  # fmt: skip
+    save_file(stored, place, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="stored as whole numbers"):
+        load_model(folder, device="cpu", steps=5)

@@ -8,7 +8,7 @@ numbers in the place of the former, anew at every load.
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def read_component(folder: Path, family: Family, name: str, precision: torch.dty
         kind = _class(folder, family, name)
         with _without_progress_bars(), quiet("diffusers"), quiet("transformers"):
             if not weighty:
-                return kind.from_pretrained(str(folder / name), local_files_only=True)
+                return _checked(kind.from_pretrained(str(folder / name), local_files_only=True))
             part, said = kind.from_pretrained(
                 str(folder / name), local_files_only=True, output_loading_info=True, **options
             )
@@ -135,8 +135,23 @@ def read_component(folder: Path, family: Family, name: str, precision: torch.dty
             "copy the whole model folder again, or download it afresh"
         ) from error
     _check_keys(folder, name, said)
+    _check_kinds(folder, name, files, {key for key, _ in part.named_parameters()})
     small = name.startswith("text_encoder") and sum(each.numel() for each in part.parameters()) < LARGE
     return part.float() if small else part
+
+
+def _checked(part: Any) -> Any:
+    """A scheduler, or a tokenizer that can fill texts up to a length.
+
+    Raises:
+        ValueError: where a tokenizer cannot.
+    """
+    length = getattr(part, "model_max_length", 1)
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise ValueError(f"model_max_length is {length!r} in tokenizer_config.json, and must be a whole number above 0")
+    if getattr(part, "pad_token", "") is None:
+        raise ValueError("pad_token is not given in tokenizer_config.json")
+    return part
 
 
 def _said(error: Exception) -> str:
@@ -157,6 +172,23 @@ def _check_keys(folder: Path, name: str, said: Mapping[str, Any]) -> None:
             f"the weights in {folder / name} are not those of the component {name}: they {' and '.join(problems)}; "
             "copy the whole model folder again, or choose another model"
         )
+
+
+def _check_kinds(folder: Path, name: str, files: Sequence[Path], weights: Set[str]) -> None:
+    """Refuse weights that are stored as whole numbers: they are quantised, and their scales are not known."""
+    from safetensors import safe_open
+
+    for file in files:
+        if file.suffix != ".safetensors":
+            continue
+        with safe_open(file, framework="pt") as content:
+            stored = {key: content.get_slice(key).get_dtype() for key in weights & set(content.keys())}
+        whole = sorted(key for key, kind in stored.items() if "F" not in kind)
+        if whole:
+            raise UserError(
+                f"the weights of the component {name} in {file} are stored as whole numbers ({whole[0]} and "
+                f"{len(whole) - 1} more), as quantised ones are: choose a folder of weights that are not quantised"
+            )
 
 
 @contextmanager

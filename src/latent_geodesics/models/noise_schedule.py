@@ -32,6 +32,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.models.sources import first_line
 
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")
@@ -81,12 +82,24 @@ class NoiseSchedule:
         # Some know ways to space their betas that this one does not.
         betas = {"trained_betas": scheduler.betas.tolist(), "rescale_betas_zero_snr": False}
         ddim = DDIMScheduler.from_config(scheduler.config, **betas)
-        _check_steps(steps, ddim.config.num_train_timesteps)
-        ddim.set_timesteps(steps)
+        trained = ddim.config.num_train_timesteps
+        _check_steps(steps, trained)
+        if len(ddim.alphas_cumprod) != trained:
+            raise UserError(
+                f"the model's scheduler has {len(ddim.alphas_cumprod)} betas for {trained} training times: correct "
+                "trained_betas or num_train_timesteps in its settings"
+            )
+        try:
+            ddim.set_timesteps(steps)
+        except (ValueError, NotImplementedError) as error:
+            raise UserError(
+                f"the model's scheduler cannot space {steps} steps ({first_line(error)}): correct timestep_spacing in "
+                "its settings, or lower model.steps"
+            ) from error
         # The library's spacing from the end has one time too many, -1, where its division does not come out even.
         times = sorted(int(t) for t in ddim.timesteps if int(t) >= 0)
         # An offset (Stable Diffusion's is 1) moves the last of many steps past the last training time.
-        excess = max(0, times[-1] - (ddim.config.num_train_timesteps - 1))
+        excess = max(0, times[-1] - (trained - 1))
         return cls(
             signal=ddim.alphas_cumprod.double(),
             clean_signal=float(ddim.final_alpha_cumprod),
@@ -118,9 +131,13 @@ class NoiseSchedule:
                 "known for this kind of model; choose a model with a scheduler of one shift"
             )
         training = trained.sigmas.double().flip(0)
+        if not trained.config.use_dynamic_shifting and not 0 < trained.config.shift < math.inf:
+            raise UserError(f"the model's scheduler has the shift {trained.config.shift}: it must be above 0")
         given = {"sigmas": [1.0 - step / steps for step in range(steps)]} if evenly else {"num_inference_steps": steps}
         trained.set_timesteps(**given, mu=shift)
         levels = trained.sigmas.double()[:-1].flip(0)
+        if not bool(torch.isfinite(levels).all()):
+            raise UserError(f"the model's scheduler gives no noise levels in {steps} steps: raise model.steps")
         sigmas = torch.cat([training, levels])
         return cls(
             signal=(1.0 - sigmas).square(),

@@ -12,7 +12,7 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.core.path import GreatCircle
 from latent_geodesics.models.accelerator import choose_device
-from latent_geodesics.models.components import check_components, family_of, weight_files
+from latent_geodesics.models.components import LARGE, check_components, family_of, weight_files
 from latent_geodesics.models.families import Family
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.precision import PRECISIONS
@@ -63,9 +63,18 @@ class Inspection:
 
     @property
     def memory(self) -> int:
-        """The bytes of its weights in memory: the network in its precision, the others in float32."""
-        width = PRECISIONS[self.precision].itemsize
-        return sum(part.numbers * (width if part.name == self.network else 4) for part in self.parts)
+        """The bytes of its weights in memory: the network in its precision, the others in float32.
+
+        Large text encoders stay in the precision that they are stored in; see `components.LARGE`.
+        """
+
+        def width(part: Part) -> float:
+            if part.name == self.network:
+                return PRECISIONS[self.precision].itemsize
+            kept = part.name.startswith("text_encoder") and part.numbers >= LARGE
+            return part.bytes / part.numbers if kept else 4
+
+        return round(sum(part.numbers * width(part) for part in self.parts))
 
 
 def inspect(

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.families.base import Components, Family, reduction_factor
 
 PATCH = 2
@@ -38,6 +39,9 @@ class FlowTransformer(Family):
 
 def image_shift(config: Any, tokens: int) -> float:
     """`mu`, the shift of a schedule at images of so many tokens: linear between those of two sizes."""
-    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    base, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    usual = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
+    found = {name: config.get(name, value) for name, value in usual.items()}
+    if None in found.values():
+        raise UserError(f"the model's scheduler does not say how it shifts its noise: give {', '.join(found)} numbers")
+    low, high, base, most = found.values()
     return float(base + (most - base) * (tokens - low) / (high - low))

@@ -63,7 +63,9 @@ class Flux2Klein(FlowTransformer):
             else [f"its text encoder has {layers} layers, and those up to {LAYERS[-1]} are read"]
         )
         told = ["its transformer is told a weight of guidance"] if components.network.config.guidance_embeds else []
-        return super().problems(components) + few + told
+        chats = bool(getattr(components.texts["tokenizer"], "chat_template", None))
+        bare = [] if chats else ["its tokenizer has no chat template (chat_template.jinja), in which texts are put"]
+        return super().problems(components) + few + told + bare
 
     def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
         given = len(LAYERS) * components.texts["text_encoder"].config.hidden_size
