@@ -5,16 +5,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _listener: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)
+_counter: ContextVar[Callable[[float], object] | None] = ContextVar("counter", default=None)
 
 
 @contextmanager
-def listening(listener: Callable[[str], object]) -> Iterator[None]:
-    """Hands what is told in this thread to a listener."""
-    before = _listener.set(listener)
+def listening(listener: Callable[[str], object], *, counter: Callable[[float], object] | None = None) -> Iterator[None]:
+    """Hands what is told in this thread to a listener, and what share of the work is done to a counter, if given."""
+    before, counted = _listener.set(listener), None if counter is None else _counter.set(counter)
     try:
         yield
     finally:
         _listener.reset(before)
+        if counted is not None:
+            _counter.reset(counted)
 
 
 @contextmanager
@@ -34,3 +37,10 @@ def tell(words: str) -> None:
     listener = _listener.get()
     if listener is not None:
         listener(words)
+
+
+def advance(share: float) -> None:
+    """Counts a further share of the work at hand as done."""
+    counter = _counter.get()
+    if counter is not None:
+        counter(share)

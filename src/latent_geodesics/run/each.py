@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER = "batches"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.3g}/{total} [{elapsed}<{remaining}{postfix}]"
+"""Methods count as shares of the items that they work on."""
 PARTS = ("pairs", "made_with", "files", "content")
 
 Item = TypeVar("Item", bound=Named)
@@ -284,10 +286,14 @@ class Loop(pl.LightningModule):
             return
         names = self._names[batch.number]
         self._bar.set_description(", ".join(names[:3]) + (" ..." if len(names) > 3 else ""))
-        with one_thread(), listening(self._bar.set_postfix_str):
+        before = self._bar.n
+        with (
+            one_thread(),
+            listening(self._bar.set_postfix_str, counter=lambda share: self._bar.update(share * len(names))),
+        ):
             rows = self._do(batch.content)
         self._bar.set_postfix_str("")
-        self._bar.update(len(names))
+        self._bar.update(before + len(names) - self._bar.n)
         content = {"tables": rows.tables, "kept": rows.kept, "whole": rows.whole}
         self._store.write(batch.number, content | {"items": len(names)}, files=rows.files)
         if self._run.leads:
@@ -299,7 +305,9 @@ class Loop(pl.LightningModule):
         """Shows how far the list is; what is done already counts."""
         done = sum(len(self._names[number]) for number in self._store.finished())
         total = sum(map(len, self._names))
-        self._bar = tqdm(total=total, initial=done, unit="item", disable=not self._run.leads, mininterval=0.5)
+        self._bar = tqdm(
+            total=total, initial=done, unit="item", disable=not self._run.leads, mininterval=0.5, bar_format=BAR
+        )
 
     def on_test_end(self) -> None:
         """Waits for every process: only then is all of the run on disk."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.core.progress import tell, telling
+from latent_geodesics.core.progress import advance, tell, telling
 from latent_geodesics.data import ImagePair, PairBatch, read_batch
 from latent_geodesics.data.pairs import has_positions
 from latent_geodesics.methods import Attempt, EncodedPairs, Method, Morph, PairEncoder, Retimed, attempt
@@ -145,6 +145,7 @@ class Morphs:
             for part in parts:
                 memory = shared if part.pairs is pairs else MetricMemory()
                 results.append(self._measure(self._panels[name], part, memory))
+            advance(1 / len(self.methods))
         states = {name: panel.states for name, panel in self._panels.items()}
         return BatchResult(pairs=pairs, u=self.u, methods=tuple(results), states=states)
 

@@ -156,4 +156,4 @@ class SolveRecord:
         self._rows.append(tuple(column.clone() for column in columns))
         left = [status is None for status in self._status]
         worst = float(self.residual[left].nan_to_num(0.0).max()) if any(left) else 0.0
-        tell(f"iteration {len(self._rows)}, residual {worst:.1e}, {sum(left)} paths left")
+        tell(f"iteration {len(self._rows)}, residual {worst:.1e}, {sum(left)} path{'' if sum(left) == 1 else 's'} left")
