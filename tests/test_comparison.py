@@ -251,3 +251,22 @@ def test_a_published_mean_that_its_parts_contradict_is_flagged():
     assert figures.loc[("diffmorpher", "ppl", "overall"), "flag"] == "does not add up: its parts give 14.71"
     assert figures.loc[("slerp", "pdv", "overall"), "flag"] == ""
     assert published_figures("clevr_pairs").empty
+
+
+def test_a_model_that_does_not_know_the_images_is_not_ranked(tmp_path):
+    for name, ends in (("known", 30.0), ("unknown", 16.0)):
+        run = write_run(tmp_path / name / "run", alpha=1.0)
+        table = pd.read_csv(run / "results.csv").assign(reconstruction_psnr=ends)
+        table.to_csv(run / "results.csv", index=False)
+        found = compare_runs(find_runs([tmp_path / name]), baseline="slerp")
+        assert bool(found.rank("length")) == bool(found.rank("reconstruction_psnr")) == (ends > 25)
+        assert any("Not ranked, since the ends" in note for note in found.notes) == (ends < 25)
+
+
+def test_a_latex_table_leaves_out_what_no_row_has(tmp_path):
+    run = write_run(tmp_path / "run", alpha=1.0)
+    pd.read_csv(run / "results.csv").assign(ppl_seq_clevr=math.nan).to_csv(run / "results.csv", index=False)
+    table = compare_runs(find_runs([run]), baseline=None)
+    latex = table.latex(["length", "ppl_seq_clevr"])
+    assert r"\begin{tabular}{@{}lr@{}}" in latex
+    assert "--" not in latex.partition(r"\midrule")[2]

@@ -222,6 +222,7 @@ def latex(table: "ComparisonTable", columns: Sequence[str] | None = None) -> str
         columns: Which of its columns; those that papers show if not given, or all if it has none of these.
     """
     chosen = list(columns or _of_papers(table.columns) or table.columns)
+    chosen = [name for name in chosen if any(np.isfinite(row.cells[name].mean) for row in table.rows)] or chosen
     counts = len({_pairs(row) for row in table.rows}) > 1 or any(row.failed for row in table.rows)
     further = ["n", "failed"] if counts else []
     settings = [LATEX_SETTINGS.get(name, latex_text(name.replace("_", " "))) for name in table.varied]
@@ -241,10 +242,12 @@ def latex(table: "ComparisonTable", columns: Sequence[str] | None = None) -> str
     shown = [note for note in table.notes if marked or not note.startswith(OPEN)]
     notes = [rf"{across}{{\footnotesize {latex_text(note)}}} \\" for note in shown]
     pairs = max(map(_pairs, table.rows), default=0)
+    over = f"{pairs} pair{'' if pairs == 1 else 's'}"
     return "\n".join(
-        [f"% Means over {pairs} pairs. Best in bold, second best underlined, by what is printed. Needs booktabs.",
+        [f"% Means over {over}. Best in bold, second best underlined, by what is printed. Needs booktabs.",
+         r"{\footnotesize\setlength{\tabcolsep}{2.5pt}%",
          rf"\begin{{tabular}}{{@{{}}{spec}@{{}}}}", r"\toprule", *map(_line, head), r"\midrule", *map(_line, body),
-         r"\bottomrule", *notes, r"\end{tabular}", ""]
+         r"\bottomrule", *notes, r"\end{tabular}}", ""]
     )  # fmt: skip
 
 

@@ -43,6 +43,8 @@ FRAMES, PATH, COST = "The frames", "The path", "The cost"
 OF_PATH = frozenset(known_columns(needs="path"))
 STAGE_TITLES = {name: column.title for name, column in STAGE_COLUMNS.items()}
 """Those of the seconds of each stage, which have a table of their own too."""
+LEAST_PSNR = 25.0
+"""dB: ends that a model gives back worse are images that it does not know."""
 
 
 def by_part(columns: Iterable[str]) -> dict[str, list[str]]:

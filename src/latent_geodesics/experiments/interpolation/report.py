@@ -27,6 +27,7 @@ from latent_geodesics.run.pages import OPEN, Cell, interval_text, number, render
 from latent_geodesics.run.results import (
     COLUMNS,
     KNOWN,
+    LEAST_PSNR,
     STAGE_TITLES,
     BatchResult,
     MethodResult,
@@ -40,9 +41,6 @@ from latent_geodesics.run.sequences import save_frame
 from latent_geodesics.run.tracking import RunLogger
 
 log = logging.getLogger(__name__)
-
-LEAST_PSNR = 25.0
-"""dB: ends that a model gives back worse are images that it does not know."""
 
 TRUTH, ENDS = "true_frames", "the_two_images"
 

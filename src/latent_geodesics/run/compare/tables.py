@@ -19,8 +19,16 @@ from latent_geodesics.core.errors import UserError, nearest
 from latent_geodesics.methods.base import LOST
 from latent_geodesics.run import pages
 from latent_geodesics.run.compare.runs import SEED, RunRecord, notes_on, shown_value, varied_settings
-from latent_geodesics.run.files import csv_text, guarded
-from latent_geodesics.run.results import DESCRIPTIVE, HIGHER_IS_BETTER, KNOWN, LOWER_IS_BETTER, by_part, closes
+from latent_geodesics.run.files import csv_text, guarded, title_of
+from latent_geodesics.run.results import (
+    DESCRIPTIVE,
+    HIGHER_IS_BETTER,
+    KNOWN,
+    LEAST_PSNR,
+    LOWER_IS_BETTER,
+    by_part,
+    closes,
+)
 from latent_geodesics.run.statistics import (
     Difference,
     Interval,
@@ -58,6 +66,12 @@ class Row:
     over: Mapping[str, frozenset[str]] = field(default_factory=dict)
     data: tuple[str, ...] = ()
 
+    @property
+    def unknown(self) -> bool:
+        """Whether its ends are given back so badly that its numbers say nothing of its images."""
+        ends = self.cells.get("reconstruction_psnr")
+        return ends is not None and ends.mean < LEAST_PSNR
+
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonTable:
@@ -82,7 +96,7 @@ class ComparisonTable:
         groups = self.comparable(column)
         places: dict[int, str] = {}
         for group in groups:
-            closed = [index for index in group if column not in self.rows[index].open]
+            closed = [i for i in group if column not in self.rows[i].open and not self.rows[i].unknown]
             means = {index: self.rows[index].cells[column].mean for index in closed}
             ordered = sorted(closed, key=lambda index: sign * means[index])
             printed = dict.fromkeys(pages.number(means[index]) for index in ordered)
@@ -198,8 +212,24 @@ def compare_runs(
         varied=varied,
         baseline=baseline if any(row.against for row in rows) else None,
     )
-    notes = [*notes_on(runs, chosen), *_notes_on_rows(table), *_notes_on_closure(table), *_no_baseline(table, baseline)]
+    notes = [
+        *notes_on(runs, chosen),
+        *_notes_on_ends(table),
+        *_notes_on_rows(table),
+        *_notes_on_closure(table),
+        *_no_baseline(table, baseline),
+    ]
     return replace(table, notes=notes)
+
+
+def _notes_on_ends(table: ComparisonTable) -> list[str]:
+    names = dict.fromkeys(title_of(row.method) for row in table.rows if row.unknown)
+    if not names:
+        return []
+    return [
+        f"Not ranked, since the ends are given back with less than {LEAST_PSNR:.0f} dB: {', '.join(names)}. A model "
+        "that does not know such images says nothing of what lies between them."
+    ]
 
 
 def _rows(
