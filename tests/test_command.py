@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import signal
 import sys
 
 import pytest
@@ -68,6 +69,13 @@ def test_a_wrong_argument_is_named(command_line, tmp_path, arguments, words):
     outcome = command_line(f"output_dir={tmp_path / 'run'}", *arguments)
     assert outcome.code == 2
     assert words in outcome.sentence
+
+
+def test_what_asks_a_run_to_end_interrupts_it(command_line, tmp_path, monkeypatch):
+    from latent_geodesics.experiments.toy.recipe import Toy
+
+    monkeypatch.setattr(Toy, "run", lambda self, run: signal.raise_signal(signal.SIGTERM))
+    assert command_line("experiment=toy", f"output_dir={tmp_path / 'run'}", "logger.mode=disabled").code == 130
 
 
 def test_a_folder_that_cannot_be_made_is_named(command_line, tmp_path):

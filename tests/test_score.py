@@ -91,6 +91,15 @@ def test_every_layout_is_found(tmp_path, two_methods):
     assert names(manifest) == [("mine", "cat"), ("hers", "cat")]
 
 
+def test_the_only_sequence_belongs_to_the_only_pair_whatever_it_is_called(tmp_path):
+    save(tmp_path / "my film", motion(9))
+    for name, frame in (("left", motion(9)[0]), ("right", motion(9)[-1])):
+        Image.fromarray(as_uint8(frame)).save(tmp_path / f"{name}.png")
+    ends = {"image_a": str(tmp_path / "left.png"), "image_b": str(tmp_path / "right.png")}
+    data = SequenceData(frames=str(tmp_path / "my film"), **ends)
+    assert [pair.id for pair in data.pairs] == ["left--right"]
+
+
 def test_frames_are_read_in_the_order_of_their_numbers(tmp_path):
     folder = tmp_path / "way"
     folder.mkdir()

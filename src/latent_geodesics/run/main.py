@@ -14,10 +14,12 @@ its traceback), 2 what was asked for cannot be done, 130 interrupted.
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any, NoReturn
 
 import hydra
@@ -249,6 +251,9 @@ def run() -> None:
     # What numpy and scipy are given is small, and the network has the cores: threads that wait for more of it by
     # spinning make a solve several times slower where processes share a machine. Read when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # What asks a run to end, such as a scheduler of a cluster, interrupts it: what is finished is kept.
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))  # in a checkout: `recipes`, which makes what ships
     with exits(conf=CONF):

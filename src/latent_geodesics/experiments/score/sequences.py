@@ -177,8 +177,9 @@ class SequenceData:
         """The sequences pair by pair, in the order of the pairs where it is known."""
         by_pair: dict[str, list[FoundSequence]] = {}
         known: dict[str, ImagePair] = {}
+        alone = len({one.pair for one in found}) == 1
         for one in found:
-            pair = _pair_of(one, stated)
+            pair = _pair_of(one, stated, alone=alone)
             known[pair.id] = pair
             others = by_pair.setdefault(pair.id, [])
             if any(other.method == one.method for other in others):
@@ -266,7 +267,10 @@ def _stated_pairs(pairs: str | None, image_a: str | None, image_b: str | None, *
     return {} if pairs is None else {one.id: one for one in read_manifest(pairs, verify=verify)}
 
 
-def _pair_of(one: FoundSequence, stated: Mapping[str, ImagePair]) -> ImagePair:
+def _pair_of(one: FoundSequence, stated: Mapping[str, ImagePair], *, alone: bool) -> ImagePair:
+    """The pair of a sequence by its name; where sequences of one pair alone are scored, the only one that is given."""
+    if alone and len(stated) == 1:
+        return next(iter(stated.values()))
     if not stated:
         return ImagePair(id=one.pair, image_a=one.place, image_b=one.place)
     by_file = {file_stem(id): pair for id, pair in stated.items()}
