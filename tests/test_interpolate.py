@@ -52,6 +52,8 @@ def test_files_pictures_models_and_methods_that_are_made_are_the_same(quick, mod
     torch.testing.assert_close(made.images, named.images)
     assert (named.status, made.method) == ("closed_form", "Slerp")
     assert "closed form" in named.sentence
+    assert named.ends_db < 25, "a network with random weights"
+    assert f"the images of this pair: it gives them back with {named.ends_db:.1f} dB" in named.sentence
     torch.testing.assert_close(named.solution.path.point(torch.tensor([0.0])).norm(), named.solution.path.point(
         torch.tensor([0.5])).norm())  # fmt: skip
     axes = named.plot().axes[0]

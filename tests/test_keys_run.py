@@ -145,6 +145,10 @@ def test_a_run_leaves_one_sequence_one_film_and_one_report(go, keys, tmp_path):
     assert len(list((folder / "images").glob("*.png"))) == 1
     page = (folder / "report.html").read_text()
     assert "b (1), é.png" in page
+    worst = min(float(row["keys_db"]) for row in rows)  # of a network with random weights
+    assert worst < 25
+    for place in (page, outcome.stdout + outcome.stderr):
+        assert f"it gives them back with {worst:.1f} dB" in place
     check_page(folder / "report.html")
     assert "crossfade" in page
     assert json.loads((folder / "summary.json").read_text())["slerp/turn"] < 1e-3

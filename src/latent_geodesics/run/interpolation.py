@@ -20,7 +20,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.records import Solution
 from latent_geodesics.data import ImagePair, PairBatch
-from latent_geodesics.data.images import from_pil, read_image, to_pil
+from latent_geodesics.data.images import from_pil, psnr, read_image, to_pil
 from latent_geodesics.methods import Method, status_sentence
 from latent_geodesics.methods.base import LOST
 from latent_geodesics.metrics import PathCurves
@@ -29,7 +29,7 @@ from latent_geodesics.models.accelerator import one_thread
 from latent_geodesics.run.canvas import STYLE, label
 from latent_geodesics.run.inputs import check_inputs, check_kinds
 from latent_geodesics.run.main import CONF, as_meant, find_shipped
-from latent_geodesics.run.results import PairResult
+from latent_geodesics.run.results import PairResult, unknown_images
 from latent_geodesics.run.sentences import sentence_of
 from latent_geodesics.run.sequences import FILM_FORMATS, Films, frame_name, save_frames
 
@@ -55,6 +55,7 @@ class Interpolation:
         seconds: What it took to find the sequence and to decode it.
         inversion: What is wrong with the images' inversion, so that the sequence does not begin and end in quite the
             images given; None for nothing.
+        ends_db: PSNR in dB of the end that the model gives back worse.
     """
 
     images: Float[Tensor, "n 3 h w"] = field(repr=False)
@@ -67,6 +68,7 @@ class Interpolation:
     evaluations: int
     seconds: float
     inversion: str | None
+    ends_db: float
 
     @property
     def frames(self) -> list[Image.Image]:
@@ -76,9 +78,9 @@ class Interpolation:
     @property
     def sentence(self) -> str:
         """How it ended and what to do, for a person."""
-        if self.solution is not None and self.solution.status[0].value == self.status:
-            return self.solution.sentence(0)
-        return status_sentence(self.status)
+        solved = self.solution is not None and self.solution.status[0].value == self.status
+        how = self.solution.sentence(0) if self.solution is not None and solved else status_sentence(self.status)
+        return " ".join(filter(None, (how, unknown_images("this pair", self.ends_db))))
 
     def save(self, file: str | Path, *, fps: float = 12) -> Path:
         """Writes the sequence, by the ending of the name: a film (mp4, webp, gif), or, without one, a folder of PNG.
@@ -169,7 +171,7 @@ def interpolate(
             found = morphs(batch, seed=seed).of_pair(0)[0]
     except Exception as error:
         raise for_a_person(error) from error
-    return _interpolation(found, morphs.u)
+    return _interpolation(found, morphs.u, batch)
 
 
 def named_model(name: str | Path, settings: Sequence[str] = ()) -> LatentModel:
@@ -278,13 +280,15 @@ def _read(image: Any, name: Path, size: tuple[int, int]) -> Float[Tensor, "3 h w
     return from_pil(image, name, size=size) if isinstance(image, Image.Image) else read_image(name, size=size)
 
 
-def _interpolation(found: PairResult, u: Float[Tensor, " n"]) -> Interpolation:
+def _interpolation(found: PairResult, u: Float[Tensor, " n"], batch: PairBatch) -> Interpolation:
     result, row = found.result, found.row
     if result.failure is not None or row["status"] in LOST or not bool(torch.isfinite(found.frames).all()):
         why = result.failure or status_sentence(row["status"])
         raise UserError(f"{found.method} made no sequence of these images: {why}")
+    ends = psnr(found.frames[[0, -1]].cpu().float(), torch.cat([batch.images_a, batch.images_b]).cpu())
     return Interpolation(
         images=found.frames.cpu(),
+        ends_db=float(ends.min()),
         u=u,
         method=found.method,
         status=row["status"],

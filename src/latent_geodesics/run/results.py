@@ -47,6 +47,17 @@ LEAST_PSNR = 25.0
 """dB: ends that a model gives back worse are images that it does not know."""
 
 
+def unknown_images(whose: str, decibels: float | None) -> str | None:
+    """What to say where a model gives images back with so little PSNR that it does not know them, or None."""
+    if decibels is None or not decibels < LEAST_PSNR:
+        return None
+    return (
+        f"The model does not know the images of {whose}: it gives them back with {decibels:.1f} dB, and below "
+        f"{LEAST_PSNR:.0f} dB nothing between them means anything. Take a model that was trained on images of this "
+        "kind."
+    )
+
+
 def by_part(columns: Iterable[str]) -> dict[str, list[str]]:
     """Columns by what they speak of; those that no page shows, and those of published protocols, are in no part."""
     parts: dict[str, list[str]] = {FRAMES: [], PATH: [], COST: []}

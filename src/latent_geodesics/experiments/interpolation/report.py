@@ -35,6 +35,7 @@ from latent_geodesics.run.results import (
     by_part,
     closes,
     protocol_notes,
+    unknown_images,
     unsolved_inversions,
 )
 from latent_geodesics.run.sequences import save_frame
@@ -287,12 +288,8 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
         rows=list(numbers.values()),
         courses={curve.method: _course(curve) for curve in curves},
     )
-    if page.unknown:
-        log.warning(
-            "The model does not know the images of pair '%s': it gives them back with %.1f dB, and below %.0f dB "
-            "nothing between them means anything. Take a model that was trained on images of this kind.",
-            pair.id, page.reconstruction, LEAST_PSNR,
-        )  # fmt: skip
+    if said := unknown_images(f"pair '{pair.id}'", page.reconstruction):
+        log.warning("%s", said)
     for one in made:
         if not one.settled:
             log.warning("'%s' on pair '%s' ended %s.", one.method, pair.id, one.status)

@@ -20,12 +20,13 @@ from latent_geodesics.experiments.keys.words import (
     notes_on,
     pictures_of,
     strip_of,
+    worst_key,
 )
 from latent_geodesics.methods.chains import meeting, shares
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.files import file_stem
 from latent_geodesics.run.morphs import Morphs
-from latent_geodesics.run.results import COSTS, broken_pairs, summarise
+from latent_geodesics.run.results import COSTS, broken_pairs, summarise, unknown_images
 from latent_geodesics.run.runner import Run
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,12 @@ class Keys:
             sequences=tables.counted,
         )
         for players, sequence in zip(tables.kept("players"), self.data.sequences, strict=False):
-            page.section(sequence.id, described(sequence), players=players, pictures=pictures_of(run, sequence))
+            notes = [described(sequence)]
+            worst = float(results[results["pair"] == sequence.id]["keys_db"].min())
+            if said := unknown_images(f"sequence '{sequence.id}'", worst):
+                log.warning("%s", said)
+                notes.append(said)
+            page.section(sequence.id, *notes, players=players, pictures=pictures_of(run, sequence))
         shown = results.drop(columns=[name for name in ("group", "cluster", "failure") if name in results])
         shown = shown.rename(columns={name: column.title for name, column in COSTS.items()})
         page.section("Numbers", *notes_on(results), *self.left_out.values(), table=shown)
@@ -89,7 +95,8 @@ class Keys:
             for name, method in self.morphs.methods.items()
             if name not in self.left_out
         }
-        rows.add("results", *(one.row for one in made.values()))
+        for one in made.values():
+            rows.add("results", {**one.row, "keys_db": worst_key(batch.images, steps, one.frames)})
         rows.whole = all(one.frames is not None for one in made.values())
         shown = {name: one.frames for name, one in made.items() if one.frames is not None}
         rows.strip(strip_of(batch.images, steps, shown), sequence.id)

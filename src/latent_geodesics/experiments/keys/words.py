@@ -1,5 +1,6 @@
 """What the page of a sequence says and shows."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.data import KeySequence
+from latent_geodesics.data.images import psnr
 from latent_geodesics.methods import Method
 from latent_geodesics.methods.base import status_sentence
 from latent_geodesics.methods.chains import has_path
@@ -49,6 +51,14 @@ def strip_of(
     return {"keys": first[chosen]} | {name: frames[chosen] for name, frames in shown.items()}
 
 
+def worst_key(keys: Float[Tensor, "k1 3 h w"], steps: Sequence[int], frames: Float[Tensor, "n 3 h w"] | None) -> float:
+    """PSNR in dB of the key that a sequence shows worst; NaN without frames."""
+    if frames is None:
+        return math.nan
+    at = np.cumsum([0, *steps]).tolist()
+    return float(psnr(frames[at].cpu().float(), keys.cpu().float()).min())
+
+
 def described(sequence: KeySequence) -> str:
     """The keys of a sequence with their times and prompts."""
     keys = zip(sequence.times, sequence.images, sequence.prompts, strict=True)
@@ -69,6 +79,7 @@ def notes_on(results: pd.DataFrame) -> list[str]:
     """What the columns of the table and its statuses mean."""
     said = {
         "miss": "largest distance of the path from a key, over the key's norm",
+        "keys_db": "PSNR of the key that is shown worst, dB",
         "turn": "largest jump of the velocity at an inner key, over the speed there",
     }
     columns = ["; ".join(f"{name}: {words}" for name, words in said.items() if name in results)]
