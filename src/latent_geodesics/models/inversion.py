@@ -39,8 +39,8 @@ from latent_geodesics.models.noise_schedule import NoiseSchedule
 
 UNSETTLED = 1e-3
 """The relative error of a step from which on a person should know."""
-LOST = 0.1
-"""The relative error, of a step or of the way back, from which on what is decoded is no longer the image."""
+LOST, AWAY = 0.1, 0.2
+"""The relative error of a step, and of the way back, from which on what is decoded is no longer the image."""
 DOUBTFUL, LITTLE_SIGNAL = 1e-4, 0.1
 """The relative error of a step, and the signal, from which on the way back is walked as well."""
 MISSED = 1e-2
@@ -76,7 +76,7 @@ class Fault:
     @property
     def lost(self) -> bool:
         """Whether the latent is not that of the image at all."""
-        return not self.size < LOST
+        return not (self.error < LOST and self.missed < AWAY)
 
     @property
     def words(self) -> str:
