@@ -1,12 +1,18 @@
 """What a run needs is said before it: what is there, how large, whether it fits."""
 
+from pathlib import Path
+
 import pytest
 import tiny_families
 import torch
+from omegaconf import OmegaConf
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import Score, load_model, preflight
+from latent_geodesics.models import sources as model_sources
 from latent_geodesics.models.preflight import inspect, usual_strength
+
+CONF = Path(__file__).parents[1] / "conf"
 
 
 def numbers(network):
@@ -85,6 +91,18 @@ def test_what_does_not_fit_is_refused(command_line, tiny_model_folder, tmp_path,
     monkeypatch.setattr(task, "free_memory", lambda device: 1)
     options = (f"model.path_or_name={tiny_model_folder}", f"output_dir={tmp_path / 'run'}", "logger.mode=disabled")
     assert "GB is free: choose a smaller model" in command_line("task=preflight", *options).sentence
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd21_base", "sd21", "sdxl", "sd35_medium", "flux1_dev", "flux2_klein"])
+def test_how_large_a_model_is_that_is_not_here_is_told(monkeypatch, name):
+    monkeypatch.setattr(preflight, "on_disk", lambda place: None)
+    sources = OmegaConf.load(CONF / "model" / f"{name}.yaml").path_or_name
+    monkeypatch.setattr(preflight, "check_source", lambda sources: None)  # the hub answers that it has it
+    with pytest.raises(UserError, match=r"its weights are about \d+ GB.*of which cpu has \d+ GB free"):
+        inspect(list(sources), device="cpu")
+    monkeypatch.setattr(model_sources, "_problem", lambda place: "the hub cannot be reached")
+    with pytest.raises(UserError, match=r"cannot be reached; its weights are about \d+ GB"):
+        model_sources.check_source(list(sources))
 
 
 def test_a_model_that_is_only_on_the_hub_is_told_with_how_to_get_it(monkeypatch):

@@ -18,7 +18,7 @@ from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.precision import PRECISIONS
 from latent_geodesics.models.scores import Score
 from latent_geodesics.models.single_file import contents, shapes
-from latent_geodesics.models.sources import check_source, on_disk
+from latent_geodesics.models.sources import SIZES, check_source, on_disk
 
 POINTS = 5
 """Positions at which a score is looked at."""
@@ -95,13 +95,13 @@ def inspect(
     Raises:
         UserError: when none is on this machine, saying which could be downloaded; or when the folder lacks something.
     """
-    check_source(sources)
     candidates = [sources] if isinstance(sources, str | Path) else list(sources)
+    check_source(sources)
     folder = next((place for each in candidates if (place := on_disk(each)) is not None), None)
     if folder is None:
         raise UserError(
             f"the model is not on this machine; it can be had from the hub: run `hf download {candidates[0]}`, or "
-            "start the run, which downloads it"
+            f"start the run, which downloads it{_size_of(candidates, device)}"
         )
     if folder.is_file():
         return _inspected_file(folder, settings_of, device=device, dtype=dtype)
@@ -115,6 +115,16 @@ def inspect(
         network=family.network,
         precision=_precision(family, device, dtype),
     )
+
+
+def _size_of(candidates: Sequence[str | Path], device: str) -> str:
+    """How large a known model is and what memory is free, in words; nothing of one that is not known."""
+    size = next((SIZES[str(each)] for each in candidates if str(each) in SIZES), None)
+    if size is None:
+        return ""
+    free = free_memory(device)
+    told = f", of which {choose_device(device)} has {free / 1e9:.0f} GB free" if free else ""
+    return f"; its weights are about {size} GB, and need somewhat more than that in memory{told}"
 
 
 def _inspected_file(file: Path, settings_of: str | Path | None, *, device: str, dtype: str) -> Inspection:

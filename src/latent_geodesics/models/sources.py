@@ -22,6 +22,17 @@ _UNREACHABLE = {
 }
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 
+SIZES = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": 3,
+    "stabilityai/stable-diffusion-2-1-base": 3,
+    "stabilityai/stable-diffusion-2-1": 3,
+    "stabilityai/stable-diffusion-xl-base-1.0": 7,
+    "stabilityai/stable-diffusion-3.5-medium": 16,
+    "black-forest-labs/FLUX.1-dev": 34,
+    "black-forest-labs/FLUX.2-klein-base-4B": 13,
+}
+"""GB of the models of `conf/model/` in half precision, as in docs/models.md; the hub is not asked."""
+
 
 def is_hub_id(candidate: str | Path) -> bool:
     """Whether a text may be the name of a model on the hub."""
@@ -58,7 +69,8 @@ def check_source(path_or_name: str | Path | Sequence[str | Path]) -> None:
         problem = _problem(candidate)
         if problem is None:
             return None
-        failures.append(f"{candidate} ({problem})")
+        size = f"; its weights are about {SIZES[str(candidate)]} GB" if str(candidate) in SIZES else ""
+        failures.append(f"{candidate} ({problem}{size})")
     raise no_model(failures)
 
 
