@@ -202,8 +202,7 @@ def invert(
     missed = torch.zeros_like(worst)
     weak = schedule.signal_at_level(level) < LITTLE_SIGNAL**2
     doubtful = torch.isfinite(worst) & (weak | (worst > max(DOUBTFUL, tolerance)))
-    rows = doubtful.nonzero().flatten()
-    if refinements and len(rows):
+    if refinements and len(rows := doubtful.nonzero().flatten()):
         missed[rows] = _missed(network, clean[rows], x[rows], level=level, guidance=guidance.rows(rows))
     return Inverted(x, worst, where, missed, level)
 

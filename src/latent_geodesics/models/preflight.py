@@ -95,8 +95,8 @@ def inspect(
     Raises:
         UserError: when none is on this machine, saying which could be downloaded; or when the folder lacks something.
     """
-    candidates = [sources] if isinstance(sources, str | Path) else list(sources)
     check_source(sources)
+    candidates = [sources] if isinstance(sources, str | Path) else list(sources)
     folder = next((place for each in candidates if (place := on_disk(each)) is not None), None)
     if folder is None:
         raise UserError(

@@ -78,8 +78,8 @@ class Interpolation:
     @property
     def sentence(self) -> str:
         """How it ended and what to do, for a person."""
-        solved = self.solution is not None and self.solution.status[0].value == self.status
-        how = self.solution.sentence(0) if self.solution is not None and solved else status_sentence(self.status)
+        told = self.solution is not None and self.solution.status_names[0] == self.status
+        how = self.solution.sentence(0) if self.solution is not None and told else status_sentence(self.status)
         return " ".join(filter(None, (how, unknown_images("this pair", self.ends_db))))
 
     def save(self, file: str | Path, *, fps: float = 12) -> Path:
