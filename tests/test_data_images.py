@@ -1,5 +1,7 @@
 """Reading image files: every mode and size is handled, every damaged file is refused in one sentence."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from PIL import Image
 
 from latent_geodesics import UserError
 from latent_geodesics.data import read_image
-from latent_geodesics.data.images import as_uint8
+from latent_geodesics.data.images import as_uint8, check_image
 
 
 def gradient(mode, size=(40, 30)):
@@ -79,6 +81,15 @@ def test_one_pixel_is_too_few(tmp_path):
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     with pytest.raises(UserError, match="1 x 1"):
         read_image(tmp_path / "dot.png", size=(8, 8))
+
+
+def test_a_picture_that_fills_the_memory_is_refused_before_its_pixels_are_read(tmp_path, recwarn):
+    vast = tmp_path / "vast.png"
+    Image.new("1", (10_000, 11_000)).save(vast)
+    for look in (check_image, partial(read_image, size=(16, 16))):
+        with pytest.raises(UserError, match="'.*vast.png' has 110 megapixels and at most 89 are read: scale it down"):
+            look(vast)
+    assert not recwarn
 
 
 def test_a_folder_is_no_image(tmp_path):

@@ -9,6 +9,7 @@ resized. Deviation: the paper's code stretches both images to a square; a crop k
 import io
 import math
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ GREY_MODES = ("1", "L", "LA", "La")
 ROUNDING = 1e-4
 
 SMALLEST_SIDE = 8
+MOST_MEGAPIXELS = 89  # above which Pillow warns of files made to fill the memory
 REMEDIES = {"image": ("a PNG, JPEG or WebP file", "PNG"), "video": ("an MP4 or a GIF", "MP4")}
 # What Pillow raises for files that are damaged, depending on where.
 DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, RuntimeError, struct.error)
@@ -145,13 +147,14 @@ def check_image(path: str | Path) -> None:
     """Refuses a file that `read_image` would refuse, as far as its first bytes tell: no pixel is read.
 
     Raises:
-        UserError: when the file is missing, empty, not an image, or less than 8 pixels a side.
+        UserError: when the file is missing, empty, not an image, of less than 8 pixels a side or of more than 89
+            megapixels.
     """
     path = Path(path)
     _refuse_missing(path)
     with readable(path), Image.open(path) as opened:
         size = shown_size(opened)
-    _refuse_small(path, size)
+    _refuse_sizes(path, size)
 
 
 def read_image(path: str | Path, *, size: tuple[int, int]) -> Float[Tensor, "3 h w"]:
@@ -166,8 +169,9 @@ def read_image(path: str | Path, *, size: tuple[int, int]) -> Float[Tensor, "3 h
         size: Height and width of the result in pixels.
 
     Raises:
-        UserError: when the file is missing, empty, not an image, damaged, or less than 8 pixels a side; when its levels
-            have no agreed white (32-bit whole numbers; floats outside [0, 1] or not finite).
+        UserError: when the file is missing, empty, not an image, damaged, of less than 8 pixels a side or of more than
+            89 megapixels; when its levels have no agreed white (32-bit whole numbers; floats outside [0, 1] or not
+            finite).
     """
     path = Path(path)
     _refuse_missing(path)
@@ -187,9 +191,8 @@ def from_pil(opened: Image.Image, name: Path, *, size: tuple[int, int]) -> Float
         UserError: as `read_image` does of a picture.
     """
     with readable(name):
-        shown = shown_size(opened)
+        _refuse_sizes(name, shown_size(opened))
         picture = as_shown(opened, name)
-    _refuse_small(name, shown)
     return fitted(picture, size)
 
 
@@ -200,7 +203,11 @@ def _refuse_missing(path: Path) -> None:
         raise UserError(f"The image '{path}' is empty (0 bytes): give an image file that holds a picture.")
 
 
-def _refuse_small(name: Path, size: tuple[int, int]) -> None:
+def _refuse_sizes(name: Path, size: tuple[int, int]) -> None:
+    if (megapixels := math.prod(size) / 1e6) > MOST_MEGAPIXELS:
+        raise UserError(
+            f"The image '{name}' has {megapixels:.0f} megapixels and at most {MOST_MEGAPIXELS} are read: scale it down."
+        )
     if min(size) < SMALLEST_SIDE:
         raise UserError(
             f"The image '{name}' has {size[0]} x {size[1]} pixels, too few to encode: give one of at least "
@@ -213,7 +220,9 @@ def readable(path: Path, *, thing: str = "image") -> Iterator[None]:
     """Turns what Pillow throws while it reads an `image` or a `video` into what the user should read."""
     give, save = REMEDIES[thing]
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # who opens it looks at the size
+            yield
     except UserError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:

@@ -51,7 +51,7 @@ def is_animation(file: Path) -> bool:
     try:
         with Image.open(file, formats=[name for name in ANIMATED_FORMATS if name in Image.OPEN]):
             return True
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
 
 
