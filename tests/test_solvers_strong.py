@@ -152,5 +152,9 @@ def test_the_least_second_variation_is_that_of_the_whole_matrix():
     least, mode = SmallSystem(content=content, **parts).least()
     assert float(least) == pytest.approx(math.pi**2 - 20, rel=1e-2)
     assert float(mode[..., 0].abs().max()) < 1e-6
+    above, none = SmallSystem(content=content, **parts).least(most=float(least) - 1e-6)
+    assert (float(above), float(none.abs().max())) == (float(least) - 1e-6, 0.0)
+    below, same = SmallSystem(content=content, **parts).least(most=float(least) + 1e-6)
+    assert (float(below), float((same - mode).abs().max())) == (float(least), 0.0)
     step = SmallSystem(content=torch.zeros_like(content), **parts).solve(torch.zeros(1, dtype=torch.float64))
     torch.testing.assert_close(step, parts["defect"] / math.pi**2, atol=1e-6, rtol=0)
