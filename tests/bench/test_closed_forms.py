@@ -6,6 +6,7 @@ checking the bar. The published descent runs with its skip rule off and the lear
 
 import json
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -62,18 +63,20 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_default_solver_on_closed_forms(name, table):
+@pytest.mark.parametrize(("tolerance", "bound"), [(3e-4, 1e-6), (None, 1e-5)])
+def test_the_default_solver_on_closed_forms(name, tolerance, bound, table):
     density, x0, x1 = CASES[name]()
     problem = lg.BoundaryProblem(field=density, manifold=lg.Euclidean(), x0=x0, x1=x1)
-    solution = lg.solvers.PicardAnderson().solve(problem)
+    solution = lg.solvers.PicardAnderson(tolerance=tolerance).solve(problem)
     error, spent = relative_error(solution, density, density.distance(x0, x1)), solution.stats["evaluations"]
     table(
-        case=name, solver="picard_anderson", evaluations=int(spent.max()), mean=float(spent.double().mean()),
-        error=float(error.max()),
+        case=name, solver="picard_anderson", tolerance=tolerance, evaluations=int(spent.max()),
+        mean=float(spent.double().mean()), error=float(error.max()),
     )  # fmt: skip
     assert set(solution.status) == {Status.CONVERGED}
     assert int(spent.max()) <= 600
-    assert float(error.max()) <= 1e-6
+    assert float(error.max()) <= bound
+    assert bool((error <= solution.stats["length_error"]).all())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -127,13 +130,17 @@ def by_fast_marching(field, x0, x1, alpha):
     return torch.tensor(distances)
 
 
+@cache
+def on_the_ring(alpha):
+    x0, x1 = ring_ends()
+    problem = lg.BoundaryProblem(field=ring(), manifold=lg.Euclidean(), x0=x0, x1=x1, alpha=alpha)
+    return lg.solvers.PicardAnderson().solve(problem)
+
+
 @pytest.mark.parametrize("alpha", [0.1, 0.3, 1.0])
 def test_the_ring_of_eight_gaussians(alpha, table):
     field, (x0, x1) = ring(), ring_ends()
-    truth = by_fast_marching(field, x0, x1, alpha)
-    solution = lg.solvers.PicardAnderson().solve(
-        lg.BoundaryProblem(field=field, manifold=lg.Euclidean(), x0=x0, x1=x1, alpha=alpha)
-    )
+    truth, solution = by_fast_marching(field, x0, x1, alpha), on_the_ring(alpha)
     line = lg.geometry.length(lg.StraightLine(x0=x0, x1=x1), field, alpha) / truth
     error = relative_error(solution, field, truth, alpha)
     spent = solution.stats["evaluations"]
@@ -142,8 +149,15 @@ def test_the_ring_of_eight_gaussians(alpha, table):
         mean=float(spent.double().mean()), error=float(error.max()), line=float(line.max()),
     )  # fmt: skip
     assert set(solution.status) == {Status.CONVERGED}
-    assert int(spent.max()) <= 700
     assert float(error.max()) <= 3e-4
+
+
+SEARCHED = pytest.mark.xfail(strict=True, reason="1,344: strong pairs are searched for from five starts")
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.3, pytest.param(1.0, marks=SEARCHED)])
+def test_the_cost_of_the_ring(alpha):
+    assert int(on_the_ring(alpha).stats["evaluations"].max()) <= 700
 
 
 def test_the_uniform_sphere(table):
