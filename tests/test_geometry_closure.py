@@ -166,3 +166,16 @@ def test_the_strength_of_a_uniform_slope_is_alpha_times_its_rise():
     curves = path_curves(line, Slope(), lg.Euclidean(), 0.2)
     torch.testing.assert_close(curves.strength, 0.2 * 5 * (ENDS[1] - ENDS[0]).norm(dim=-1))
     assert curves.closure.isnan().all()
+
+
+def test_the_strength_on_a_sphere_is_the_solvers_and_of_what_points_along_it():
+    class Upwards(ScoreField):
+        def score(self, x, u):
+            return torch.tensor([0.0, 0.0, 5.0]).to(x) - 7 * x
+
+    sphere, ends = lg.Sphere(2.0), torch.tensor([[[2.0, 0.0, 0.0]], [[0.0, 2.0, 0.0]]], dtype=torch.float64)
+    curves = path_curves(shortest_path(sphere, *ends), Upwards(), sphere, 0.2)
+    torch.testing.assert_close(curves.strength, torch.tensor([0.2 * 5 * math.pi], dtype=torch.float64))
+    problem = lg.BoundaryProblem(field=Upwards(), manifold=sphere, x0=ends[0], x1=ends[1], alpha=0.2)
+    told = lg.solvers.PicardAnderson().solve(problem).stats["strength"]
+    torch.testing.assert_close(told.to(curves.strength), curves.strength, rtol=1e-6, atol=0)

@@ -7,8 +7,8 @@ positions:
 - speed |g'(u)|;
 - residual |P_v (alpha s + g'' / |g'|^2)|, the norm of the geodesic gradient;
 - length int p~^-alpha |g'| du with p~ = p / p(g(0));
-- strength alpha int |s| |g'| du, which is alpha mean|s| times the distance: by how much alpha log p could change along
-  the path at most, about;
+- strength alpha int |P s| |g'| du with the part P s of the score along the manifold, which is alpha mean|P s| times the
+  distance: by how much alpha log p could change along the path at most, about;
 - closure: the line integral of the score along the path less that along a reference between the same ends. The score of
   a density gives both the same; what a network gives is no exact gradient. With c the closure, lengths of paths between
   two ends are known up to the factor e^(alpha |c|), since the density can be fixed at either end.
@@ -55,7 +55,7 @@ class PathCurves:
         speed: Euclidean speed |g'|.
         residual: Norm of the geodesic gradient, in 1/[x].
         length: Length relative to the density at the start.
-        strength: alpha int |s| |g'| du, without a unit.
+        strength: alpha int |P s| |g'| du, without a unit.
         alpha: The power on the density.
         reference: The same of another path between the same ends, against which this one is closed; None for none.
     """
@@ -137,7 +137,7 @@ def path_curves(
         speed=speed,
         residual=gradient.norm(dim=-1),
         length=_cumulative(cost)[:, -1],
-        strength=geometry.power * _cumulative((score.norm(dim=-1) * speed).double())[:, -1],
+        strength=geometry.power * _cumulative((pull.norm(dim=-1) * speed).double())[:, -1],
         alpha=geometry.power,
         reference=reference,
     )

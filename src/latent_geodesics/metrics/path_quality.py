@@ -25,8 +25,8 @@ class PathQuality(SequenceMetric):
       `log_density_reference`), tables mark the number and do not rank it;
     - `log_density_end`: at the far end;
     - `residual_mean`: mean norm of the geodesic gradient over the interior of the path;
-    - `strength`: alpha mean|s| times the distance, along the great circle: how hard the problem is, the same for all
-      methods of a pair unless a solver says what it found.
+    - `strength`: alpha mean|P s| times the distance, along the great circle: how hard the problem is, the same for all
+      methods of a pair.
 
     Where the prompt moves along the path there is no one density: all but the residual and the strength are left empty.
     A method with a density of its own has its closure and strength alone: the rest would stand beside another
