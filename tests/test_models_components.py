@@ -5,15 +5,18 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import diffusers
 import pytest
 import tiny_families
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from safetensors.torch import load_file, save_file
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import load_model
 from latent_geodesics.models.components import read_components
 from latent_geodesics.models.families.base import beside_tokens
+from latent_geodesics.models.preflight import inspect
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -162,6 +165,57 @@ def test_tokens_that_the_text_encoder_does_not_know_are_refused(folder):
     refused(folder, "the tokenizer of its text_encoder has 68 tokens, which itself knows 67 of")
 
 
+@pytest.mark.parametrize("name", ["unet", "text_encoder"])
+@pytest.mark.parametrize("content", [b"no weights", {"some": Path()}, None], ids=["bytes", "objects", "half"])
+def test_a_pickled_file_that_cannot_be_read_is_told_in_our_words(folder, name, content):
+    (safe,) = (folder / name).glob("*.safetensors")
+    file = folder / name / {"unet": "diffusion_pytorch_model.bin", "text_encoder": "pytorch_model.bin"}[name]
+    torch.save(load_file(safe) if content is None else content, file)
+    if not isinstance(content, dict):
+        file.write_bytes(content or file.read_bytes()[: file.stat().st_size // 2])
+    safe.unlink()
+    words = f"{file.name}: it is damaged, or holds other things than tensors"
+    refused(folder, rf"component {name} of the model .* cannot be read \({words}\); copy")
+    with pytest.raises(
+        UserError, match=rf"{file.name}' cannot be read \(it is damaged.*\); copy it again, or give the"
+    ):
+        inspect(folder, device="cpu")
+
+
+def test_code_that_a_folder_brings_along_is_not_taken_for_a_library_s(folder):
+    settings(folder, "model_index.json", unet=["my_module", "UNet2DConditionModel"])
+    refused(folder, r"has the unet my_module.UNet2DConditionModel \(model_index.json\)")
+
+
+def test_a_part_that_may_be_absent_is_not_where_the_folder_has_it(tmp_path):
+    folder = tiny_families.build("stable_diffusion_3", tmp_path)
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["text_encoder_3"], index["tokenizer_3"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert read_components(folder, torch.float32).texts["text_encoder_3"] is not None
+    for name in ("text_encoder_3", "tokenizer_3"):
+        shutil.rmtree(folder / name)
+    assert read_components(folder, torch.float32).texts["text_encoder_3"] is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cross_attention_dim": (16, 16, 16, 16)},
+        {
+            "cross_attention_dim": (24, 16, 16, 16),
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        },
+    ],
+    ids=["equal", "of blocks that read texts"],
+)
+def test_a_width_of_texts_may_be_told_for_each_block(components, changes):
+    found = components("stable_diffusion_1")
+    network = type(found.network).from_config({**found.network.config, **changes})
+    assert found.family.problems(replace(found, network=network)) == []
+
+
 @pytest.fixture(scope="module")
 def components(tmp_path_factory):
     """Those of a family, read once."""
@@ -191,6 +245,11 @@ def components(tmp_path_factory):
         ("stable_diffusion_3", "network", {"out_channels": 32}, "returns 32 channels and its latents have 16"),
         ("flux", "network", {"joint_attention_dim": 48}, "reads texts of 48 channels, not the 32"),
         ("flux", "network", {"pooled_projection_dim": 24}, "text as a whole of 24 channels, not the 16"),
+        ("stable_diffusion_1", "network", {"cross_attention_dim": (16, 16, 16, 24)}, r"channels, not the 16"),
+        ("stable_diffusion_1", "network", {"class_embeddings_concat": True}, "embedding (class_embeddings_concat"),
+        ("stable_diffusion_1", "network", {"dual_cross_attention": True}, "embedding (dual_cross_attention"),
+        ("stable_diffusion_1", "vae", {"scaling_factor": "x"}, "scales latents by x"),
+        ("flux", "network", {"patch_size": 2}, "returns 256 channels and two by two latents have 64"),
         ("flux", "network", {"in_channels": 128}, "reads 128 channels and two by two latents have 64"),
         ("flux2_klein", "network", {"joint_attention_dim": 64}, "reads texts of 64 channels, not the 48"),
         ("flux2_klein", "network", {"guidance_embeds": True}, "is told a weight of guidance"),
@@ -224,3 +283,46 @@ def test_images_are_no_larger_than_the_network_has_positions_for(components):
     found = components("stable_diffusion_3")
     assert found.family.largest(found) == 24 * 16
     assert components("flux").family.largest(components("flux")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "settings", "told"),
+    [
+        ("stable_diffusion_1", "DDIMScheduler", {"clip_sample": True}, None),  # which its pipeline takes back
+        ("stable_diffusion_1", "DDIMScheduler", {"thresholding": True}, "has thresholding set"),
+        ("stable_diffusion_xl", "DDIMScheduler", {"clip_sample": True}, "has clip_sample set"),
+        ("stable_diffusion_xl", "EulerDiscreteScheduler", {"clip_sample": True}, None),  # it does not read it
+        (
+            "stable_diffusion_3",
+            "FlowMatchEulerDiscreteScheduler",
+            {"stochastic_sampling": True},
+            "has stochastic_sampl",
+        ),
+    ],
+)
+def test_what_the_pipeline_does_besides_is_told(components, name, kind, settings, told):
+    found = components(name)
+    assert found.family.notes(found) == []
+    scheduler = getattr(diffusers, kind).from_config(settings)
+    notes = found.family.notes(replace(found, scheduler=scheduler))
+    assert len(notes) == (told is not None)
+    assert all(told in note for note in notes)
+
+
+def test_a_model_of_few_steps_is_told(tmp_path, caplog):
+    folder = tiny_families.build("flux2_klein", tmp_path)
+    load_model(folder, device="cpu", dtype="float32", image_size=32)
+    assert caplog.text == ""
+    settings(folder, "model_index.json", is_distilled=True)
+    load_model(folder, device="cpu", dtype="float32", image_size=32)
+    assert f"Of the model {folder}: it was distilled to few steps" in caplog.text
+
+
+def test_the_shift_of_sd3_is_that_of_its_tokens(components):
+    found = components("stable_diffusion_3")
+    network = type(found.network).from_config({**found.network.config, "patch_size": 4})
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    levels = found.family.schedule(replace(found, network=network, scheduler=scheduler), 5, (16, 64, 32))
+    scheduler.set_timesteps(5, mu=calculate_shift(16 * 8))
+    expected = (1 - scheduler.sigmas[:-1].double().flip(0)).square()
+    torch.testing.assert_close(levels.signal[list(levels.times)], expected)

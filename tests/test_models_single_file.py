@@ -64,6 +64,10 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
     damaged.write_bytes(b"not weights")
     with pytest.raises(UserError, match=r"damaged.safetensors' cannot be read"):
         load_model(damaged, device="cpu", cache_dir=tmp_path)
+    torch.save({"code": functools.partial(print)}, tmp_path / "trusted.ckpt")
+    words = "it is damaged, or holds other things than tensors"
+    with pytest.raises(UserError, match=rf"trusted.ckpt' cannot be read \({words}\); copy it again, or give the same"):
+        load_model(tmp_path / "trusted.ckpt", device="cpu", cache_dir=tmp_path)
     picture = tmp_path / "a.png"
     picture.write_bytes(b"")
     with pytest.raises(UserError, match=r"is no file of weights"):

@@ -1,11 +1,15 @@
 """What a run needs is said before it: what is there, how large, whether it fits."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import tiny_families
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models import Score, load_model, preflight
@@ -42,6 +46,96 @@ def test_one_variant_is_weighed_the_one_that_is_read(tiny_model_folder, tmp_path
     assert inspect(tmp_path, device="cpu") == plain
 
 
+def rewritten(file, change):
+    """Writes a file of weights anew, with some of its tensors changed."""
+    tensors = load_file(file)
+    save_file(change(tensors, sorted(tensors)[len(tensors) // 2]), file, metadata={"format": "pt"})
+
+
+CHANGES = {
+    "they lack 1 of its tensors": lambda tensors, key: {each: tensors[each] for each in tensors if each != key},
+    "they have besides 1 of its tensors": lambda tensors, key: tensors | {"what.else": torch.zeros(1)},
+    "they have in another shape 1 of its tensors": lambda tensors, key: tensors | {key: torch.zeros(3, 1, 2)},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("stable_diffusion_1", "unet"),
+        ("stable_diffusion_1", "vae"),
+        ("stable_diffusion_xl", "text_encoder_2"),
+        ("stable_diffusion_3", "text_encoder_3"),
+        ("flux2_klein", "text_encoder"),
+        ("flux2_klein", "transformer"),
+    ],
+)
+def test_tensors_that_are_not_those_of_the_network_are_told_without_reading_them(monkeypatch, tmp_path, name, part):
+    folder = tiny_families.build(name, tmp_path)
+    (file,) = (folder / part).glob("*.safetensors")
+    whole = file.read_bytes()
+    inspect(folder, device="cpu")
+    monkeypatch.setattr(safetensors.torch, "load_file", None)  # what reads numbers
+    for words, change in CHANGES.items():
+        rewritten(file, change)
+        with pytest.raises(UserError, match=f"not those of the component {part}: {words}"):
+            inspect(folder, device="cpu")
+        file.write_bytes(whole)
+
+
+@pytest.fixture
+def sharded(tiny_model_folder, tmp_path):
+    """A model whose U-Net lies in several files, and of one of them its path and the name of a tensor."""
+    import diffusers
+
+    folder = Path(shutil.copytree(tiny_model_folder, tmp_path / "model"))
+    network = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet")
+    shutil.rmtree(folder / "unet")
+    network.save_pretrained(folder / "unet", max_shard_size="20KB")
+    file = sorted((folder / "unet").glob("*.safetensors"))[1]
+    return folder, file, (keys := sorted(load_file(file)))[len(keys) // 2]
+
+
+@pytest.mark.parametrize("look", [inspect, load_model])
+def test_files_that_do_not_hold_what_their_index_tells_are_refused(sharded, look):
+    folder, file, key = sharded
+    (index,) = (folder / "unet").glob("*.index.json")
+    told, whole = index.read_text(), file.read_bytes()
+    assert look(folder, device="cpu")
+    rewritten(file, CHANGES["they lack 1 of its tensors"])
+    with pytest.raises(UserError, match=rf"not those of their index: {file.name} lacks {key}, which it tells of"):
+        look(folder, device="cpu")
+    content = json.loads(told)
+    del content["weight_map"][key]
+    index.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"not those of the component unet: they lack 1 of its tensors \({key}\)"):
+        look(folder, device="cpu")
+    file.write_bytes(whole)
+    with pytest.raises(UserError, match=rf"not those of their index: it lacks {key} of {file.name}"):
+        look(folder, device="cpu")
+    index.write_text(told)
+    file.unlink()
+    with pytest.raises(UserError, match=f"lack the file {file.name}; copy"):
+        look(folder, device="cpu")
+    index.unlink()
+    with pytest.raises(UserError, match=r"are \d+ files without an index; copy"):
+        look(folder, device="cpu")
+
+
+def test_a_whole_file_beside_shards_is_not_weighed_twice(sharded, tiny_model_folder):
+    folder, _, _ = sharded
+    shutil.copy(next((tiny_model_folder / "unet").glob("*.safetensors")), folder / "unet")
+    assert inspect(folder, device="cpu").numbers == inspect(tiny_model_folder, device="cpu").numbers
+
+
+def test_parts_that_do_not_fit_together_are_told(tmp_path):
+    folder = tiny_families.build("flux2_klein", tmp_path)
+    for file in (folder / "tokenizer").glob("chat_template*"):
+        file.unlink()
+    with pytest.raises(UserError, match="its tokenizer has no chat template"):
+        inspect(folder, device="cpu")
+
+
 def test_the_command_says_what_it_found(command_line, tiny_model_folder, tmp_path):
     outcome = command_line(
         "--preflight",
@@ -55,25 +149,37 @@ def test_the_command_says_what_it_found(command_line, tiny_model_folder, tmp_pat
     log = (tmp_path / "run" / "run.log").read_text()
     assert "unet: 0.000 GB" in log
     assert "items, whose files are all there" in log
-    assert "Strength: alpha mean|s| L is at most about" in log
+    assert "Strength: alpha mean|P s| L is at most about" in log
 
 
 def test_the_strength_is_that_of_the_scores_along_the_great_circle(model):
-    """A score that is that of a standard Gaussian has the norm of its point, which is the radius all along."""
+    """What points off the sphere, as all of a standard Gaussian's score does, bends nothing."""
+    along = torch.linspace(-2, 3, model.dimension)
 
-    class Gaussian(Score):
-        density = "N(0, I)"
+    class Shifted(Score):
+        density = "N(m, I)"
+
+        def __init__(self, mean):
+            self.mean = mean
 
         def estimate(self, network, embed, query):
-            return -query.x
+            return self.mean - query.x
 
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    found = usual_strength(model, images, ["a", "a"], score=Gaussian(), tau=0.6, alpha=0.5)
+    found, none = (
+        usual_strength(model, images, ["a", "a"], score=Shifted(mean), tau=0.6, alpha=0.5)
+        for mean in (along, torch.zeros(model.dimension))
+    )
     noise = torch.randn(2, model.dimension, generator=torch.Generator().manual_seed(0))
     x = model.abar(0.6) ** 0.5 * model.encode(images) + model.sigma(0.6) * noise
     radius = x.norm(dim=-1).mean()
-    angle = torch.acos(torch.cosine_similarity(x[0], x[1], dim=0))
-    assert found == pytest.approx(0.5 * float(radius * radius * angle), rel=1e-4)
+    x /= x.norm(dim=-1, keepdim=True)
+    angle = torch.acos(x[0] @ x[1])
+    u = torch.linspace(0, 1, 5)[:, None]
+    circle = (((1 - u) * angle).sin() * x[0] + (u * angle).sin() * x[1]) / angle.sin()
+    pulls = (along - (circle @ along)[:, None] * circle).norm(dim=-1)
+    assert found == pytest.approx(0.5 * float(pulls.mean() * radius * angle), rel=1e-4)
+    assert none == pytest.approx(0, abs=1e-3 * found)
 
 
 def test_a_large_network_is_not_asked_on_a_cpu(command_line, tiny_model_folder, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.core.solvers import BoundarySolver
 from latent_geodesics.methods.conditions import geometry_of
 from latent_geodesics.methods.departure import Departure, Launch, Lead
-from latent_geodesics.models.sources import first_line
+from latent_geodesics.models.sources import why_unreadable
 
 
 class InitialVelocity(ABC):
@@ -295,7 +295,7 @@ def read_velocities(file: Path) -> Tensor | dict[str, Tensor]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        said = first_line(error)
+        said = why_unreadable(error)
         raise UserError(f"The file of velocities '{file}' cannot be read ({said}): save it again.") from error
     if isinstance(found, dict) and len(found) == 1 and set(found) <= {"velocity", "v0"}:
         found = next(iter(found.values()))

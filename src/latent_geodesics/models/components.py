@@ -7,8 +7,7 @@ numbers in the place of the former, anew at every load.
 
 import json
 import logging
-import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,30 +16,33 @@ import torch
 
 from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.models.families import FAMILIES, Components, Family
+from latent_geodesics.models.headers import (
+    WEIGHTS,
+    compared,
+    shapes,
+    shard_index,
+    variant_of,
+    weight_files,
+)
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER
-from latent_geodesics.models.sources import INDEX, check_model_folder, first_line
+from latent_geodesics.models.sources import INDEX, check_model_folder, first_line, why_unreadable
 
 FLOW_PREDICTION = "flow_prediction"
 """What diffusers calls the velocity of a flow model where a scheduler takes several predictions."""
-_WEIGHTS = ("*.safetensors", "*.bin")
-# What the libraries call a file of weights, of one of its variants, or of a shard of either; what else lies beside it
-# (the state of an optimiser, weights for other programs) is not read.
-_VARIANT = re.compile(
-    r"(?:diffusion_pytorch_model|pytorch_model|model)(?:-\d{5}-of-\d{5})?(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?"
-    r"\.(?:safetensors|bin)"
-)
-_VARIANTS = ("fp32", "fp16", "bf16", "ema", "non_ema")
-"""The variants that diffusers' models are published in, the one to take first; without a name comes before all."""
 # Of a kind of component: its settings, and one of these patterns of files that hold the rest of it.
 _FILES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "network": ("config.json", _WEIGHTS),
+    "network": ("config.json", WEIGHTS),
     "tokenizer": ("tokenizer_config.json", ("tokenizer.json", "vocab.json", "spiece.model")),
     "scheduler": ("scheduler_config.json", ("scheduler_config.json",)),
 }
 _OTHER_NOISE: Mapping[str, Any] = {"timestep_type": "continuous", "use_flow_sigmas": True, "invert_sigmas": True}
 """Settings by which a known scheduler tells the network other times, or means another noise."""
+_LIBRARIES = ("diffusers", "transformers")
+"""Whose classes are known; any other is code that a folder brings along."""
 _READ_AS = {"DPMSolverSDEScheduler": "HeunDiscreteScheduler"}
 """A scheduler that needs a library of its own, and one of the same noise and the same defaults."""
+KINDS = {"missing": "lack", "unexpected": "have besides", "mismatched": "have in another shape"}
+"""How weights may differ from those of their component, in diffusers' words and in ours."""
 SHOWN = 3
 LARGE = 1_000_000_000
 """The weights of a text encoder that is not brought to float32."""
@@ -57,9 +59,23 @@ def read_components(folder: Path, precision: torch.dtype) -> Components:
     Raises:
         UserError: when the folder lacks something, or holds what is not known here.
     """
+    return _assembled(folder, lambda family, name: read_component(folder, family, name, precision))
+
+
+def look_at_components(folder: Path) -> Components:
+    """The components of a folder, the weights of which are held against their files and not read.
+
+    Raises:
+        UserError: as `read_components` would.
+    """
+    return _assembled(folder, lambda family, name: check_tensors(folder, family, name))
+
+
+def _assembled(folder: Path, make: Callable[[Family, str], Any]) -> Components:
+    """The components that a folder has, if they fit together."""
     family = family_of(folder)
     present = check_components(folder, family)
-    made = {name: read_component(folder, family, name, precision) if name in present else None for name in family.parts}
+    made = {name: make(family, name) if name in present else None for name in family.parts}
     network, vae, scheduler = (made.pop(name) for name in (family.network, "vae", "scheduler"))
     _limit_tokens(made)
     options = {name: value for name, value in _mapping(folder / INDEX).items() if isinstance(value, bool)}
@@ -92,18 +108,6 @@ def check_components(folder: Path, family: Family) -> tuple[str, ...]:
     return present
 
 
-def weight_files(part: Path) -> list[Path]:
-    """The files of weights that are read of a component: those of one variant, safe ones before pickled ones."""
-    variant = _variant(part)
-    for pattern in _WEIGHTS:
-        files = sorted(
-            file for file in part.glob(pattern) if (named := _VARIANT.fullmatch(file.name)) and named[1] == variant
-        )
-        if files:
-            return files
-    return []
-
-
 def read_component(folder: Path, family: Family, name: str, precision: torch.dtype) -> Any:
     """One component; the libraries' many kinds of error become one sentence.
 
@@ -113,8 +117,8 @@ def read_component(folder: Path, family: Family, name: str, precision: torch.dty
     weighty = _kind_of(name) == "network"
     options: dict[str, Any] = {}
     if weighty:  # told which file to read, the libraries do not complain of others that are not there
-        files = weight_files(folder / name)
-        options = {"variant": _variant(folder / name), "use_safetensors": files[0].suffix == ".safetensors"}
+        files = _whole_files(folder / name)
+        options = {"variant": variant_of(folder / name), "use_safetensors": files[0].suffix == ".safetensors"}
     if name in (family.network, "vae"):
         options["torch_dtype"] = precision if name == family.network else torch.float32
     elif weighty:
@@ -128,13 +132,8 @@ def read_component(folder: Path, family: Family, name: str, precision: torch.dty
                 str(folder / name), local_files_only=True, output_loading_info=True, **options
             )
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"the component {name} of the model {folder} cannot be read ({_said(error)}); "
-            "copy the whole model folder again, or download it afresh"
-        ) from error
-    _check_keys(folder, name, said)
+        raise _unreadable(folder, name, error) from error
+    _check_keys(folder, name, {kind: said[f"{kind}_keys"] for kind in KINDS})
     _check_kinds(folder, name, files, {key for key, _ in part.named_parameters()})
     small = name.startswith("text_encoder") and sum(each.numel() for each in part.parameters()) < LARGE
     return part.float() if small else part
@@ -154,16 +153,73 @@ def _checked(part: Any) -> Any:
     return part
 
 
-def _said(error: Exception) -> str:
-    """What a library says was wrong, without what it then says to programmers."""
-    return first_line(error).partition(". If you want")[0]
+def check_tensors(folder: Path, family: Family, name: str) -> Any:
+    """A component, whose tensors are without numbers if it has any, and are the same as those of its files.
+
+    Raises:
+        UserError: when they are not.
+    """
+    if _kind_of(name) != "network":
+        return read_component(folder, family, name, torch.float32)
+    files = _whole_files(folder / name)
+    held = {key: tensor for file in files for key, tensor in shapes(file).items()}
+    try:
+        with _without_progress_bars(), quiet("diffusers"), quiet("transformers"):
+            found = compared(_class(folder, family, name), folder / name, held, shards=len(files) > 1)
+    except Exception as error:
+        raise _unreadable(folder, name, error) from error
+    _check_keys(folder, name, found.differences)
+    _check_kinds(folder, name, files, {key for key, _ in found.component.named_parameters()})
+    return found.component
 
 
-def _check_keys(folder: Path, name: str, said: Mapping[str, Any]) -> None:
+def _whole_files(part: Path) -> list[Path]:
+    """The files of weights of a component, each of which has what the list of all says that it has.
+
+    Raises:
+        UserError: when one has not; diffusers goes by the list alone and would leave the tensor as it happens to be.
+    """
+    files = weight_files(part)
+    told = shard_index(part, files[0].suffix)
+    if told is None and len(files) > 1:
+        raise UserError(
+            f"the weights in {part} are {len(files)} files without an index; copy the whole model folder again"
+        )
+    if told is None or files[0].name not in told.values():
+        return files
+    if gone := [file for file in files if not file.is_file()]:
+        raise UserError(f"the weights in {part} lack the file {gone[0].name}; copy the whole model folder again")
+    held = {(key, file.name) for file in files for key in shapes(file)}
+    if differing := sorted(held ^ set(told.items())):
+        key, file = differing[0]
+        wrong = f"it lacks {key} of {file}" if differing[0] in held else f"{file} lacks {key}, which it tells of"
+        raise UserError(
+            f"the weights in {part} are not those of their index: {wrong}; copy the whole model folder again"
+        )
+    return files
+
+
+def _unreadable(folder: Path, name: str, error: Exception) -> Exception:
+    """The error for a component that a library cannot read; one of the memory stays what it is."""
+    if is_out_of_memory(error):
+        return error
+    said = first_line(error).partition(". If you want")[0]  # what follows is for programmers
+    for file in weight_files(folder / name):
+        try:
+            shapes(file)
+        except UserError as cause:
+            said = f"{file.name}: {why_unreadable(cause.__cause__ or cause)}"
+    return UserError(
+        f"the component {name} of the model {folder} cannot be read ({said}); "
+        "copy the whole model folder again, or download it afresh"
+    )
+
+
+def _check_keys(folder: Path, name: str, differences: Mapping[str, Iterable[Any]]) -> None:
     """Refuse weights that are not all of those that the component has, and no others."""
     problems = []
-    for kind, words in (("missing", "lack"), ("unexpected", "have besides"), ("mismatched", "have in another shape")):
-        keys = sorted(str(key[0] if isinstance(key, tuple) else key) for key in said.get(f"{kind}_keys") or ())
+    for kind, words in KINDS.items():
+        keys = sorted(str(key[0] if isinstance(key, tuple) else key) for key in differences[kind] or ())
         if keys:
             more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
             problems.append(f"{words} {len(keys)} of its tensors ({', '.join(keys[:SHOWN])}{more})")
@@ -235,7 +291,7 @@ def _check_component(folder: Path, name: str) -> None:
     missing = None
     if not (part / settings).is_file():
         missing = settings
-    elif not (weight_files(part) if patterns is _WEIGHTS else any(any(part.glob(pattern)) for pattern in patterns)):
+    elif not (weight_files(part) if patterns is WEIGHTS else any(any(part.glob(pattern)) for pattern in patterns)):
         missing = " or ".join(patterns)
     if missing:
         raise UserError(
@@ -262,9 +318,10 @@ def family_of(folder: Path) -> Family:
 
 
 def absent_parts(folder: Path, family: Family) -> frozenset[str]:
-    """The components that a folder says it has not, and that its family can do without."""
+    """The components that a folder says it has not, or neither names nor has, and that its family can do without."""
     index = _mapping(folder / INDEX)
-    return frozenset(name for name in family.optional if (index.get(name) or [None, None])[1] is None)
+    named = {name: index.get(name, ["", "" if (folder / name).is_dir() else None]) for name in family.optional}
+    return frozenset(name for name, entry in named.items() if not entry or entry[-1] is None)
 
 
 def _check_classes(folder: Path, family: Family, index: Mapping[str, Any], absent: frozenset[str]) -> None:
@@ -300,7 +357,8 @@ def _named_classes(folder: Path, name: str, index: Mapping[str, Any]) -> dict[st
     found = {}
     entry = index.get(name)
     if isinstance(entry, list) and len(entry) == 2:
-        found[INDEX] = entry[1]
+        library, kind = entry
+        found[INDEX] = kind if library in (None, *_LIBRARIES) else f"{library}.{kind}"
     settings = folder / name / _FILES[_kind_of(name)][0]
     if settings.is_file():
         content = _mapping(settings)
@@ -339,16 +397,3 @@ def _class(folder: Path, family: Family, name: str) -> Any:
             written = next(reversed(named.values()), known[0])
             return getattr(diffusers, _READ_AS.get(written, written))
         return getattr(diffusers if hasattr(diffusers, known[0]) else transformers, known[0])
-
-
-def _variant(part: Path) -> str | None:
-    """Which of a component's sets of weights to read: the one without a name, else the most precise one.
-
-    Libraries name a variant, and a shard of it, behind the first dot: `model.fp16.safetensors`,
-    `model.fp16-00001-of-00002.safetensors`.
-    """
-    names = {path.name for pattern in _WEIGHTS for path in part.glob(pattern)}
-    found = {match.group(1) for name in names if (match := _VARIANT.fullmatch(name))}
-    if not found or None in found:
-        return None
-    return min(found, key=lambda name: (_VARIANTS.index(name) if name in _VARIANTS else len(_VARIANTS), name))

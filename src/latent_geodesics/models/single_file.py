@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from latent_geodesics.core.errors import UserError, is_out_of_memory
-from latent_geodesics.models.components import absent_parts, family_of, read_component, weight_files
+from latent_geodesics.models.components import absent_parts, family_of, read_component
 from latent_geodesics.models.families import FAMILIES, Family
+from latent_geodesics.models.headers import shapes, weight_files
 from latent_geodesics.models.sources import INDEX, SUFFIXES, first_line, hub_problem, on_disk
 
 _LACKS = (
@@ -55,8 +55,6 @@ _TEXTS = {
     },
     "FluxPipeline": {"text_encoders.clip_l.": "text_encoder", "text_encoders.t5xxl.": "text_encoder_2"},
 }
-# What safetensors calls the precisions that are kept, and the whole numbers beside them; all else is read in float32.
-_PRECISIONS = {"F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +128,8 @@ def contents(file: Path, *, settings_of: str | Path | None) -> Contents:
     Raises:
         UserError: when it is not a model that is known, or a component cannot be had.
     """
+    if file.suffix not in SUFFIXES:
+        raise UserError(f"'{file}' is no file of weights ({' or '.join(SUFFIXES)}): give one, or a model's folder")
     tensors = shapes(file)
     pipeline = _pipeline_of(file, tensors)
     family = next(family for family in FAMILIES if pipeline in family.pipelines)
@@ -174,33 +174,6 @@ def _settings(settings_of: str | Path | None) -> Path | None:
     folder = None if settings_of is None else on_disk(settings_of)
     known = folder is not None and (folder == Path(str(settings_of)) or (folder / INDEX).is_file())
     return folder if known else None
-
-
-def shapes(file: Path) -> dict[str, Any]:
-    """The tensors of a file without their numbers.
-
-    Raises:
-        UserError: when it is no file of weights, or cannot be read.
-    """
-    if file.suffix not in SUFFIXES:
-        raise UserError(f"'{file}' is no file of weights ({' or '.join(SUFFIXES)}): give one, or a model's folder")
-    try:
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as content:
-                found = {key: content.get_slice(key) for key in content.keys()}  # noqa: SIM118 - it is no mapping
-                return {
-                    key: torch.empty(
-                        each.get_shape(), dtype=_PRECISIONS.get(each.get_dtype(), torch.float32), device="meta"
-                    )
-                    for key, each in found.items()
-                }
-        loaded = torch.load(file, map_location="meta", weights_only=True)
-        found = loaded.get("state_dict", loaded)
-        return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise UserError(f"'{file}' cannot be read ({first_line(error)}); copy it again") from error
 
 
 def _pipeline_of(file: Path, tensors: Mapping[str, Any]) -> str:

@@ -141,3 +141,12 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its name where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def why_unreadable(error: BaseException) -> str:
+    """Why a file of tensors cannot be read, in words for a person.
+
+    What the libraries say is of their formats, and of a pickled file torch advises to trust whoever made it.
+    """
+    told = isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError) and error.strerror
+    return told or "it is damaged, or holds other things than tensors"

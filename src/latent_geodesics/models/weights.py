@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from latent_geodesics.core.errors import UserError, is_out_of_memory
-from latent_geodesics.models.sources import file_hash, first_line
+from latent_geodesics.models.sources import file_hash, why_unreadable
 from latent_geodesics.models.store import remembered
 
 FOLDER_VARIABLE = "LATENT_GEODESICS_WEIGHTS"
@@ -248,7 +248,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except Exception as error:  # unpickling raises whatever it meets
         if is_out_of_memory(error):
             raise
-        raise UserError(f"'{path}' cannot be read as a file of weights ({first_line(error)}): restore it.") from error
+        raise UserError(
+            f"'{path}' cannot be read as a file of weights ({why_unreadable(error)}): restore it."
+        ) from error
     if not isinstance(found, dict):
         raise UserError(f"'{path}' holds a {type(found).__name__} instead of named weights: restore it.")
     return found

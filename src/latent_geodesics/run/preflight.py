@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.data import ImagePair, read_batch
 from latent_geodesics.methods.conditions import power_of_density
 from latent_geodesics.models.accelerator import choose_device
@@ -55,7 +55,7 @@ class Preflight:
             found = inspect(self.path_or_name, device=self.device, dtype=self.dtype, settings_of=self.settings_of)
             summary = self._weigh(found) | self._strength(found, run.config)
         items: Sequence[Any] = getattr(self.data, "pairs", None) or getattr(self.data, "videos", None) or ()
-        log.info("Data: %d items, whose files are all there.", len(items))
+        log.info("Data: %s, whose files are all there.", counted(len(items), "item"))
         return summary | {"preflight/items": float(len(items))}
 
     def _strength(self, found: Inspection, config: Mapping[str, Any]) -> dict[str, float]:
@@ -78,7 +78,7 @@ class Preflight:
             alpha=alpha,
         )
         log.info(
-            "Strength: alpha mean|s| L is at most about %.2g on the pair %s at tau = %g, alpha = %.3g; the larger, the "
+            "Strength: alpha mean|P s| L is at most about %.2g on the pair %s at tau = %g, alpha = %.3g; the larger, the "
             "farther a geodesic is from a great circle, and the more evaluations it takes.",
             strength, pairs[0].id, config["tau"], alpha,
         )  # fmt: skip
