@@ -41,7 +41,7 @@ def images(model, count=2):
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_a_first_time_of_0_adds_no_noise_and_no_nan(tiny_model_folder, predicting_v, tmp_path, prediction):
     folder = predicting_v if prediction == "v_prediction" else tiny_model_folder
-    options = {"steps_offset": 0, "set_alpha_to_one": False, "timestep_spacing": "leading"}
+    options = {"set_alpha_to_one": False, "timestep_spacing": "linspace"}
     model = load_model(changed(folder, tmp_path, **options), device="cpu", dtype="float32", steps=10)
     assert model.schedule.times[0] == 0
     x = images(model)
@@ -189,7 +189,7 @@ def test_a_run_whose_inversion_is_a_little_off_says_so_in_table_report_and_log(
     assert row["status"] == "closed_form"
     assert "was left with a relative error of" in row["inversion"]
     for text in ((tmp_path / "run" / name).read_text() for name in ("run.log", "report.html")):
-        assert "The inversion of 1 of 1 pairs did not settle" in text
+        assert "The inversion of 1 of 1 pair did not settle" in text
 
 
 def test_the_other_pairs_of_a_batch_have_their_sequences(tiny_model_folder):

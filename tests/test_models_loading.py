@@ -142,6 +142,17 @@ def test_every_score_yaml_instantiates_and_names_its_density(path):
     assert "p(x" in score.density
 
 
+def test_a_precision_is_measured_where_the_network_does_not_say_its_size(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "_candidates", lambda device: ["float32", "bfloat16"])
+    monkeypatch.setattr(precision, "USUAL_SIDE", 8)
+    file = folder / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": None}))
+    rates = load_model(folder, device="cpu", image_size=16, cache_dir=tmp_path / "cache").machinery["precisions"][
+        "rates"
+    ]
+    assert set(rates) == {"float32", "bfloat16"}
+
+
 @pytest.mark.parametrize("largest", [precision.LARGEST_ERROR, 1.0])
 def test_bfloat16_is_taken_on_a_cpu_where_it_is_faster_and_near_enough(shipped, tmp_path, monkeypatch, largest):
     monkeypatch.setattr(precision, "_candidates", lambda device: ["float32", "bfloat16"])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, PNDMScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.noise_schedule import NoiseSchedule
@@ -82,6 +82,26 @@ def test_the_conversions_agree_with_a_step_of_the_library(prediction):
 def test_the_scheduler_that_stable_diffusion_1_ships_with_gives_the_same_levels():
     shipped = PNDMScheduler(**STABLE_DIFFUSION, skip_prk_steps=True)
     assert NoiseSchedule.from_scheduler(shipped, 50).times == schedule().times
+
+
+@pytest.mark.parametrize(("ending", "noise"), [({}, 0.0), ({"final_sigmas_type": "sigma_min"}, 0.00085)])
+def test_the_last_step_leads_to_where_the_sampler_s_own_does(ending, noise):
+    """SDXL's folder names a setting of DDIM's beside Euler's scheduler, which does not read it."""
+    euler = EulerDiscreteScheduler.from_config(STABLE_DIFFUSION | {"timestep_spacing": "leading"} | ending)
+    assert euler.config.set_alpha_to_one is False
+    levels = NoiseSchedule.from_scheduler(euler, 5)
+    assert levels.signal_at_level(0) == pytest.approx(1 - noise, abs=1e-7)
+    euler.set_timesteps(5)
+    torch.testing.assert_close(euler.timesteps.flip(0), torch.tensor(levels.times, dtype=torch.float32))
+    amounts = [levels.amounts(level) for level in range(5, -1, -1)]
+    torch.testing.assert_close(
+        euler.sigmas.double(), torch.tensor([s / a for a, s in amounts]).double(), rtol=1e-5, atol=0
+    )
+
+
+def test_betas_that_are_no_noise_are_refused():
+    with pytest.raises(UserError, match=r"betas outside \[0, 1\]: correct beta_start"):
+        NoiseSchedule.from_scheduler(DDIMScheduler(num_train_timesteps=3, trained_betas=[0.1, 1.5, 0.3]), 2)
 
 
 def test_an_unknown_kind_of_prediction_is_refused():

@@ -103,6 +103,15 @@ def test_what_a_scheduler_leaves_out_is_as_its_own_class_has_it(folder, settings
     torch.testing.assert_close(found, true.double(), rtol=0, atol=1e-7)  # diffusers keeps 6e-8 of no signal at all
 
 
+@pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"])
+def test_settings_that_the_pipeline_corrects_are_corrected(folder, name):
+    told(folder, {"_class_name": name, "steps_offset": 0, "timestep_spacing": "leading", "skip_prk_steps": True})
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
+    pipeline.scheduler.set_timesteps(5)
+    visited = load_model(folder, device="cpu", dtype="float32", steps=5).schedule.times
+    assert list(visited) == sorted({int(time) for time in pipeline.scheduler.timesteps})
+
+
 def told(folder, settings):
     """Writes the settings of a scheduler, and none beside them."""
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(settings))

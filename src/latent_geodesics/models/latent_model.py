@@ -92,7 +92,7 @@ class LatentModel:
             decoding=torch.float16 if half else torch.float32,
         )
         self._embed = TextConditioner(components.family.embedder(components))
-        self.schedule = components.family.schedule(components.scheduler, steps, self.latent_shape)
+        self.schedule = components.family.schedule(components, steps, self.latent_shape)
         self.network = Denoiser(
             module=components.network,
             family=components.family,

@@ -5,6 +5,7 @@ its sizes is assumed: the image size follows from the denoising network and the 
 precision is the network alone.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,8 @@ from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.precision import PRECISIONS, Precision, fitting_precision
 from latent_geodesics.models.single_file import unpacked
 from latent_geodesics.models.sources import hub_problem, is_hub_id, no_model
+
+log = logging.getLogger(__name__)
 
 
 def load_model(
@@ -69,6 +72,8 @@ def load_model(
         precision = family.usual_precision(target)
     reload = partial(_reload, folder, family, target)
     components = replace(read_components(folder, PRECISIONS[precision or "float32"]), reload=reload)
+    for note in family.notes(components):
+        log.warning("Of the model %s: %s.", folder, note)
     measured = place(components, target, precision, folder=cache)
     if compile:
         compile_network(components.network, target)

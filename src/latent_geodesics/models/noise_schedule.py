@@ -23,6 +23,7 @@ References:
     2022, arXiv 2209.03003, and Lipman et al. 2022, arXiv 2210.02747 (rectified flow, flow matching).
 """
 
+import inspect
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,13 +76,22 @@ class NoiseSchedule:
             object.__setattr__(self, "training_times", len(self.signal))
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any, steps: int) -> "NoiseSchedule":
-        """Read the schedule of any discrete diffusers scheduler, visited in `steps` DDIM steps."""
+    def from_scheduler(cls, scheduler: Any, steps: int, **settings: Any) -> "NoiseSchedule":
+        """Read the schedule of any discrete diffusers scheduler, visited in `steps` DDIM steps.
+
+        Args:
+            scheduler: The scheduler.
+            steps: How many steps, at least 1.
+            settings: What takes the place of its own settings.
+        """
         from diffusers import DDIMScheduler
 
+        if "set_alpha_to_one" not in inspect.signature(type(scheduler).__init__).parameters:
+            # A folder may name it all the same (SDXL's does); its sampler ends without noise, if not told otherwise.
+            settings = {"set_alpha_to_one": scheduler.config.get("final_sigmas_type") != "sigma_min"} | settings
         # Some know ways to space their betas that this one does not.
         betas = {"trained_betas": scheduler.betas.tolist(), "rescale_betas_zero_snr": False}
-        ddim = DDIMScheduler.from_config(scheduler.config, **betas)
+        ddim = DDIMScheduler.from_config(scheduler.config, **betas, **settings)
         trained = ddim.config.num_train_timesteps
         _check_steps(steps, trained)
         if len(ddim.alphas_cumprod) != trained:
@@ -96,6 +106,11 @@ class NoiseSchedule:
                 f"the model's scheduler cannot space {steps} steps ({first_line(error)}): correct timestep_spacing in "
                 "its settings, or lower model.steps"
             ) from error
+        if not bool(((ddim.alphas_cumprod >= 0) & (ddim.alphas_cumprod <= 1)).all()):
+            raise UserError(
+                "the model's scheduler has betas outside [0, 1]: correct beta_start, beta_end or trained_betas in its "
+                "settings"
+            )
         # The library's spacing from the end has one time too many, -1, where its division does not come out even.
         times = sorted(int(t) for t in ddim.timesteps if int(t) >= 0)
         # An offset (Stable Diffusion's is 1) moves the last of many steps past the last training time.

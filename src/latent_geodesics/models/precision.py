@@ -45,6 +45,8 @@ LARGEST_ERROR = 1e-3
 
 PIXELS = 8
 """Pixels along one side of a latent, which some networks are told; here it only has to be usual."""
+USUAL_SIDE = 64
+"""Latents along one side, where a network does not say what it was trained on."""
 _ROWS, _ROUNDS, _TIMES = 2, 3, (200, 500, 800)
 _SECONDS = 0.3
 
@@ -121,7 +123,8 @@ def _candidates(device: torch.device) -> list[str]:
 def _measured(unet: Any, family: Family, condition: Tensor, candidates: list[str]) -> Precision:
     """The fastest candidate whose noise is near enough to float32's."""
     config, device = unet.config, torch.device(unet.device)
-    sides = [config.sample_size] * 2 if isinstance(config.sample_size, int) else list(config.sample_size)
+    size = config.sample_size or USUAL_SIDE
+    sides = [size] * 2 if isinstance(size, int) else list(size)
     generator = torch.Generator().manual_seed(0)
     # Noisy latents have unit variance at every time.
     x = torch.randn(_ROWS * len(_TIMES), config.in_channels, *sides, generator=generator).to(device)

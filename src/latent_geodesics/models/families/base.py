@@ -4,6 +4,7 @@ A family is one file here and one line in `FAMILIES`. Everything else sees flat 
 a noise schedule.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class Family(ABC):
         optional: Components that a folder may lack.
         controlled: Whether its attention layers can be steered and adapted, as those of a U-Net.
         pooled: Whether an embedding's last rows tell of the text as a whole.
+        sampling: Settings of a scheduler by which its steps are other than deterministic ones along the flow.
         measured: Whether a precision is chosen by measuring; otherwise the network has the one that it was trained in.
     """
 
@@ -65,6 +67,7 @@ class Family(ABC):
     optional: ClassVar[frozenset[str]] = frozenset()
     controlled: ClassVar[bool] = False
     pooled: ClassVar[bool] = False
+    sampling: ClassVar[tuple[str, ...]] = ("thresholding", "clip_sample", "stochastic_sampling")
     measured: ClassVar[bool] = False
 
     @abstractmethod
@@ -111,8 +114,9 @@ class Family(ABC):
             for side, channels in (("reads", vae.in_channels), ("makes", vae.out_channels))
             if channels != COLOURS
         ]
-        if not vae.get("scaling_factor", 1.0):
-            found.append(f"its autoencoder scales latents by {vae.scaling_factor}")
+        scale, shift = vae.get("scaling_factor", 1.0), vae.get("shift_factor") or 0.0
+        if not isinstance(scale, int | float) or not isinstance(shift, int | float) or not scale:
+            found.append(f"its autoencoder scales latents by {scale} and shifts them by {shift}")
         for name, encoder in components.text_encoders.items():
             tokenizer, words = components.texts[name.replace("text_encoder", "tokenizer")], encoder.config.vocab_size
             if tokenizer is None:
@@ -122,15 +126,26 @@ class Family(ABC):
         told = "its network reads {} of {} channels, not the {} that its text encoders give"
         return found + [told.format(*width) for width in self.widths(components) if width[1] != width[2]]
 
+    def notes(self, components: Components) -> list[str]:
+        """What the pipeline does when it makes images and is not done here, a sentence each."""
+        scheduler = components.scheduler
+        known = inspect.signature(type(scheduler).__init__).parameters  # others it keeps and does not read
+        named = [name for name in self.sampling if name in known and scheduler.config.get(name)]
+        if not named:
+            return []
+        return [
+            f"the scheduler has {', '.join(named)} set, by which its pipeline takes steps that have no inverse: here "
+            "they are taken without, so that images can differ from the pipeline's"
+        ]
+
     def widths(self, components: Components) -> list[tuple[str, Any, int]]:
         """What the network reads of a text, how many channels of it, and how many the text encoders give."""
         del components
         return []
 
-    def schedule(self, scheduler: Any, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:
-        """The noise schedule at latents of a size, by default one that does not depend on it."""
-        del latent_shape
-        return NoiseSchedule.from_scheduler(scheduler, steps)
+    @abstractmethod
+    def schedule(self, components: Components, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:
+        """The noise schedule of the pipeline at latents of a size."""
 
     def latent_shape(self, vae: Any, image_size: tuple[int, int]) -> tuple[int, int, int]:
         """`(c, h, w)` of the latents of images."""

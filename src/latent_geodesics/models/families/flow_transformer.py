@@ -22,7 +22,8 @@ class FlowTransformer(Family):
     def problems(self, components: Components) -> list[str]:  # noqa: D102
         network, latents = components.network.config, components.vae.config.latent_channels
         wanted, what = (PATCH**2 * latents, "two by two") if self.packed else (latents, "its")
-        sides = (("reads", network.in_channels), ("returns", network.get("out_channels") or network.in_channels))
+        returned = (network.get("out_channels") or network.in_channels) * (network.patch_size**2 if self.packed else 1)
+        sides = (("reads", network.in_channels), ("returns", returned))
         return super().problems(components) + [
             f"its transformer {side} {channels} channels and {what} latents have {wanted}"
             for side, channels in sides
@@ -41,7 +42,10 @@ def image_shift(config: Any, tokens: int) -> float:
     """`mu`, the shift of a schedule at images of so many tokens: linear between those of two sizes."""
     usual = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
     found = {name: config.get(name, value) for name, value in usual.items()}
-    if None in found.values():
-        raise UserError(f"the model's scheduler does not say how it shifts its noise: give {', '.join(found)} numbers")
     low, high, base, most = found.values()
+    if None in found.values() or low == high:
+        raise UserError(
+            f"the model's scheduler does not say how it shifts its noise: give {', '.join(found)}, the first "
+            "two being different"
+        )
     return float(base + (most - base) * (tokens - low) / (high - low))

@@ -73,7 +73,8 @@ class Flux(FlowTransformer):
             ("a text as a whole", network.pooled_projection_dim, texts["text_encoder"].config.hidden_size),
         ]
 
-    def schedule(self, scheduler: Any, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
+    def schedule(self, components: Components, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
+        scheduler = components.scheduler
         shift = image_shift(scheduler.config, latent_shape[1] * latent_shape[2] // PATCH**2)
         return NoiseSchedule.from_flow(scheduler, steps, evenly=True, shift=shift)
 

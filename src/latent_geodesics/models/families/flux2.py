@@ -67,15 +67,23 @@ class Flux2Klein(FlowTransformer):
         bare = [] if chats else ["its tokenizer has no chat template (chat_template.jinja), in which texts are put"]
         return super().problems(components) + few + told + bare
 
+    def notes(self, components: Components) -> list[str]:  # noqa: D102
+        few = (
+            ["it was distilled to few steps: what it predicts is no density's score, and its pipeline has no guidance"]
+            if components.options.get("is_distilled")
+            else []
+        )
+        return super().notes(components) + few
+
     def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
         given = len(LAYERS) * components.texts["text_encoder"].config.hidden_size
         return [("texts", components.network.config.joint_attention_dim, given)]
 
-    def schedule(self, scheduler: Any, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
+    def schedule(self, components: Components, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
         shift = compute_empirical_mu(image_seq_len=latent_shape[1] * latent_shape[2], num_steps=steps)
-        return NoiseSchedule.from_flow(scheduler, steps, evenly=True, shift=shift)
+        return NoiseSchedule.from_flow(components.scheduler, steps, evenly=True, shift=shift)
 
     def latent_shape(self, vae: Any, image_size: tuple[int, int]) -> tuple[int, int, int]:  # noqa: D102
         channels, height, width = super().latent_shape(vae, image_size)

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -52,8 +52,13 @@ class StableDiffusion(Family):
         "class_embed_type",
         "num_class_embeds",
         "encoder_hid_dim_type",
+        "class_embeddings_concat",
+        "dual_cross_attention",
     )
     """Settings by which a U-Net needs more than a noisy latent, a time and one text."""
+    settings: ClassVar[Mapping[str, Any]] = {"steps_offset": 1}
+    """What the pipeline sets of a scheduler, whatever a folder says; it takes `clip_sample` back too."""
+    sampling: ClassVar[tuple[str, ...]] = ("thresholding",)
 
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
         return ClipText(tokenizer=components.texts["tokenizer"], text_encoder=components.texts["text_encoder"])
@@ -63,18 +68,21 @@ class StableDiffusion(Family):
     ) -> Tensor:
         return torch.as_tensor(network(images, told, encoder_hidden_states=condition).sample)
 
-    def schedule(self, scheduler: Any, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
-        flow = type(scheduler).__name__ == FLOW_SCHEDULER
-        return NoiseSchedule.from_flow(scheduler, steps) if flow else NoiseSchedule.from_scheduler(scheduler, steps)
+    def schedule(self, components: Components, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
+        scheduler = components.scheduler
+        if type(scheduler).__name__ == FLOW_SCHEDULER:
+            return NoiseSchedule.from_flow(scheduler, steps)
+        return NoiseSchedule.from_scheduler(scheduler, steps, **self.settings)
 
     def problems(self, components: Components) -> list[str]:  # noqa: D102
-        named = [name for name in self.unknown if components.network.config.get(name) is not None]
+        config = components.network.config
+        named = [name for name in self.unknown if config.get(name) is not None and config[name] is not False]
         further = [f"its U-Net needs a further embedding ({', '.join(named)})"] if named else []
         return super().problems(components) + u_net_problems(components) + further
 
     def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
         width = components.texts["text_encoder"].config.hidden_size
-        return [("texts", components.network.config.cross_attention_dim, width)]
+        return [("texts", text_width(components.network.config), width)]
 
     def multiple(self, components: Components) -> int:  # noqa: D102
         return int(reduction_factor(components.vae) * 2 ** (len(components.network.config.block_out_channels) - 1))
@@ -123,6 +131,17 @@ def warn_of_dropped_words(tokenizer: Any, text: str, length: int) -> None:
         )
 
 
+def text_width(unet: Any) -> Any:
+    """The channels of a text that a U-Net reads; it may say them of each block, of which not all read texts."""
+    told = unet.cross_attention_dim
+    if not isinstance(told, Sequence):
+        return told
+    blocks = (*unet.down_block_types, unet.mid_block_type, *unet.up_block_types)
+    widths = (*told, told[-1], *reversed(told))
+    read = {width for width, block in zip(widths, blocks, strict=True) if "CrossAttn" in str(block)}
+    return read.pop() if len(read) == 1 else told
+
+
 def u_net_problems(components: Components) -> list[str]:
     """Where a U-Net does not read and return the latents of its autoencoder, or is told of a guidance."""
     unet, channels = components.network.config, components.vae.config.latent_channels
@@ -159,7 +178,9 @@ class StableDiffusionXL(StableDiffusion):
         "scheduler": SCHEDULERS,
     }
     pooled = True
-    unknown = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
+    settings: ClassVar[Mapping[str, Any]] = {}
+    sampling = Family.sampling
+    unknown = tuple(name for name in StableDiffusion.unknown if name != "addition_embed_type")
 
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
         texts, pipeline = components.texts, self.pipeline(components)
@@ -196,7 +217,7 @@ class StableDiffusionXL(StableDiffusion):
 
     def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
         unet, first, second = components.network.config, *(each.config for each in components.text_encoders.values())
-        found = [("texts", unet.cross_attention_dim, first.hidden_size + second.hidden_size)]
+        found = [("texts", text_width(unet), first.hidden_size + second.hidden_size)]
         if unet.addition_embed_type == "text_time":
             pooled = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
             found.append(("a text as a whole", pooled, second.projection_dim))

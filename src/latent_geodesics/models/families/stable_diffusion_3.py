@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.models.families.base import Components, beside_tokens, reduction_factor, split_pooled
-from latent_geodesics.models.families.flow_transformer import PATCH, FlowTransformer, image_shift
+from latent_geodesics.models.families.flow_transformer import FlowTransformer, image_shift
 from latent_geodesics.models.families.stable_diffusion import warn_of_dropped_words
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
@@ -63,10 +63,10 @@ class StableDiffusion3(FlowTransformer):
         )
         return torch.as_tensor(output)
 
-    def schedule(self, scheduler: Any, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
-        shift = None
+    def schedule(self, components: Components, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
+        scheduler, patch, shift = components.scheduler, components.network.config.patch_size, None
         if scheduler.config.get("use_dynamic_shifting"):
-            shift = image_shift(scheduler.config, latent_shape[1] * latent_shape[2] // PATCH**2)
+            shift = image_shift(scheduler.config, (latent_shape[1] // patch) * (latent_shape[2] // patch))
         return NoiseSchedule.from_flow(scheduler, steps, shift=shift)
 
     def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
