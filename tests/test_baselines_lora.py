@@ -152,6 +152,33 @@ def test_a_file_of_an_adapter_is_read_in_its_folder_or_by_itself(gentle, two, tm
         torch.testing.assert_close(probe(gentle), expected)
 
 
+def test_what_of_a_file_is_not_used_is_told_or_refused(gentle, two, tmp_path, caplog):
+    from diffusers import StableDiffusionPipeline
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import load_file, save_file
+
+    state = get_peft_model_state_dict(gentle.network.module, adapter_name="a")
+    StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=state)
+    (file,) = tmp_path.glob("*.safetensors")
+    whole = load_file(file)
+    first = next(iter(whole))
+    texts = {key.replace("unet.", "text_encoder.", 1): value.clone() for key, value in whole.items()}
+    save_file(whole | texts, file)
+    two.load("with texts", file)
+    assert "only what is for the U-Net is used, not that for text_encoder" in caplog.text
+    elsewhere = {key.replace("unet.", "unet.more.", 1): value.clone() for key, value in whole.items()}
+    half = {key: value for key, value in whole.items() if key != first}
+    for name, content, words in (
+        ("elsewhere", whole | elsewhere, r"of \d+ tensors, such as more"),
+        ("half", half, "does not fit the model"),
+        ("texts", texts, "has no weights for the U-Net"),
+        ("empty", {"some": torch.zeros(1)}, "does not fit the model"),
+    ):
+        save_file(content, file)
+        with pytest.raises(UserError, match=words):
+            two.load(name, file)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [(None, "does not exist"), (b"not tensors", "not a readable"), ("other", "does not fit|no weights")],

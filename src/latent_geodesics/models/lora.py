@@ -15,6 +15,7 @@ References:
     Hu et al. 2021, arXiv 2106.09685.
 """
 
+import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,9 +31,12 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.fitting import Fit, NoisyDraws
 from latent_geodesics.models.network import Denoiser
-from latent_geodesics.models.sources import first_line
+
+log = logging.getLogger(__name__)
 
 _PROJECTIONS = ("to_q", "to_k", "to_v")
+_COMPONENTS = ("unet.", "text_encoder.", "text_encoder_2.", "transformer.")
+"""How names begin that say which component of a pipeline they are for."""
 
 
 class _RowWeights:
@@ -107,15 +111,28 @@ class Loras:
         weights = _read(Path(source))
         try:
             state, alphas = StableDiffusionPipeline.lora_state_dict(weights, unet_config=self._unet.config)
-            if not any(key.startswith("unet.") for key in state):
+            if not any(key.startswith(_COMPONENTS) for key in state):
                 state = {f"unet.{key}": value for key, value in state.items()}
+            others = sorted({key.partition(".")[0] for key in state} - {"unet"})
+            if not any(key.startswith("unet.") for key in state):
+                raise UserError(f"the adapter {source} has no weights for the U-Net; take another file")
             StableDiffusionPipeline.load_lora_into_unet(state, alphas, self._unet, adapter_name=name)
-            self._fill(name, state)
-        except (ValueError, RuntimeError, KeyError) as error:
-            said = first_line(error)
-            raise UserError(f"the adapter {source} does not fit the model ({said}); take one made for it") from error
-        if not self._having(name):
-            raise UserError(f"the adapter {source} has no weights for the U-Net; take another file")
+            strange = self._fill(name, state)
+        except UserError:
+            raise
+        except (ValueError, RuntimeError, KeyError, IndexError) as error:
+            raise UserError(
+                f"the adapter {source} does not fit the model (its layers or sizes are others); take one made for it"
+            ) from error
+        if strange:
+            raise UserError(
+                f"the adapter {source} does not fit the model (of {len(strange)} tensors, such as {strange[0]}, either "
+                "has what the other lacks); take one made for it"
+            )
+        if others:
+            log.warning(
+                "Of the adapter %s only what is for the U-Net is used, not that for %s.", source, " and ".join(others)
+            )
 
     def weigh(self, weights: Mapping[str, float | Float[Tensor, " n"]], *, train: bool = False) -> None:
         """Sets the weight of each adapter, one for all rows or one for each row; adapters not named are left out.
@@ -146,8 +163,11 @@ class Loras:
             layer.lora_A[name] = down.to(layer.weight.device)
             layer.lora_B[name] = up.to(layer.weight.device)
 
-    def _fill(self, name: str, state: Mapping[str, Tensor]) -> None:
-        """Gives an adapter the numbers of its file in float32; loading rounded them to the network's precision."""
+    def _fill(self, name: str, state: Mapping[str, Tensor]) -> list[str]:
+        """Gives an adapter the numbers of its file in float32; loading rounded them to the network's precision.
+
+        Returns what of the file belongs to no layer, and what of the layers the file lacks.
+        """
         from diffusers.utils import convert_unet_state_dict_to_peft
         from peft import set_peft_model_state_dict
 
@@ -157,7 +177,10 @@ class Loras:
         own = {key.removeprefix("unet."): value for key, value in state.items() if key.startswith("unet.")}
         if not any("lora_A" in key for key in own):
             own = convert_unet_state_dict_to_peft(own)
-        set_peft_model_state_dict(self._unet, own, name)
+        read: Any = set_peft_model_state_dict(self._unet, own, name)
+        layers = [path for path, layer in self._layers().items() if name in layer.lora_A]
+        wanted = {f"{path}.lora_{factor}.weight" for path in layers for factor in "AB"}
+        return sorted({*read.unexpected_keys, *(wanted - own.keys())})
 
     def _having(self, name: str) -> list[Any]:
         """The layers that have an adapter of that name."""
