@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.data import VideoData, read_video
 
 SIZE = (32, 32)
@@ -97,7 +97,7 @@ def test_a_frame_that_repeats_the_one_before_is_left_out(tmp_path):
 def test_too_short_a_video_is_refused(tmp_path, suffix, frames):
     write = {".mp4": write_mp4, ".gif": write_gif, "": write_folder}[suffix]
     file = write(tmp_path / f"short{suffix}", moving_square(frames=frames))
-    with pytest.raises(UserError, match=rf"has {frames} frame\(s\).*at least 3"):
+    with pytest.raises(UserError, match=f"has {counted(frames, 'frame')}: .*at least 3"):
         read_video(file, size=SIZE)
 
 

@@ -43,6 +43,11 @@ def near_file(path: Path) -> str:
     return ""
 
 
+def counted(count: int, noun: str) -> str:
+    """How many there are of something whose plural ends in `s`: `1 pair`, `3 pairs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, the machine's or an accelerator's: torch has no class for the former."""
     return (

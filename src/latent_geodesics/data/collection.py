@@ -14,7 +14,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.data.file_order import image_files
 from latent_geodesics.data.images import as_uint8
 from latent_geodesics.data.manifests import ManifestRow, read_columns, read_rows
@@ -65,7 +65,7 @@ def read_collection(
     else:
         found = _of_manifest(source, verify=verify)
     if len(found) < FEWEST:
-        raise UserError(f"'{source}' holds {len(found)} image(s): distances need at least {FEWEST}.")
+        raise UserError(f"'{source}' holds {counted(len(found), 'image')}: distances need at least {FEWEST}.")
     return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.data.images import SMALLEST_SIDE
 
 FEWEST_FRAMES = 3
@@ -61,8 +61,8 @@ class Film:
         sizes = self.sizes
         if len(sizes) < FEWEST_FRAMES:
             raise UserError(
-                f"The video '{self.path}' has {len(sizes)} frame(s): a path needs at least {FEWEST_FRAMES}; give a "
-                "longer one."
+                f"The video '{self.path}' has {counted(len(sizes), 'frame')}: a path needs at least {FEWEST_FRAMES}; "
+                "give a longer one."
             )
         if len(set(sizes)) > 1:
             number = next(index for index, size in enumerate(sizes) if size != sizes[0])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from latent_geodesics.core.errors import UserError, near_name
+from latent_geodesics.core.errors import UserError, counted, near_name
 from latent_geodesics.data.file_order import IMAGE_SUFFIXES, image_files, in_natural_order
 from latent_geodesics.data.images import check_image
 from latent_geodesics.data.manifests import read_rows
@@ -79,7 +79,8 @@ def _neighbours(folder: Path) -> list[tuple[str, Path, Path]]:
     files = image_files(folder)
     if len(files) < 2:
         raise UserError(
-            f"The folder '{folder}' holds {len(files)} image(s) ({', '.join(IMAGE_SUFFIXES)}): neighbours need two."
+            f"The folder '{folder}' holds {counted(len(files), 'image')} ({', '.join(IMAGE_SUFFIXES)}): neighbours "
+            "need two."
         )
     stems = [file.stem for file in files]
     names = [file.stem if stems.count(file.stem) == 1 else file.name for file in files]
@@ -108,7 +109,8 @@ def _by_name(folder: Path) -> list[tuple[str, Path, Path]]:
         )
     if left_out:
         said = ", ".join(left_out[:SHOWN]) + (" ..." if len(left_out) > SHOWN else "")
-        log.warning("%d image(s) of '%s' have no partner by name and are left out: %s", len(left_out), folder, said)
+        images = counted(len(left_out), "image")
+        log.warning("Left out, for want of a partner by name, %s of '%s': %s", images, folder, said)
     return pairs
 
 

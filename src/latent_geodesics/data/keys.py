@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.data.images import SMALLEST_SIDE, read_image
 from latent_geodesics.data.manifests import ManifestRow, read_rows
 from latent_geodesics.data.pairs import ImagePair, PairBatch, PairSelection
@@ -158,7 +158,7 @@ def _sequence(
 ) -> KeySequence:
     """A sequence that is checked, a loop closed."""
     if len(files) < 2:
-        raise UserError(f"{where} names {len(files)} key image(s): a path leads through two or more.")
+        raise UserError(f"{where} names {counted(len(files), 'key image')}: a path leads through two or more.")
     when = list(range(len(files))) if times is None else _checked_times(times, len(files), loop=loop, where=where)
     said = [prompts or ""] * len(files) if prompts is None or isinstance(prompts, str) else list(prompts)
     said = said * len(files) if len(said) == 1 else said

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from latent_geodesics.core.errors import LIKE, MISTYPED, UserError, nearest
+from latent_geodesics.core.errors import LIKE, MISTYPED, UserError, counted, nearest
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 # Longer marks first: that of UTF-32 begins with that of UTF-16.
@@ -218,8 +218,8 @@ def _check_columns(table: _Table, *, required: Sequence[str], optional: Sequence
     if missing:
         hints = [hint for name in missing if (hint := _did_you_mean(name, unknown, of=name))]
         raise UserError(
-            f"The manifest '{manifest}' lacks the column(s) {', '.join(missing)}: its first line must name "
-            f"{'; '.join([', '.join(required), *hints])}{'' if hints else '.'}"
+            f"The manifest '{manifest}' lacks {counted(len(missing), 'column')} ({', '.join(missing)}): its first line "
+            f"must name {'; '.join([', '.join(required), *hints])}{'' if hints else '.'}"
         )
     absent = [name for name in optional if name not in columns]
     for name in unknown:
@@ -246,8 +246,8 @@ def _row(table: _Table, line: int, cells: list[str]) -> ManifestRow:
             else "write a cell for every column, empty where there is nothing"
         )
         raise UserError(
-            f"Line {line} of '{table.manifest}' has {len(cells)} cell(s), but the first line names {named} columns: "
-            f"{remedy}."
+            f"Line {line} of '{table.manifest}' has {counted(len(cells), 'cell')}, but the first line names "
+            f"{counted(named, 'column')}: {remedy}."
         )
     return ManifestRow(manifest=table.manifest, line=line, cells=dict(zip(table.columns, cells[:named], strict=True)))
 

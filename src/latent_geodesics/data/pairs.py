@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.data.file_order import numbered_images
 from latent_geodesics.data.images import check_image, read_image
 from latent_geodesics.data.manifests import ManifestRow, read_rows
@@ -246,7 +246,10 @@ def read_manifest(manifest: str | Path, *, verify: bool = True) -> list[ImagePai
     again = [f"'{name}' is '{known}'" for known, name in same if known != name]
     if again:
         log.warning(
-            "%d pairs of '%s' stand there twice and count twice: %s.", len(again), manifest, "; ".join(again[:3])
+            "In '%s', %s of the same images as another count twice: %s.",
+            manifest,
+            counted(len(again), "pair"),
+            "; ".join(again[:3]),
         )
     return pairs
 

@@ -25,7 +25,7 @@ from hydra.utils import instantiate
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.core.fields import Density
 from latent_geodesics.core.manifold import Euclidean
 from latent_geodesics.core.records import BoundaryProblem
@@ -99,7 +99,8 @@ def _scene(name: str, description: Mapping[str, Any]) -> Scene:
     unknown = [key for key in description if key not in KEYS]
     if unknown:
         raise UserError(
-            f"The density '{name}' has the unknown key(s) {', '.join(map(str, unknown))}: use {', '.join(KEYS)}."
+            f"The density '{name}' has {counted(len(unknown), 'unknown key')} ({', '.join(map(str, unknown))}): use "
+            f"{', '.join(KEYS)}."
         )
     alpha = description.get("alpha", 1.0)
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha < float("inf"):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.data.films import FEWEST_FRAMES, Film
 from latent_geodesics.data.picture_films import is_animation, open_animation, open_folder
 from latent_geodesics.data.video_streams import open_stream
@@ -61,8 +61,8 @@ def read_film(path: str | Path, *, size: tuple[int, int], frames: int | None = N
     kept = video[torch.cat([torch.ones(1, dtype=torch.bool), changed])]
     if len(kept) < FEWEST_FRAMES:
         raise UserError(
-            f"The video '{path}' shows only {len(kept)} different frame(s) among {len(chosen)}: a path needs at least "
-            f"{FEWEST_FRAMES}; give a video in which something moves."
+            f"The video '{path}' shows only {counted(len(kept), 'different frame')} among {len(chosen)}: a path needs "
+            f"at least {FEWEST_FRAMES}; give a video in which something moves."
         )
     remarks = [*film.remarks, *filter(None, [film.uneven])]
     if len(kept) < len(video):

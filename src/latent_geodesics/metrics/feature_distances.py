@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.metrics.base import Column, Provenance, RunFacts, SetMetric
 from latent_geodesics.metrics.features import FeatureNetwork
 from latent_geodesics.metrics.measured import MeasuredMorph
@@ -76,8 +76,8 @@ class FeatureDistances(SetMetric):
         fewest, side = min((generated, "frames"), (2 * facts.pairs, "images"))
         if fewest < self.least:
             raise UserError(
-                f"The metric {self.network.frechet} needs at least {self.least} images on both sides, and the "
-                f"{facts.pairs} pair(s) of this run have {fewest} {side}: take more pairs, or lower "
+                f"The metric {self.network.frechet} needs at least {self.least} images on both sides, and this "
+                f"run of {counted(facts.pairs, 'pair')} has {fewest} {side}: take more pairs, or lower "
                 "`least` of the metric, knowing that so few say little."
             )
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.metrics.base import Column, FrameMetric, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.networks import NETWORKS, PerceptualNetwork, as_network
@@ -165,9 +165,9 @@ def check_truth(metric: object, facts: RunFacts) -> None:
     """
     if not facts.with_truth:
         raise UserError(
-            f"The metric {type(metric).__name__} needs true in-between frames, and none of the {facts.pairs} pair(s) "
-            f"of this run has them at the positions of {facts.frames} frames: leave it out, give a manifest that names "
-            "them in its column `frames`, or take another number of frames."
+            f"The metric {type(metric).__name__} needs true in-between frames, and this run of "
+            f"{counted(facts.pairs, 'pair')} has none at the positions of {facts.frames} frames: leave it out, give a "
+            "manifest that names them in its column `frames`, or take another number of frames."
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from latent_geodesics.core.errors import counted
 from latent_geodesics.core.records import Status
 from latent_geodesics.data.images import as_uint8
 from latent_geodesics.experiments.distances import figures
@@ -152,15 +153,16 @@ def _said_of_trust(found: MeasuredDistances) -> str:
     said, solved = [], found.solved
     if len(found.asymmetry):
         said.append(
-            f"{len(found.asymmetry)} pairs solved in both directions differ by at most {found.asymmetry.max():.1e} of "
-            f"the distance, and by at most {found.coarseness.max():.1e} from a finer solver."
+            f"Solved in both directions, {counted(len(found.asymmetry), 'pair')} differ by at most "
+            f"{found.asymmetry.max():.1e} of the distance, and by at most {found.coarseness.max():.1e} from a finer "
+            "solver."
         )
     if len(solved):
         share = float((solved["distance_error"] / solved["geodesic"]).max())
         said.append(f"The quadrature states an error of at most {share:.1e} of the distance.")
     detours = found.triangle_violations
     said.append(
-        f"{detours} pairs are further apart than a detour over a third image."
+        f"Further apart than a detour over a third image: {counted(detours, 'pair')}."
         if detours
         else "No detour over a third image is shorter than a distance."
     )

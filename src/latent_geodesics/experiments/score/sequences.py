@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.core.errors import UserError, near_name
+from latent_geodesics.core.errors import UserError, counted, near_name
 from latent_geodesics.data import ImagePair, PairBatch, PairData, read_image
 from latent_geodesics.data.images import psnr
 from latent_geodesics.data.pairs import has_positions, read_manifest
@@ -119,7 +119,7 @@ class SequenceData:
         self.place, self.ends_db = Path(frames), ends_db
         stated = _stated_pairs(pairs, image_a, image_b, verify=verify)
         found = find_sequences(self.place, method=method)
-        log.info("Looking at %d sequences.", len(found))
+        log.info("Looking at %s.", counted(len(found), "sequence"))
         truth = {} if true is None else _films_of_truth(Path(true), size)
         self.pairs = self._scored(found, stated, truth, count=count, size=size)
         self.methods = list(dict.fromkeys(one.method for one in found))
@@ -220,8 +220,8 @@ class SequenceData:
 
     def _remarks_on_pairs(self, stated: Mapping[str, ImagePair]) -> list[str]:
         wanted = len(stated) or len(self.pairs)
-        lacking = {name: wanted - len(self._of(name)) for name in self.methods}
-        found = [f"{name} has sequences of {wanted - n} of {wanted} pairs." for name, n in lacking.items() if n]
+        held = {name: len(self._of(name)) for name in self.methods}
+        found = [f"{name} has sequences of {n} of {counted(wanted, 'pair')}." for name, n in held.items() if n < wanted]
         kinds = {name: self.facts(name) for name in self.methods}
         counts = {name: facts.frames for name, facts in kinds.items()}
         sizes = {name: "{1} x {0}".format(*facts.image_size) for name, facts in kinds.items()}
@@ -241,8 +241,8 @@ class SequenceData:
         if not unfit:
             return []
         return [
-            f"{len(unfit)} pairs have true frames, but not at the positions of all sequences (first '{unfit[0]}'): "
-            "what needs them is left empty there; set count."
+            f"The true frames of {counted(len(unfit), 'pair')} are not at the positions of all sequences (first "
+            f"'{unfit[0]}'): what needs them is left empty there; set count."
         ]
 
     def _remarks_on_ends(self) -> list[str]:
@@ -277,8 +277,8 @@ def _pair_of(one: FoundSequence, stated: Mapping[str, ImagePair], *, alone: bool
     found = stated.get(one.pair) or by_file.get(one.pair)
     if found is None:
         raise UserError(
-            f"The sequence '{one.place}' is of the pair '{one.pair}', which is none of the {len(stated)} pairs given: "
-            f"name it after its pair, or take it away.{near_name(one.pair, stated)}"
+            f"The sequence '{one.place}' is of the pair '{one.pair}', which is none of those given "
+            f"({counted(len(stated), 'pair')}): name it after its pair, or take it away.{near_name(one.pair, stated)}"
         )
     return found
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.data import PairBatch, PairData, in_batches
 from latent_geodesics.experiments.truth.errors import compare_methods, means_table, method_means, summary_of, verdicts
 from latent_geodesics.experiments.truth.figures import draw_along, draw_groups, draw_tracks
@@ -65,8 +65,8 @@ class Truth:
         self.pairs = [pair for pair in data.pairs if morphs.has_truth(pair)]
         if not self.pairs:
             raise UserError(
-                f"None of the {len(data)} pairs has true in-between frames at the positions of {morphs.frames} frames: "
-                "give a manifest whose column frames names them, or another number of frames."
+                f"Of {counted(len(data), 'pair')} none has true in-between frames at the positions of {morphs.frames} "
+                "frames: give a manifest whose column frames names them, or another number of frames."
             )
         self.morphs, self.batches, self.metrics = morphs, in_batches(self.pairs, data.batch_size), metrics
         self.references, self.draws = [name for name in references if name in morphs.methods], draws
