@@ -1,16 +1,20 @@
 """What a comparison refuses, and what it says of runs that do not compare as they stand."""
 
 import csv
+import html
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
+from latent_geodesics.run.compare.figures import sweep_axes
 from latent_geodesics.run.compare.report import write_comparison
 from latent_geodesics.run.compare.runs import RunRecord, bound_settings, find_runs, varied_settings
+from latent_geodesics.run.compare.settings import value_words
 from latent_geodesics.run.compare.shards import join_shards
 from latent_geodesics.run.compare.tables import compare_runs
 from latent_geodesics.run.compare.task import CompareRuns
@@ -185,7 +189,7 @@ def test_numbers_of_other_weights_or_other_numbers_of_images_are_said(tmp_path):
         write_run(tmp_path / name, alpha=images)
         record["counts"] = {"generated": images, "reference": 8, "dimensions": 4}
         (tmp_path / name / "metrics.json").write_text(json.dumps({"records": [record]}))
-    assert any("numbers of fid@raw are by different weights or" in note for note in table_of(tmp_path).notes)
+    assert any("numbers of FID (raw) are by different weights or" in note for note in table_of(tmp_path).notes)
 
 
 def test_a_cell_that_is_no_number_is_refused_with_its_place(tmp_path):
@@ -249,7 +253,7 @@ def test_shards_that_are_missing_are_said_in_the_table(tmp_path):
     runs = join_shards(find_runs([tmp_path]))
     assert len(runs) == 1
     notes = compare_runs(runs, baseline=None).notes
-    assert any("Of the 3 shards" in note and "1 are missing" in note for note in notes)
+    assert any("Of the 3 shards" in note and "1 is missing" in note for note in notes)
 
 
 def test_swept_words_are_text_in_every_table_and_figure(tmp_path):
@@ -336,3 +340,113 @@ def test_a_run_that_left_no_table_is_named(tmp_path):
     assert [note for note in table.notes if "left no results.csv" in note] == [
         f"The run '{tmp_path / '1'}' left no results.csv and is not in the tables."
     ]
+
+
+def page_of(tmp_path, *folders):
+    """What a page of these runs says, and whether it has curves."""
+    write_comparison(tmp_path / "out", find_runs(folders), baseline="slerp")
+    page = re.sub(r"<(style|script)>.*?</\1>", "", (tmp_path / "out" / "report.html").read_text(), flags=re.S)
+    said = html.unescape(re.sub(r"<[^>]+>", " ", page.replace("<wbr>", "")))
+    return said, (tmp_path / "out" / "figures" / "sweep.png").exists()
+
+
+def scored(folder, place, *, true=None):
+    data = {"frames": str(place), "true": true}
+    return write_run(folder, choices={"task": "score"}, task={"data": data}, **data)
+
+
+def test_scored_frames_are_told_apart_by_the_ends_of_their_paths_and_are_no_axis(tmp_path):
+    places = [tmp_path / "some" / "where" / name / "frames" for name in ("ours", "theirs")]
+    folders = [scored(tmp_path / f"run{k}", place) for k, place in enumerate(places)]
+    said, curves = page_of(tmp_path, *folders)
+    assert not curves
+    assert "2 runs side by side; what varies between them: sequences." in said
+    assert "ours/frames" in said and "theirs/frames" in said
+    assert "some/where" not in said
+    assert "Before comparing" not in said  # that the frames of others lie in other folders is no news
+    long = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    assert set(long["sequences"]) == set(map(str, places))  # where a machine reads, the whole path
+    assert table_of(*folders).comparable("length") == [[0, 1, 2, 3]]
+
+
+def test_scored_frames_beside_other_true_frames_are_not_ranked_together(tmp_path):
+    for name in ("a", "b"):
+        scored(tmp_path / name, f"/made/{name}", true=f"/true/{name}")
+    scored(tmp_path / "c", "/made/c")
+    table = table_of(tmp_path)
+    assert table.varied == ["sequences"]
+    assert table.comparable("length") == [[0, 1], [2, 3], [4, 5]]
+    assert any("not all over the same pairs" in note for note in table.notes)
+
+
+def test_pairs_of_other_images_are_told_apart_by_a_name_and_need_no_list_of_keys(tmp_path):
+    for k, pair in enumerate("xy"):
+        images = {"image_a": f"/pictures/of/{pair}-a.png", "image_b": f"/pictures/of/{pair}-b.png", "prompt_a": pair}
+        write_run(tmp_path / pair, pairs=1, first=k, data=images, **images)
+    said, curves = page_of(tmp_path, tmp_path / "x", tmp_path / "y")
+    assert not curves
+    assert "what varies between them: first image." in said
+    assert "x-a.png" in said and "y-a.png" in said
+    assert not any(words in said for words in ("image_a", "image_b", "prompt_a", "/pictures"))
+    assert "The rows are not all over the same pairs" in said
+
+
+def test_a_setting_is_an_axis_beside_images_that_vary(tmp_path):
+    for tau in (0.4, 0.6):
+        for pair in "xy":
+            write_run(tmp_path / f"{pair}{tau}", tau=tau, image_a=f"/pictures/{pair}.png")
+    table = table_of(tmp_path)
+    assert sweep_axes(table) == ["tau", "image_a"]
+    assert page_of(tmp_path, tmp_path)[1]
+
+
+def test_runs_of_different_tasks_have_one_sentence_on_their_settings(tmp_path):
+    write_run(tmp_path / "made", choices={"task": "interpolation", "model": "m"}, tau=0.6, frames=17)
+    scored(tmp_path / "given", tmp_path / "f")
+    scored(tmp_path / "others", tmp_path / "g")
+    table = table_of(tmp_path)
+    assert table.varied == ["sequences"]
+    assert [row.words["sequences"] for row in table.rows] == ["f", "f", "own", "own", "g", "g"]
+    assert table.notes == [
+        "The runs are of different tasks (score, interpolation), which have other settings: no difference between "
+        "their rows can be put down to one setting."
+    ]
+    assert sweep_axes(table) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("image_a", ["/x/a.png", "/x/b.png"], ["a.png", "b.png"]),
+        ("data.keys", [["/x/a.png", "/x/b.png"], ["/y/a.png", "/y/b.png"]], ["x/a.png, x/b.png", "y/a.png, y/b.png"]),
+        ("image_a", ["a.png", "./a.png", None], ["a.png", "a.png", "none"]),
+        ("sequences", [None, "/x/f"], ["own", "f"]),
+        ("prompt_a", ["red / blue", "blue"], ["red / blue", "blue"]),
+        ("model.path_or_name", ["/m/one", "/m/two"], ["one", "two"]),
+        ("smooth", [True, None], ["true", "none"]),
+        ("tau", [0.4, 1e-5], ["0.4", "1e-05"]),
+    ],
+)
+def test_values_are_printed_as_short_as_tells_them_apart(name, values, words):
+    assert list(value_words(name, {repr(value): value for value in values}).values()) == words
+
+
+def test_one_run_is_said_to_be_one(tmp_path, caplog):
+    caplog.set_level("INFO")
+    said, _ = page_of(tmp_path, write_run(tmp_path / "run", pairs=1, finished=False))
+    assert "1 run compared" in caplog.text
+    assert "The means of one run." in said
+    assert "its rows are over 1 pair." in said
+    assert (counted(1, "pair"), counted(0, "pair"), counted(2, "pair")) == ("1 pair", "0 pairs", "2 pairs")
+
+
+def test_notes_and_tables_have_printed_names(tmp_path):
+    write_run(tmp_path / "runs" / "full", alpha=0.1)
+    write_run(tmp_path / "runs" / "cut", alpha=0.2, pairs=2)
+    for folder in (tmp_path / "runs").iterdir():
+        table = pd.read_csv(folder / "results.csv").assign(truth_rmse=1.0, **{"ppl_clevr@raw": 2.0})
+        table.loc[0, "ppl_clevr@raw"] = 3.0
+        table.to_csv(folder / "results.csv", index=False)
+    said, _ = page_of(tmp_path, tmp_path / "runs")
+    assert "relative length" in said and "pixel error to truth" in said and "PPL, sum (clevr, raw)" in said
+    assert not any(key in said for key in ("truth_rmse", "ppl_clevr", "@raw", "after the @"))

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -187,3 +188,15 @@ def test_what_ships_is_whole():
 
     for definition in sorted((ROOT / "benchmarks").glob("*/suite.json")):
         read_rows(definition.parent)
+
+
+def test_what_draws_no_path_has_no_row_among_the_paths(tmp_path):
+    suite = replace(SUITE, columns=["ppl_seq_clevr", "length"])
+    rows = [
+        ROW | {"method": name, "title": name, "whole": {}, "pairs": dict.fromkeys(SUITE.pairs, numbers)}
+        for name, numbers in (("path", {"length": 2.0}), ("film", {"ppl_seq_clevr": 1.0}))
+    ]
+    page, _ = leaderboard_page(suite, rows)
+    tables = {section.title: section.table.to_dict("list") for section in page.sections}
+    assert tables["The frames"] == {"method": ["Film", "Path"], "perceptual length ↓": ["1", "-"]}
+    assert tables["The path"] == {"method": ["Path"], "relative length ↓": ["2"]}  # an interval of no width is none

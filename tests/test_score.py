@@ -289,6 +289,10 @@ def test_the_frames_of_a_run_have_its_numbers(command_line, tmp_path, tiny_model
     assert sum(summary[f"crossfade/{name}"] for name in ("fades", "morphs", "jumps")) == 1
     page = (scored / "report.html").read_text()
     assert all(words in page for words in ("one", "two", "Slerp", "Cross-fade", "A morph, a fade or a jump"))
+    for folder in (run, scored):  # the same numbers by the same printed names
+        page = (folder / "report.html").read_text()
+        assert "PPL, sum (clevr, diffmorpher) ↓" in page
+        assert not any(key in page.replace("<wbr>", "") for key in ("ppl_clevr", "@diffmorpher", "after the @"))
     check_page(scored / "report.html")
     joined = command_line("task=report", f"task.runs=[{run},{scored}]", "logger.mode=disabled", f"output_dir={both}")
     assert joined.code == 0, joined.stderr

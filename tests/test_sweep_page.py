@@ -105,6 +105,28 @@ def test_titles_of_panels_do_not_overprint(tmp_path, monkeypatch):
     assert not any(overlaps)
 
 
+def test_the_legend_of_a_sweep_stands_above_its_panels_and_what_is_the_same_everywhere_has_none(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    for alpha in ALPHAS:
+        folder = write_run(tmp_path / f"{alpha}", alpha=alpha)
+        table = pd.read_csv(folder / "results.csv").assign(ghosting=0.5)
+        table.to_csv(folder / "results.csv", index=False)
+    drawn, save = [], Figure.savefig
+
+    def look(figure, *args, **options):
+        save(figure, *args, **options)
+        panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+        tops = [axes._left_title.get_window_extent().y1 for axes in panels]
+        drawn.append(([axes.get_title(loc="left") for axes in panels], figure.legends[0].get_window_extent().y0, tops))
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    write_comparison(tmp_path, find_runs([tmp_path]), baseline="slerp")
+    ((titles, bottom, tops),) = drawn
+    assert titles == ["mean log-density, nats", "relative length"]
+    assert bottom >= max(tops) - 1
+
+
 def rows_of(latex):
     """The cells of the lines of a tabular, and its column specification."""
     inside = re.search(r"\\begin\{tabular\}\{@\{\}([lr]+)@\{\}\}\n(.*)\\end\{tabular\}", latex, re.S)

@@ -43,6 +43,8 @@ UNINVERTED = "inversion_failed"
 LOST = (FAILED, UNINVERTED, Status.NON_FINITE_SCORE.value)
 """Of sequences that are none."""
 GIVEN = "given"
+UNSOLVED = (SAMPLED, TRAINED, GIVEN, Status.CLOSED_FORM.value)
+"""Of sequences for which nothing was solved."""
 
 _SENTENCES = {
     SAMPLED: "The frames were sampled by the network, steered on the way; there is no path to measure.",

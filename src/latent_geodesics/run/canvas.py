@@ -90,13 +90,22 @@ def legend_columns(names: Sequence[str], *, width: float, fontsize: float) -> in
 
 def legend_below(figure: Figure, *panels: Axes, fontsize: float = 8.5) -> None:
     """Names what panels show, below all of them, in as many lines as the width needs; they make the figure higher."""
+    _legend(figure, panels, "outside lower center", fontsize)
+
+
+def legend_above(figure: Figure, *panels: Axes, fontsize: float = 8.5) -> None:
+    """The same above all of them, where a figure is higher than a screen."""
+    _legend(figure, panels, "outside upper left", fontsize)
+
+
+def _legend(figure: Figure, panels: Sequence[Axes], place: str, fontsize: float) -> None:
     entries = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     if not entries:
         return
     names = list(entries)
     columns = legend_columns(names, width=figure.get_figwidth(), fontsize=fontsize)
     figure.set_figheight(figure.get_figheight() + (-(-len(names) // columns) - 1) * 1.5 * fontsize / 72)
-    figure.legend(entries.values(), names, loc="outside lower center", ncols=columns, fontsize=fontsize)
+    figure.legend(entries.values(), names, loc=place, ncols=columns, fontsize=fontsize)
 
 
 @contextmanager

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
+from latent_geodesics.run.compare.report import IN_BRACKETS
 from latent_geodesics.run.compare.runs import find_runs
 from latent_geodesics.run.compare.shards import join_shards
 from latent_geodesics.run.files import write_json
-from latent_geodesics.run.pages import Page, number
-from latent_geodesics.run.results import COST, FRAMES, KNOWN, PATH, PROTOCOL_MARK, by_part
+from latent_geodesics.run.pages import Page, heading, interval_text
+from latent_geodesics.run.results import COST, FRAMES, KNOWN, PATH, PROTOCOL_MARK, by_part, column_title
 from latent_geodesics.run.runner import Run
 from latent_geodesics.run.statistics import Interval, interval, normal_interval
 from latent_geodesics.run.suite import DEFINITION, Suite, read_rows, row_of, suite_of_run
 
 log = logging.getLogger(__name__)
 
-ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 FIRST = ("truth_clevr_aligned", "truth_clevr", "ppl_seq_clevr")
 """The column by which rows are ordered is the first of these that a suite has: a fade is nowhere late, so that without
 an alignment of the times it would be first."""
@@ -29,7 +29,7 @@ an alignment of the times it would be first."""
 PROTOCOLS = "By published protocols"
 PARTS = {
     FRAMES: "What anybody's frames are measured by.",
-    PROTOCOLS: "As the papers measure, on these pairs.",
+    PROTOCOLS: f"As the papers measure, on these pairs. {IN_BRACKETS}",
     PATH: "What the model's density says: compare rows of one model, score and tau alone.",
     COST: "Seconds are of the machine that each row was made on.",
 }
@@ -77,7 +77,7 @@ class Submit:
         suite.write(self.folder)
         for method, row in rows.items():
             write_json(self.folder / f"{method}.json", row)
-        log.info("%d rows are in '%s': `make leaderboard` shows them.", len(rows), self.folder)
+        log.info("In '%s' now: %s; `make leaderboard` shows them.", self.folder, counted(len(rows), "row"))
         return {"rows": float(len(rows))}
 
 
@@ -112,9 +112,9 @@ def leaderboard_page(suite: Suite, rows: Sequence[Mapping[str, Any]]) -> tuple[P
     ordered = sorted(rows, key=lambda row: _rank(by, cells[row["method"]]))
     page = Page(
         f"Leaderboard: {suite.name}",
-        f"Every number is a mean over the {len(suite.pairs)} pairs with its 95 % interval, drawn over kinds of change; "
-        f"a dash is what a method did not measure or failed at. Rows are ordered by {_title(by).rstrip(' ↑↓')}. A row "
-        "is added by a file; benchmarks/README.md says how.",
+        f"Every number is a mean over {counted(len(suite.pairs), 'pair')} with its 95 % interval, drawn over kinds of "
+        f"change; a dash is what a method did not measure or failed at. Rows are ordered by "
+        f"{column_title(by)}. A row is added by a file; benchmarks/README.md says how.",
         {"pairs": len(suite.pairs), "frames": suite.frames, "pixels": " x ".join(map(str, suite.image_size))},
     )
     about = [
@@ -131,7 +131,9 @@ def leaderboard_page(suite: Suite, rows: Sequence[Mapping[str, Any]]) -> tuple[P
     parts = by_part(measured) | {PROTOCOLS: [name for name in measured if PROTOCOL_MARK in name]}
     for title, text in PARTS.items():
         if names := sorted(parts.get(title, ()), key=lambda name: name != by):
-            page.section(title, text, table=_shown(ordered, cells, names))
+            # What draws no path has no row among the paths.
+            having = [row for row in ordered if title != PATH or any(name in cells[row["method"]] for name in names)]
+            page.section(title, text, table=_shown(having, cells, names))
     page.section("Who and how", table=pd.DataFrame(about))
     means = [{"method": row["method"]} | {k: v.mean for k, v in cells[row["method"]].items()} for row in ordered]
     return page, pd.DataFrame(means)
@@ -156,24 +158,13 @@ def _cells(suite: Suite, row: Mapping[str, Any]) -> dict[str, Interval]:
 def _shown(
     rows: Sequence[Mapping[str, Any]], cells: Mapping[str, Mapping[str, Interval]], names: Sequence[str]
 ) -> pd.DataFrame:
+    headings = {name: " ".join(filter(None, heading(name))) for name in names}
     shown = []
     for row in rows:
         found = cells[row["method"]]
-        shown.append({"method": row["title"]} | {_title(name): _text(found.get(name)) for name in names})
+        numbers = {words: interval_text(found[name]) if name in found else "-" for name, words in headings.items()}
+        shown.append({"method": row["title"]} | numbers)
     return pd.DataFrame(shown)
-
-
-def _text(cell: Interval | None) -> str:
-    if cell is None:
-        return "-"
-    return (
-        number(cell.mean) if np.isnan(cell.low) else f"{number(cell.mean)} ({number(cell.low)} to {number(cell.high)})"
-    )
-
-
-def _title(name: str) -> str:
-    column = KNOWN.get(name)
-    return name if column is None else f"{column.title}{ARROWS[column.better]}"
 
 
 def _rank(column: str, cells: Mapping[str, Interval]) -> tuple[bool, float]:

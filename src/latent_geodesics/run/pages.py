@@ -20,8 +20,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup, escape
 
+from latent_geodesics.run.compare.settings import setting_title
 from latent_geodesics.run.files import inside, latex_text, markdown_text, title_of, write_text
-from latent_geodesics.run.results import KNOWN, STAGE_COLUMNS
+from latent_geodesics.run.results import KNOWN, column_title
+from latent_geodesics.run.sections import Given, Picture, Section, Timeline
 from latent_geodesics.run.statistics import Interval
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ TITLED = ("method", "path", "pipeline", "solver", "status", "velocity")
 """Columns of a page's tables that hold names by which the code knows things; people read these in words."""
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 
+LONGEST_WORDS = 36
+"""Letters of a cell on one line."""
 OPEN = "†"
 ARROWS = {"higher": "↑", "lower": "↓"}
 LATEX_ARROWS = {"higher": r"$\uparrow$", "lower": r"$\downarrow$"}
@@ -40,14 +44,6 @@ HEADING_LETTERS = 12
 NETWORKS = ("lpips_alex", "lpips_vgg", "lpips_squeeze", "lpips_squeeze_fp16", "clevr")
 PAPER = ("log_density_mean", "length", "ppl_seq_{}", "pdv_{}", "truth_{}", "ghosting", "seconds")
 """What a paper's table has of a run's columns; perceptual ones by the first of the networks that measured."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A picture of a page; `file` is relative to the run's folder."""
-
-    file: str
-    caption: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,21 +58,6 @@ class Cell:
     text: str
     mark: str = ""
     link: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A part of a page: paragraphs, sequences under one slider, pictures, a table whose columns are its headings.
-
-    Attributes:
-        players: The sequences, as `Rows.sequence` gives them.
-    """
-
-    title: str
-    text: Sequence[str] = ()
-    players: Sequence[Mapping[str, Any]] = ()
-    pictures: Sequence[Picture] = ()
-    table: pd.DataFrame | None = None
 
 
 class PageLike(Protocol):
@@ -104,16 +85,22 @@ class Page:
         self,
         title: str,
         *text: str,
+        given: Given | None = None,
         table: pd.DataFrame | None = None,
         pictures: Mapping[str, str] | None = None,
         players: Sequence[Mapping[str, Any]] = (),
+        timeline: Timeline | None = None,
     ) -> None:
-        """Adds paragraphs, sequences under one slider, pictures (file in the run's folder -> caption), and a table."""
+        """Adds a `Section`, with pictures as file in the run's folder -> caption."""
         shown = [Picture(file=file, caption=caption) for file, caption in (pictures or {}).items()]
         if table is not None:
             named = [name for name in TITLED if name in table.columns]
             table = table.assign(**{name: table[name].map(_titled) for name in named})
-        self.sections.append(Section(title=title, text=text, pictures=shown, table=table, players=players))
+        self.sections.append(
+            Section(
+                title=title, text=text, given=given, players=players, timeline=timeline, pictures=shown, table=table
+            )
+        )
 
     def write(self, folder: Path) -> None:
         """Writes `report.html` into the run's folder, where the pictures already are."""
@@ -122,10 +109,16 @@ class Page:
 
 
 def settings_of(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """What a run was set to, for those of the settings that it has; the power on the density as it was given."""
+    """What a run was set to, for those of the settings that it has; the power on the density as it was given.
+
+    The model is called by the last part of its name or path.
+    """
     power = "alpha_d" if config.get("alpha") is None else "alpha"
     wanted = [power if name == "alpha" else name for name in names]
-    return {name: config[name] for name in wanted if name in config}
+    found = {name: config[name] for name in wanted if name in config}
+    if isinstance(model := found.get("model"), Mapping):
+        found["model"] = Path(str(model.get("path_or_name", "?"))).name
+    return found
 
 
 def render_template(name: str, *, folder: Path, **values: Any) -> str:
@@ -142,7 +135,9 @@ def render_template(name: str, *, folder: Path, **values: Any) -> str:
     environment.filters["embedded"] = lambda file: _embedded(folder, file)
     environment.filters["number"] = number
     environment.filters["title"] = title_of
+    environment.filters["heading"] = lambda name: " ".join(filter(None, heading(name)))
     environment.filters["breakable"] = _breakable
+    environment.filters["wordy"] = _wordy
     return environment.get_template(name).render(**values)
 
 
@@ -166,6 +161,11 @@ def number(value: Any) -> str:
 
 def _titled(cell: Any) -> Any:
     return title_of(cell) if isinstance(cell, str) else cell
+
+
+def _wordy(table: pd.DataFrame) -> list[bool]:
+    """Which columns of a table hold sentences, that need several lines."""
+    return [any(isinstance(cell, str) and len(cell) > LONGEST_WORDS for cell in cells) for _, cells in table.items()]
 
 
 def _breakable(name: object) -> Markup:
@@ -197,16 +197,15 @@ LATEX = _Form(text=latex_text, marks={"best": r"\textbf{{{}}}", "second": r"\und
 
 def heading(name: str, arrows: Mapping[str, str] | None = None) -> tuple[str, str]:
     """What people read of a column, and the arrow that says which way is better."""
-    column = {**KNOWN, **STAGE_COLUMNS}.get(name)
-    if column is None:
-        return name, ""
-    return column.title, (ARROWS if arrows is None else arrows).get(column.better or "", "")
+    better = KNOWN[name].better if name in KNOWN else None
+    return column_title(name), (ARROWS if arrows is None else arrows).get(better or "", "")
 
 
 def markdown(table: "ComparisonTable") -> str:
     """A Markdown table, notes below it; best in bold, second best in italics."""
     headings = [" ".join(filter(None, (markdown_text(words), arrow))) for words, arrow in map(heading, table.columns)]
-    first = ["method", *map(markdown_text, table.varied), *headings, "n", "failed"]
+    settings = [markdown_text(setting_title(name)) for name in table.varied]
+    first = ["method", *settings, *headings, "n", "failed"]
     lines = [first, ["---"] * len(first)]
     for row, names, cells in _lines(table, table.columns, MARKDOWN):
         lines.append([*names, *(cell.text for cell in cells), str(_pairs(row)), str(row.failed)])
@@ -225,7 +224,7 @@ def latex(table: "ComparisonTable", columns: Sequence[str] | None = None) -> str
     chosen = [name for name in chosen if any(np.isfinite(row.cells[name].mean) for row in table.rows)] or chosen
     counts = len({_pairs(row) for row in table.rows}) > 1 or any(row.failed for row in table.rows)
     further = ["n", "failed"] if counts else []
-    settings = [LATEX_SETTINGS.get(name, latex_text(name.replace("_", " "))) for name in table.varied]
+    settings = [LATEX_SETTINGS.get(name, latex_text(setting_title(name).replace("_", " "))) for name in table.varied]
     spec = "l" * (1 + len(settings)) + "r" * (len(chosen) + len(further))
     few = {name: words for name in chosen if (words := _few(table.rows, name))}
     headings = []
@@ -255,7 +254,8 @@ def page_table(table: "ComparisonTable", columns: Sequence[str] | None = None) -
     """The table as a page shows it, with cells that are marked; of some columns, or of all."""
     chosen = list(table.columns if columns is None else columns)
     plain = _Form(text=str, marks=dict.fromkeys(("best", "second", ""), "{}"))
-    first = ["method", *table.varied, *(" ".join(filter(None, heading(name))) for name in chosen), "n", "failed"]
+    settings = list(map(setting_title, table.varied))
+    first = ["method", *settings, *(" ".join(filter(None, heading(name))) for name in chosen), "n", "failed"]
     rows = [[*names, *cells, _pairs(row), row.failed] for row, names, cells in _lines(table, chosen, plain)]
     return pd.DataFrame(rows, columns=first, dtype=object)
 
@@ -277,7 +277,7 @@ def _lines(
             cells.append(Cell(text=form.marks[mark].format(_number(cell, form)) + open_ + few, mark=mark))
         yield (
             row,
-            [form.text(title_of(row.method)), *(form.text(str(row.settings[name])) for name in table.varied)],
+            [form.text(title_of(row.method)), *(form.text(row.words[name]) for name in table.varied)],
             cells,
         )
 

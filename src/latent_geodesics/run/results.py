@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.core.errors import counted
 from latent_geodesics.core.records import Status
 from latent_geodesics.data import ImagePair
 from latent_geodesics.methods import EncodedPairs, Morph
@@ -47,15 +48,26 @@ LEAST_PSNR = 25.0
 """dB: ends that a model gives back worse are images that it does not know."""
 
 
+def knows(decibels: float | None) -> bool:
+    """Whether a model knows images that it gives back with so much PSNR in dB; of what was not measured, it does."""
+    return decibels is None or not decibels < LEAST_PSNR
+
+
 def unknown_images(whose: str, decibels: float | None) -> str | None:
     """What to say where a model gives images back with so little PSNR that it does not know them, or None."""
-    if decibels is None or not decibels < LEAST_PSNR:
+    if knows(decibels):
         return None
     return (
         f"The model does not know the images of {whose}: it gives them back with {decibels:.1f} dB, and below "
         f"{LEAST_PSNR:.0f} dB nothing between them means anything. Take a model that was trained on images of this "
         "kind."
     )
+
+
+def column_title(name: str) -> str:
+    """What people read of a column; its name where no metric of this package gives it."""
+    column = {**KNOWN, **STAGE_COLUMNS}.get(name)
+    return name if column is None else column.title
 
 
 def by_part(columns: Iterable[str]) -> dict[str, list[str]]:
@@ -239,7 +251,7 @@ def broken_pairs(table: pd.DataFrame, folder: object) -> str | None:
     if lost.empty:
         return None
     named = "; ".join(f"{method} on {', '.join(rows['pair'])}" for method, rows in lost.groupby("method", sort=False))
-    said = f"{len(lost)} of {len(table)} sequences failed ({named}): the others are in '{folder}'."
+    said = f"{len(lost)} of {counted(len(table), 'sequence')} failed ({named}): the others are in '{folder}'."
     if (lost["status"] != Status.NON_FINITE_SCORE.value).any():
         return f"{said} The first said: {lost['failure'].dropna().iloc[0]}"
     return f"{said} The score was not finite: {GENTLER}."
@@ -269,8 +281,9 @@ def unsolved_inversions(table: pd.DataFrame) -> str | None:
         return None
     named = "; ".join(f"{row['pair']} ({row['inversion']})" for _, row in found.iterrows())
     return (
-        f"The inversion of {len(found)} of {table['pair'].nunique()} pairs did not settle, so that their sequences do "
-        f"not begin and end in quite the images given: {named}. Raise model.refinements or model.steps, or lower tau."
+        f"The inversion of {len(found)} of {counted(table['pair'].nunique(), 'pair')} did not settle, so that "
+        f"their sequences do not begin and end in quite the images given: {named}. Raise model.refinements or "
+        "model.steps, or lower tau."
     )
 
 
@@ -293,14 +306,15 @@ def summarise(table: pd.DataFrame, records: Sequence[MetricRecord] = ()) -> dict
 
 
 def protocol_notes(records: Sequence[MetricRecord]) -> dict[str, dict[str, str]]:
-    """In what numbers depart from their source's: protocol -> notes -> the columns that they are about."""
-    found: dict[str, dict[str, str]] = {}
+    """In what numbers depart from their source's: protocol -> notes -> titles of the columns that they are about."""
+    found: dict[str, dict[str, dict[str, None]]] = {}
     for record in records:
         if record.protocol is not None and record.notes:
-            stem, notes = record.column.partition("@")[0], "; ".join(record.notes)
-            about = found.setdefault(record.protocol, {})
-            about[notes] = ", ".join(dict.fromkeys([*filter(None, about.get(notes, "").split(", ")), stem]))
-    return found
+            notes = found.setdefault(record.protocol, {}).setdefault("; ".join(record.notes), {})
+            notes[record.title.partition(" (")[0]] = None
+    return {
+        protocol: {notes: "; ".join(titles) for notes, titles in about.items()} for protocol, about in found.items()
+    }
 
 
 def closes(means: "Mapping[str, float] | pd.Series[float]", column: str) -> bool:

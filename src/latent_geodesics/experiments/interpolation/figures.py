@@ -39,7 +39,7 @@ class Curve:
 
 
 def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
-    """Draws one pair: log-density along the paths, speed, and length and residual while solving."""
+    """Draws one pair: log-density along the paths, speed, and, where some were solved, how length and residual fell."""
     names = [curve.method for curve in curves]
     # Of what is below, the words on the axes take half an inch, and a line of the legend or the last one 0.17.
     columns = legend_columns(list(map(title_of, names)), width=0.94 * PAIR_WIDTH, fontsize=8)
@@ -47,7 +47,8 @@ def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
     height = PAIR_HEIGHT + below
     margins = PAIR_MARGINS | {"bottom": below / height, "top": 1 - 0.4 / height}
     with canvas(file, size=(PAIR_WIDTH, height), margins=margins) as figure:
-        along, steady, lengths, residuals = figure.subplots(1, 4)
+        solved = any(len(curve.evaluations) for curve in curves)
+        along, steady, *solving = figure.subplots(1, 4 if solved else 2)
         for curve in curves:
             look: dict[str, Any] = {
                 "color": method_color(curve.method, names),
@@ -55,15 +56,16 @@ def draw_pair(file: Path, curves: Sequence[Curve], *, density: str) -> None:
             }
             along.plot(curve.u, curve.log_density, **look)
             steady.plot(curve.u, curve.speed, **look)
-            _history(lengths, curve, curve.lengths, look)
-            _history(residuals, curve, curve.residuals, look)
+            for axes, values in zip(solving, (curve.lengths, curve.residuals), strict=False):
+                _history(axes, curve, values, look)
         label(along, "log-density along the path", "position u", "nats above the first image")
         label(steady, "speed", "position u", "|g'(u)| over its mean")
-        label(lengths, "length while solving", "score evaluations", "relative length")
-        label(residuals, "residual while solving", "score evaluations", "mean geodesic gradient")
+        if solved:
+            label(solving[0], "length while solving", "score evaluations", "relative length")
+            label(solving[1], "residual while solving", "score evaluations", "mean geodesic gradient")
         steady.set_ylim(0, max(1.5, *(float(np.nanmax(curve.speed)) * 1.1 for curve in curves)))
         if any((curve.residuals > 0).any() for curve in curves):
-            residuals.set_yscale("log")
+            solving[1].set_yscale("log")
         handles, words = along.get_legend_handles_labels()
         place = (0.5, 0.17 / height)
         figure.legend(handles, words, loc="lower center", bbox_to_anchor=place, ncols=columns, fontsize=8, borderpad=0)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from latent_geodesics.experiments.score.sequences import GivenFrames, SequenceData
 from latent_geodesics.metrics import MetricRecord
-from latent_geodesics.run.compare.report import write_own
+from latent_geodesics.metrics.verdict import MEANING
+from latent_geodesics.run.compare.report import IN_BRACKETS, write_own
 from latent_geodesics.run.each import Tables
 from latent_geodesics.run.files import file_stem, title_of
 from latent_geodesics.run.pages import Page
@@ -20,19 +21,13 @@ LEAD = (
     "Sequences of images that were made elsewhere, measured as they are: no model was asked how they came to be. The "
     "columns are those of this project's own runs, so that task=report puts both side by side."
 )
-VERDICTS = (
-    "Fade: a blend of the two images explains more than half of what sets the inner frames apart from them (ghosting "
-    "above 0.5). Jump: one step changes more than half way from an even change to a cut. Morph: neither. Half of the "
-    "change has happened at the u given; a cut has all of it in one step."
-)
+VERDICTS = f"{MEANING} Half of the change has happened at the u given, and its middle half takes so much of u."
 MEANS = (
-    "Intervals: percentile bootstrap over pairs, those of one kind together, 95 %. The same table: comparison.md, "
-    "comparison.csv; shorter, for a paper: comparison.tex; every sequence: results.csv."
+    "Intervals: percentile bootstrap over pairs, those of one kind together, 95 %. Best in blue, second best "
+    "underlined, by what is printed. The same table: comparison.md, comparison.csv; shorter, for a paper: "
+    "comparison.tex; every sequence: results.csv."
 )
-PROTOCOLS = (
-    "Sources mean different things by the same names: each column follows the one after the @. What a number depends "
-    "on is in metrics.json."
-)
+PROTOCOLS = f"{IN_BRACKETS} What a number depends on is in metrics.json."
 OF_VERDICT = {
     "ghosting": "ghosting",
     "largest_step": "largest step",
@@ -97,9 +92,9 @@ def _of_pair(results: pd.DataFrame) -> pd.DataFrame:
 def _departures(records: Sequence[MetricRecord]) -> pd.DataFrame:
     """In what numbers depart from their source's, each thing once."""
     return pd.DataFrame(
-        {"source": source, "columns": columns, "note": words}
+        {"source": title_of(source), "numbers": numbers, "what differs here": words}
         for source, about in protocol_notes(records).items()
-        for words, columns in about.items()
+        for words, numbers in about.items()
     )
 
 

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color, wrapped
+from latent_geodesics.run.canvas import canvas, label, legend_above, literal, method_color, wrapped
+from latent_geodesics.run.compare.settings import is_swept, setting_title
 from latent_geodesics.run.compare.tables import ComparisonTable, Row
 from latent_geodesics.run.files import title_of
+from latent_geodesics.run.pages import number
+from latent_geodesics.run.results import by_part
 from latent_geodesics.run.statistics import Interval
 
 PANELS_A_ROW = 4
@@ -21,9 +24,13 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def sweep_axes(table: ComparisonTable) -> list[str]:
-    """The swept settings: those with numbers first, since a curve needs one."""
-    numeric = [name for name in table.varied if all(is_number(row.settings[name]) for row in table.rows)]
-    return numeric + [name for name in table.varied if name not in numeric]
+    """The varied settings, first the one that curves are drawn against, with numbers if there is such a one.
+
+    Empty where no curve says anything: all that varies names the runs or says which images there are.
+    """
+    swept = [name for name in table.varied if is_swept(name)]
+    numeric = [name for name in swept if all(is_number(row.settings[name]) for row in table.rows)]
+    return list(dict.fromkeys([*numeric, *swept, *table.varied])) if swept else []
 
 
 def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) -> None:
@@ -31,35 +38,36 @@ def draw_sweep(file: Path, table: ComparisonTable, *, titles: dict[str, str]) ->
 
     Args:
         file: The picture.
-        table: A table in which something varies.
+        table: A table with `sweep_axes`.
         titles: Column -> words for the panel; a column without words is left out.
     """
     axis, *further = sweep_axes(table)
-    columns = [name for name in table.columns if name in titles and _says_something(table, name)]
+    ordered = [name for part in by_part(table.columns).values() for name in part]
+    columns = [name for name in ordered if name in titles and _says_something(table, name)]
     if not columns:
         return
     lines = -(-len(columns) // PANELS_A_ROW)
     width = min(len(columns), PANELS_A_ROW)
     methods = list(dict.fromkeys(row.method for row in table.rows))
-    families = list(dict.fromkeys(tuple(str(row.settings[name]) for name in further) for row in table.rows))
+    families = list(dict.fromkeys(tuple(row.words[name] for name in further) for row in table.rows))
     places = [row.settings[axis] for row in table.rows]
-    order = None if all(map(is_number, places)) else list(dict.fromkeys(map(str, places)))
+    order = None if all(map(is_number, places)) else list(dict.fromkeys(row.words[axis] for row in table.rows))
     with canvas(file, size=(4.0 * width, 3.1 * lines + 0.4)) as figure:
         panels = figure.subplots(lines, width, squeeze=False).flatten()
         shifts = _shifts(len(methods) * len(families))
         for panel, column in zip(panels, columns, strict=False):
             for shift, (method, (place, family)) in zip(shifts, product(methods, enumerate(families)), strict=True):
                 rows = [row for row in table.rows if row.method == method
-                        and tuple(str(row.settings[name]) for name in further) == family]  # fmt: skip
+                        and tuple(row.words[name] for name in further) == family]  # fmt: skip
                 name = literal(", ".join([title_of(method), *family]), most=2 * TITLE_LETTERS)
                 look = {"color": method_color(method, methods), "linestyle": DASHES[place % len(DASHES)]}
                 _curve(panel, rows, column, axis, order, look | {"label": name}, shift=shift)
             _scale(panel, places, order)
-            label(panel, "", axis, "")
+            label(panel, "", setting_title(axis), "")
             panel.set_title(wrapped(titles[column], width=TITLE_LETTERS))
         for panel in panels[len(columns) :]:
             panel.set_axis_off()
-        legend_below(figure, panels[0], fontsize=8)
+        legend_above(figure, panels[0], fontsize=11)
 
 
 def _shifts(count: int) -> list[float]:
@@ -81,10 +89,11 @@ def _curve(
     """The means of some rows over a swept setting; `order` holds its values where they are no numbers."""
     if not rows:
         return
-    places = [row.settings[axis] for row in rows]
     if order is not None:
-        _points(panel, [order.index(str(place)) + shift for place in places], [row.cells[column] for row in rows], look)
+        places = [order.index(row.words[axis]) + shift for row in rows]
+        _points(panel, places, [row.cells[column] for row in rows], look)
         return
+    places = [row.settings[axis] for row in rows]
     ranked = np.argsort(np.asarray(places, dtype=float))
     x, cells = [places[index] for index in ranked], [rows[index].cells[column] for index in ranked]
     panel.plot(x, [cell.mean for cell in cells], marker="o", markersize=3.5, **look)
@@ -120,7 +129,9 @@ def _scale(panel: Axes, places: Sequence[Any], order: Sequence[str] | None) -> N
 
 
 def _says_something(table: ComparisonTable, column: str) -> bool:
-    return any(np.isfinite(row.cells[column].mean) for row in table.rows)
+    """Whether a column has numbers, and not the same one everywhere."""
+    means = [row.cells[column].mean for row in table.rows]
+    return len({number(mean) for mean in means if np.isfinite(mean)}) > 1
 
 
 def is_number(value: Any) -> bool:

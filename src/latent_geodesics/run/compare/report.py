@@ -8,20 +8,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from latent_geodesics.run.compare.figures import draw_sweep
+from latent_geodesics.core.errors import counted
+from latent_geodesics.run.compare.figures import draw_sweep, sweep_axes
 from latent_geodesics.run.compare.published import published_figures
 from latent_geodesics.run.compare.runs import RunRecord, read_run
+from latent_geodesics.run.compare.settings import listed_titles, setting_title
 from latent_geodesics.run.compare.strips import draw_strips, links
 from latent_geodesics.run.compare.tables import ComparisonTable, compare_runs
 from latent_geodesics.run.files import title_of, write_json, write_text
-from latent_geodesics.run.pages import Page, heading
-from latent_geodesics.run.results import COLUMNS, PROTOCOL_MARK, STAGE_TITLES
+from latent_geodesics.run.pages import Page
+from latent_geodesics.run.results import COLUMNS, PROTOCOL_MARK, STAGE_TITLES, column_title
 
 log = logging.getLogger(__name__)
 
 SWEEP = "figures/sweep.png"
 BASELINE = "slerp"
 """What a run's own methods are compared with."""
+IN_BRACKETS = (
+    "Sources mean different things by the same names. In brackets: the network that measures (clevr ships with the "
+    "project and is no LPIPS), and the source whose definition is followed (raw is no source's)."
+)
+ALIKE = "their settings are the same, but for the seed where that differs"
 MEANS_NOTE = (
     "Intervals: percentile bootstrap over pairs, those of one kind together, 95 %. Runs that differ in their seed "
     "alone are averaged pair by pair first. A number of fewer pairs than n says of how many. Lengths, log-densities "
@@ -29,7 +36,7 @@ MEANS_NOTE = (
     "by what is printed. The same table: comparison.md, comparison.csv; shorter, for a paper: comparison.tex."
 )
 PROTOCOLS_NOTE = (
-    "Each column follows the source after the @. Fréchet and kernel distances: 95 % by the jackknife over pairs. The "
+    f"{IN_BRACKETS} Fréchet and kernel distances: 95 % by the jackknife over pairs. The "
     "same table: protocols.md, protocols.tex, protocols.csv; what each number is made of: metrics.json of a run."
 )
 STRIPS_NOTE = "Of the first pairs, at the same positions u; a method that no value changes has one row."
@@ -56,14 +63,14 @@ def write_comparison(
     """
     table = write_tables(folder, runs, baseline=baseline, columns=columns)
     protocols = write_protocols(folder, runs, baseline=baseline)
-    if table.varied:
+    if sweep_axes(table):
         draw_sweep(folder / SWEEP, table, titles=COLUMNS)
     notes = say(table, protocols)
     strips = draw_strips(folder, runs, table.varied) if table.varied else {}
     _page(folder, runs, table, protocols, notes, strips).write(folder)
     summary = _summary(table) | (_summary(protocols) if protocols else {})
     write_json(folder / "summary.json", summary)
-    log.info("%d runs compared: %s", len(runs), folder / "report.html")
+    log.info("%s compared: %s", counted(len(runs), "run"), folder / "report.html")
     return summary
 
 
@@ -138,14 +145,18 @@ def _page(
 ) -> Page:
     page = Page(
         "Runs compared",
-        f"{len(runs)} runs side by side; what varies between them: {', '.join(table.varied) or 'nothing'}.",
-        {"runs": len(runs), "rows": len(table.rows), "baseline": table.baseline or "none"},
-    )
+        _lead(len(runs), table.varied),
+        {"runs": len(runs), "methods": len({row.method for row in table.rows}),
+         "differences from": "none" if table.baseline is None else title_of(table.baseline)},
+    )  # fmt: skip
     if notes:
         page.section("Before comparing", *notes)
-    if table.varied and (folder / SWEEP).exists():
-        swept = " and ".join(table.varied)
-        caption = f"Means over the pairs against {swept}; bands hold the mean with 95 % confidence."
+    if (axes := sweep_axes(table)) and (folder / SWEEP).exists():
+        apart = f", a kind of line for each value of {listed_titles(axes[1:])}" if len(axes) > 1 else ""
+        caption = (
+            f"Means over the pairs against {setting_title(axes[0])}{apart}; bands and bars hold the mean with 95 % "
+            "confidence. Numbers that are the same everywhere are left out."
+        )
         page.section("As the settings vary", pictures={SWEEP: caption})
     if strips:
         page.section("The frames at each value", STRIPS_NOTE, pictures=strips)
@@ -166,6 +177,13 @@ def _page(
     return page
 
 
+def _lead(runs: int, varied: Sequence[str]) -> str:
+    """What is compared, in a sentence."""
+    if runs == 1:
+        return "The means of one run."
+    return f"{runs} runs side by side; {f'what varies between them: {listed_titles(varied)}' if varied else ALIKE}."
+
+
 def _differences(table: ComparisonTable) -> pd.DataFrame:
     lines = []
     for row in table.rows:
@@ -174,9 +192,9 @@ def _differences(table: ComparisonTable) -> pd.DataFrame:
             if found.n:
                 lines.append(
                     {"method": title_of(row.method)}
-                    | {name: str(row.settings[name]) for name in table.varied}
-                    | {"column": heading(column)[0],
-                       "difference": found.mean, "from": found.low,
+                    | {setting_title(name): row.words[name] for name in table.varied}
+                    | {"number": column_title(column),
+                       "difference": found.mean, "95 % from": found.low,
                        "to": found.high, "pairs": found.n, "p": difference.p_value}
                 )  # fmt: skip
     return pd.DataFrame(lines)

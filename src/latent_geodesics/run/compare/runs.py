@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.data.file_order import in_natural_order
 from latent_geodesics.run.compare.run_files import (
     CONFIG,
@@ -19,8 +19,9 @@ from latent_geodesics.run.compare.run_files import (
     read_measured,
     read_table,
 )
+from latent_geodesics.run.compare.settings import SEQUENCES, TASK, goes_with_images, setting_title, value_words
 from latent_geodesics.run.config import flat_settings
-from latent_geodesics.run.results import DESCRIPTIVE
+from latent_geodesics.run.results import DESCRIPTIVE, column_title
 
 SEED, HASH = "seed", "sha256 of "
 # What differs between any two runs and says nothing of what they computed.
@@ -29,6 +30,8 @@ ASIDE = ("cache_dir", "cache_limit_mb", "verify")
 TRACES = ("environment.json", "metrics.json", "batches")
 """What a run leaves before it ends; a table that is there without them and without a summary is not known to be cut."""
 
+FIRST = (TASK, SEQUENCES)
+"""What is named before others that differ with it."""
 COMPUTED = ("trainer.precision",)
 PLURALS = {"": "", "s": "", "ies": "y"}
 
@@ -121,7 +124,7 @@ def read_run(folder: Path) -> RunRecord:
         known["commit"] = str(environment["commit"])[:12]
     return RunRecord(
         folder=folder,
-        settings=(dict(chosen) if isinstance(chosen, dict) else {}) | flat_settings(settings),
+        settings=(dict(chosen) if isinstance(chosen, dict) else {}) | _of_one_meaning(flat_settings(settings)),
         table=table,
         measured=measured.numbers[~measured.numbers["column"].isin(table.columns)],
         summed=measured.summed,
@@ -130,6 +133,11 @@ def read_run(folder: Path) -> RunRecord:
         origins=measured.origins,
         environment=known,
     )
+
+
+def _of_one_meaning(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with the place that task=score calls `frames` under a name of its own."""
+    return {SEQUENCES if key == "frames" and isinstance(value, str) else key: value for key, value in settings.items()}
 
 
 def incidental(key: str) -> bool:
@@ -145,8 +153,8 @@ def varied_settings(runs: Sequence[RunRecord]) -> list[str]:
 
     A setting follows from another when equal values of that one always come with equal values of it, as `task.alpha`
     does from `alpha`, or a solver's options from the choice of the solver. Of two that follow from each other the task
-    is kept, else the one with the shorter name. Nothing follows from the seed, over which runs are averaged, but its
-    copies.
+    is kept, or the place of the scored sequences, else the one with the shorter name. Nothing follows from the seed,
+    over which runs are averaged, but its copies.
     """
     return _split(runs)[0]
 
@@ -181,7 +189,7 @@ def _split(runs: Sequence[RunRecord]) -> tuple[list[str], dict[str, list[str]]]:
         if len(set(found)) > 1 and (key == SEED or found != seeds or not key.endswith(SEED))
     }
     kept: list[str] = []
-    for key in sorted(values, key=lambda key: (-len(set(values[key])), key.count("."), key != "task", len(key))):
+    for key in sorted(values, key=lambda key: (-len(set(values[key])), key.count("."), key not in FIRST, len(key))):
         if key == SEED or not any(_follows(values[key], values[other]) for other in kept if other != SEED):
             kept.append(key)
     return [key for key in values if key in kept], values
@@ -193,6 +201,12 @@ def shown_value(run: RunRecord, value: Any) -> str:
         return repr(float(value)) if abs(value) < 2**53 else repr(value)
     own = run.settings.get("output_dir")
     return repr(value).replace(own, "") if isinstance(own, str) and len(own) > 1 else repr(value)
+
+
+def value_words_of(runs: Sequence[RunRecord], names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What people read of the runs' values of some settings: setting -> `shown_value` -> words."""
+    found = {name: {shown_value(run, run.value(name)): run.value(name) for run in runs} for name in names}
+    return {name: value_words(name, values) for name, values in found.items()}
 
 
 def _known_hashes(runs: Sequence[RunRecord]) -> list[str]:
@@ -238,14 +252,16 @@ def _unfinished(runs: Sequence[RunRecord]) -> list[str]:
     found = []
     for run in runs:
         held = pairs[run.folder]
-        counted = run.pairs if run.pairs is not None and run.pairs > held else most
-        of = f"{held} of {counted} pairs" if held < counted else f"{held} pairs"
+        if run.finished and (run.pairs is None or held >= run.pairs):
+            continue
+        whole = run.pairs if run.pairs is not None and run.pairs > held else most
+        of = f"{held} of {counted(whole, 'pair')}" if held < whole else counted(held, "pair")
         if not run.finished:
             found.append(
                 f"The run '{run.folder}' is not finished (it was interrupted, or something in it failed): its rows are "
                 f"over {of}."
             )
-        elif run.pairs is not None and held < run.pairs:
+        else:
             found.append(f"Rows of the run '{run.folder}' are missing: its table holds {of}.")
     return found
 
@@ -285,12 +301,24 @@ def _seeds(runs: Sequence[RunRecord], varied: Sequence[str]) -> list[str]:
 
 
 def _bound(runs: Sequence[RunRecord]) -> list[str]:
-    """Settings that vary together."""
-    return [
-        f"Where {key} differs, {_listed(others)} {'differs' if len(others) == 1 else 'differ'} as well: no difference "
-        f"between the rows can be put down to {key} alone."
-        for key, others in bound_settings(runs).items()
-    ]
+    """Settings that vary together, but for those that go with the images."""
+    found = []
+    for key, bound in bound_settings(runs).items():
+        if TASK in (key, *bound):
+            tasks = dict.fromkeys(str(run.settings.get(TASK)) for run in runs)
+            found.append(
+                f"The runs are of different tasks ({', '.join(tasks)}), which have other settings: no difference "
+                "between their rows can be put down to one setting."
+            )
+            continue
+        others = [setting_title(name) for name in bound if not (goes_with_images(key) and goes_with_images(name))]
+        if others:
+            name = setting_title(key)
+            found.append(
+                f"Where {name} differs, {_listed(others)} {'differs' if len(others) == 1 else 'differ'} as well: no "
+                f"difference between the rows can be put down to {name} alone."
+            )
+    return found
 
 
 def _origins(runs: Sequence[RunRecord], columns: Sequence[str]) -> list[str]:
@@ -302,9 +330,10 @@ def _origins(runs: Sequence[RunRecord], columns: Sequence[str]) -> list[str]:
             apart.append(column)
     if not apart:
         return []
+    named = _listed(list(map(column_title, apart)), joint="; ")
     return [
-        f"The numbers of {_listed(apart)} are by different weights or of different numbers of images (see metrics.json "
-        "of the runs): they do not compare."
+        f"The numbers of {named} are by different weights or of different numbers of images (see metrics.json of the "
+        "runs): they do not compare."
     ]
 
 
@@ -322,8 +351,8 @@ def _grouped(runs: Sequence[RunRecord], names: Sequence[str]) -> Iterable[list[R
     return groups.values()
 
 
-def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
+def _listed(names: Sequence[str] | Mapping[str, object], *, joint: str = ", ") -> str:
     """Some names, and how many more there are."""
     shown = list(names)[:SHOWN]
     more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return joint.join(shown) + (f" and {more} more" if more else "")

@@ -67,7 +67,9 @@ def _joined(family: Sequence[RunRecord]) -> RunRecord:
     measured, lost = _measured(ordered)
     remarks = [remark for run in ordered for remark in run.remarks]
     if len(ordered) < count:
-        remarks.append(f"Of the {count} shards of '{ordered[0].folder}' {count - len(ordered)} are missing.")
+        lacking = count - len(ordered)
+        verb = "is" if lacking == 1 else "are"
+        remarks.append(f"Of the {count} shards of '{ordered[0].folder}' {lacking} {verb} missing.")
     if lost:
         remarks.append(f"What makes {', '.join(lost)} is not of this project, so that shards give no such number.")
     counted = [run.pairs for run in ordered]

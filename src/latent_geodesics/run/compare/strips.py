@@ -11,7 +11,8 @@ import pandas as pd
 
 from latent_geodesics.run.canvas import Frames, draw_grid, frame_files, frames_on_disk, shown_positions
 from latent_geodesics.run.compare.figures import is_number
-from latent_geodesics.run.compare.runs import RunRecord, shown_value
+from latent_geodesics.run.compare.runs import RunRecord, shown_value, value_words_of
+from latent_geodesics.run.compare.settings import setting_title
 from latent_geodesics.run.files import file_stem, title_of
 from latent_geodesics.run.pages import Cell
 
@@ -44,13 +45,14 @@ def draw_strips(folder: Path, runs: Sequence[RunRecord], varied: Sequence[str]) 
 
 def links(folder: Path, runs: Sequence[RunRecord], varied: Sequence[str]) -> pd.DataFrame:
     """A row for each run: where its page is, what it was set to, how many pairs it holds."""
+    words = value_words_of(runs, varied)
     rows: list[dict[str, Any]] = []
     for run in runs:
         page = run.folder / "report.html"
         link = quote(Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix()) if page.is_file() else None
         rows.append(
             {"run": Cell(text=run.folder.name, link=link)}
-            | {name: str(run.value(name)) for name in varied}
+            | {setting_title(name): words[name][shown_value(run, run.value(name))] for name in varied}
             | {"seed": str(run.settings.get("seed")), "pairs": run.table["pair"].nunique(),
                "finished": "yes" if run.finished else "no"}
         )  # fmt: skip
@@ -92,11 +94,12 @@ def _rows(
 
 def _by(found: Sequence[tuple[RunRecord, Frames]], names: Sequence[str]) -> dict[tuple[str, ...], list[Frames]]:
     """The frames of runs by the values of some settings, as rows are named after them."""
+    words = value_words_of([run for run, _ in found], names)
     groups: dict[tuple[str, ...], list[Frames]] = {}
     for run, frames in found:
-        values = ((name, run.value(name)) for name in names)
-        told = tuple(f"{name} {value}" if is_number(value) else str(value) for name, value in values)
-        groups.setdefault(told, []).append(frames)
+        told = [(name, run.value(name), words[name][shown_value(run, run.value(name))]) for name in names]
+        named = tuple(f"{setting_title(name)} {said}" if is_number(value) else said for name, value, said in told)
+        groups.setdefault(named, []).append(frames)
     return groups
 
 

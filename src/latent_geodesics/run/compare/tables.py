@@ -18,7 +18,8 @@ import pandas as pd
 from latent_geodesics.core.errors import UserError, nearest
 from latent_geodesics.methods.base import LOST
 from latent_geodesics.run import pages
-from latent_geodesics.run.compare.runs import SEED, RunRecord, notes_on, shown_value, varied_settings
+from latent_geodesics.run.compare.runs import SEED, RunRecord, notes_on, shown_value, value_words_of, varied_settings
+from latent_geodesics.run.compare.settings import OF_SCORE, says_images
 from latent_geodesics.run.files import csv_text, guarded, title_of
 from latent_geodesics.run.results import (
     DESCRIPTIVE,
@@ -28,6 +29,8 @@ from latent_geodesics.run.results import (
     LOWER_IS_BETTER,
     by_part,
     closes,
+    column_title,
+    knows,
 )
 from latent_geodesics.run.statistics import (
     Difference,
@@ -39,8 +42,6 @@ from latent_geodesics.run.statistics import (
 )
 
 SHOWN = 4
-DATA = frozenset({"data", "image_a", "image_b", "images"})
-AMOUNTS = ("batch_size", "every", "limit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class Row:
 
     Attributes:
         settings: The values of what varies between the runs.
+        words: What people read of these values.
         cells: Column -> mean with interval.
         against: Column -> difference to the baseline on the same pairs, its p-value corrected over all rows.
         failed: How many of its paths failed.
@@ -65,12 +67,13 @@ class Row:
     open: frozenset[str] = frozenset()
     over: Mapping[str, frozenset[str]] = field(default_factory=dict)
     data: tuple[str, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unknown(self) -> bool:
         """Whether its ends are given back so badly that its numbers say nothing of its images."""
         ends = self.cells.get("reconstruction_psnr")
-        return ends is not None and ends.mean < LEAST_PSNR
+        return ends is not None and not knows(ends.mean)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,18 +161,16 @@ class ComparisonTable:
         return pages.latex(self, columns)
 
     def html_parts(self, columns: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
-        """The table, or some of its columns, in parts (`results.by_part`), each of what has some number of it."""
+        """The table, or some of its columns, in parts (`results.by_part`)."""
         chosen = self.columns if columns is None else columns
         measured = [name for name in chosen if any(np.isfinite(row.cells[name].mean) for row in self.rows)]
-        shown = {}
-        for part, names in by_part(measured).items():
-            rows = [row for row in self.rows if any(np.isfinite(row.cells[name].mean) for name in names)]
-            shown[part] = replace(self, rows=rows).html_frame(names)
-        return shown
+        return {part: self.html_frame(names) for part, names in by_part(measured).items()}
 
     def html_frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The table as a page shows it; see `pages.page_table`."""
-        return pages.page_table(self, columns)
+        """The rows that have some number as a page shows them; see `pages.page_table`."""
+        chosen = self.columns if columns is None else columns
+        rows = [row for row in self.rows if any(np.isfinite(row.cells[name].mean) for name in chosen)]
+        return pages.page_table(replace(self, rows=rows), chosen)
 
 
 def compare_runs(
@@ -187,7 +188,8 @@ def compare_runs(
         UserError: for a column that no run has, or that holds words.
     """
     varied = [name for name in varied_settings(runs) if name != SEED]
-    gathered = _gathered([run.table for run in runs], runs, varied)
+    lists = [name for name in OF_SCORE if name not in varied and len({run.value(name) for run in runs} - {None}) > 1]
+    gathered = _gathered([run.table for run in runs], runs, [*varied, *lists])
     measured = _gathered([run.measured for run in runs], runs, varied)
     numbers = _numbers(runs)
     chosen = _chosen(columns, [*numbers, *dict.fromkeys(measured["column"])])
@@ -196,6 +198,7 @@ def compare_runs(
     values: dict[str, dict[str, Any]] = {
         name: {shown_value(run, run.value(name)): run.value(name) for run in runs} for name in varied
     }
+    words = value_words_of(runs, varied)
     rows: list[Row] = []
     keys = [f"@{name}" for name in varied]
     groups = gathered.groupby(keys, sort=False) if keys else [((), gathered)]
@@ -204,8 +207,10 @@ def compare_runs(
         shown = dict(zip(varied, map(str, setting), strict=True))
         found = _rows(part, whole, chosen=chosen, averaged=averaged, summed=summed, baseline=baseline)
         settings = {name: values[name][value] for name, value in shown.items()}
-        data = tuple(value for name, value in shown.items() if _is_data(name))
-        rows += [replace(row, settings=settings, data=data) for row in found]
+        told = {name: words[name][value] for name, value in shown.items()}
+        data = tuple(value for name, value in shown.items() if says_images(name))
+        data += tuple(part[f"@{name}"].iloc[0] for name in lists)
+        rows += [replace(row, settings=settings, words=told, data=data) for row in found]
     table = ComparisonTable(
         rows=_corrected(rows, averaged),
         columns=chosen,
@@ -317,10 +322,11 @@ def _notes_on_rows(table: ComparisonTable) -> list[str]:
     apart = [name for name in table.columns if len(table.groups(name, [])) > 1]
     if not apart:
         return []
-    where = f"In {', '.join(apart[:SHOWN])}" + (" and other columns" if len(apart) > SHOWN else "")
+    where = f"In {'; '.join(map(column_title, apart[:SHOWN]))}" + (" and other columns" if len(apart) > SHOWN else "")
+    rows = "The rows" if apart == [name for name in table.columns if table.groups(name, [])] else f"{where} the rows"
     return [
-        f"{where} the rows are not all over the same pairs: their means do not compare as they stand, and only rows "
-        "over the same pairs are ranked against one another."
+        f"{rows} are not all over the same pairs: their means do not compare as they stand, and only rows over the "
+        "same pairs are ranked against one another."
     ]
 
 
@@ -333,11 +339,11 @@ def _bounds(columns: Sequence[str], part: pd.DataFrame) -> list[str]:
 
 def _notes_on_closure(table: ComparisonTable) -> list[str]:
     """Which numbers are not ranked because the score does not close."""
-    found = {name: [row.method for row in table.rows if name in row.open] for name in table.columns}
+    found = {name: [title_of(row.method) for row in table.rows if name in row.open] for name in table.columns}
     named = {name: ", ".join(dict.fromkeys(methods)) for name, methods in found.items() if methods}
     if not named:
         return []
-    where = "; ".join(f"{name} of {methods}" for name, methods in named.items())
+    where = "; ".join(f"{column_title(name)} of {methods}" for name, methods in named.items())
     return [
         f"{pages.OPEN} The score's line integral does not close: along the path and along the great circle it "
         "differs by so much that the number, with the density fixed at the other end, may gain nothing on the great "
@@ -351,12 +357,6 @@ def _no_baseline(table: ComparisonTable, baseline: str | None) -> list[str]:
     if baseline is None or baseline in methods:
         return []
     return [f"No run has the method '{baseline}'{_guess(baseline, methods)}, so that no differences from it are given."]
-
-
-def _is_data(name: str) -> bool:
-    """Whether a setting says which images there are, and not how many of them are done together."""
-    parts = name.split(".")
-    return not DATA.isdisjoint(parts) and parts[-1] not in AMOUNTS
 
 
 def _gathered(tables: Sequence[pd.DataFrame], runs: Sequence[RunRecord], varied: Sequence[str]) -> pd.DataFrame:
