@@ -1,5 +1,6 @@
 """A page in a real browser, without a window; the test is skipped where there is none."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,10 @@ class Browser:
         """Moves every slider of the page to the middle and to the end."""
         for player in range(self.run("return document.querySelectorAll('.player').length")):
             find = f"const player = document.querySelectorAll('.player')[{player}]; "
-            for value, told in ((500, "u = 0.50"), (1000, "u = 1.00")):
+            words = json.loads(self.run(f"{find}return player.dataset.words || 'null'"))
+            for value in (500, 1000):
+                share = value / 1000
+                told = words[int(share * (len(words) - 1) + 0.5)] if words else f"u = {share:.2f}"
                 self.run(
                     f"{find}const slider = player.querySelector('input'); slider.value = {value}; "
                     "slider.dispatchEvent(new Event('input'))"

@@ -52,6 +52,7 @@ def test_a_spline_goes_through_all_images_with_one_velocity(wish, pictures, tmp_
     assert len(found.frames) == 9
     assert found.curve is None
     assert "spline through 3 images" in found.words
+    assert "The model does not know the images of this sequence" in found.words, "a network with random weights"
     sharp = answer(wish("a.png", "b.png", "a.png", frames=5), folder=tmp_path)
     apart = [np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)).max()
              for a, b in zip(found.frames, sharp.frames, strict=True)]  # fmt: skip

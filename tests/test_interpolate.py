@@ -54,6 +54,8 @@ def test_files_pictures_models_and_methods_that_are_made_are_the_same(quick, mod
     assert "closed form" in named.sentence
     assert named.ends_db < 25, "a network with random weights"
     assert f"the images of this pair: it gives them back with {named.ends_db:.1f} dB" in named.sentence
+    faded = quick(method="crossfade")
+    assert faded.ends_db == named.ends_db, "of the model, whatever frames a method shows"
     torch.testing.assert_close(named.solution.path.point(torch.tensor([0.0])).norm(), named.solution.path.point(
         torch.tensor([0.5])).norm())  # fmt: skip
     axes = named.plot().axes[0]

@@ -176,7 +176,10 @@ def test_another_geometry_is_solved_for_and_measured_by(interpolate, pictures, g
 
 
 def test_a_run_without_metrics_measures_nothing(interpolate, pictures):
-    assert interpolate("metrics=[]", "logger.mode=disabled").code == 0
+    outcome = interpolate("metrics=[]", "logger.mode=disabled")
+    assert outcome.code == 0
+    for place in (outcome.stdout + outcome.stderr, (pictures / "run" / "report.html").read_text()):
+        assert place.count("The model does not know the images of") == 1, "a network with random weights"
     assert json.loads((pictures / "run" / "metrics.json").read_text()) == {"records": [], "skipped": {}}
 
 

@@ -2,9 +2,12 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
+import numpy as np
 import pytest
 import torch
 from browser import check_page
@@ -13,11 +16,18 @@ from PIL import Image, ImageDraw
 from latent_geodesics import UserError
 from latent_geodesics.core.solvers import PicardAnderson
 from latent_geodesics.data import KeyData, read_keys
+from latent_geodesics.data.images import as_uint8, psnr
+from latent_geodesics.experiments.keys.page import keys_page
 from latent_geodesics.experiments.keys.recipe import Keys
 from latent_geodesics.methods import AdainSlerp, AutoencodedTruth, CrossFade, Geodesic, Lerp, PairEncoder, Slerp
 from latent_geodesics.methods.chains import chain_of, meeting, positions_of, shares
+from latent_geodesics.models import load_model
+from latent_geodesics.models.inversion import Fault
 from latent_geodesics.models.scores import Conditional
+from latent_geodesics.run.each import Tables
+from latent_geodesics.run.key_path import path_through
 from latent_geodesics.run.morphs import Morphs
+from latent_geodesics.run.pages import Page
 
 
 @pytest.fixture
@@ -98,6 +108,32 @@ def test_fewer_frames_than_keys_are_refused():
         shares(torch.tensor([0.0, 0.5, 1.0]), 2)
 
 
+def test_what_the_model_gives_back_are_the_ends_of_its_paths(model, keys):
+    _, legs = legs_of(model, keys)
+    frames = Slerp().morph(legs, torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)).frames
+    for at, given, told in ((0, legs.batch.images_a, 0), (-1, legs.batch.images_b, 1)):
+        torch.testing.assert_close(legs.given_back[:, told], psnr(frames[:, at], given), atol=1e-3, rtol=0)
+    lost = replace(legs, faults=(Fault(step=1, level=2, error=float("inf")), None)).given_back
+    assert lost[0].isnan().all()
+    assert lost[1].isfinite().all()
+
+
+def test_python_makes_the_path_of_the_experiment(go, keys, tmp_path, tiny_model_folder):
+    outcome = go(f"data.keys=[{','.join(keys)}]", "frames=5", "smooth=true", "method=slerp", "format=none")
+    assert outcome.code == 0, outcome.stderr
+    found = path_through(
+        keys, model=load_model(tiny_model_folder, device="cpu", steps=5), method="slerp", prompts=[""], frames=3,
+        tau=0.6, alpha_d=3.0,
+    )  # fmt: skip
+    (folder,) = (tmp_path / "run" / "frames" / "slerp").iterdir()
+    for image, file in zip(found.images, sorted(folder.glob("*.png")), strict=True):
+        with Image.open(file) as kept:
+            assert np.abs(np.asarray(kept, dtype=int) - as_uint8(image).astype(int)).max() <= 1
+    (row,) = csv.DictReader((tmp_path / "run" / "results.csv").open())
+    assert found.keys_db == pytest.approx(float(row["keys_db"]), abs=1e-3)
+    assert f"it gives them back with {found.keys_db:.1f} dB" in found.sentence
+
+
 def morphs_of(model, **methods):
     return Morphs(
         model=model, score=Conditional(), methods=methods, metrics={}, tau=0.5, alpha_d=1.0, frames=5, guidance=1.0,
@@ -144,14 +180,61 @@ def test_a_run_leaves_one_sequence_one_film_and_one_report(go, keys, tmp_path):
             assert sum(1 for _ in container.decode(video=0)) == 6  # the last frame of a loop is its first
     assert len(list((folder / "images").glob("*.png"))) == 1
     page = (folder / "report.html").read_text()
-    assert "b (1), é.png" in page
+    for time, name in zip((0, 1, 3), ("a", "b (1), é", "c"), strict=True):
+        assert f"<figcaption>time {time}, {name}.png, " in page
+    assert page.count("What the run was given") == 3, "the key that a loop comes back to is shown once"
+    assert "The path ends where it begins, at time 4.5." in page
+    assert "time 0.00" in page
+    assert "time 3.75" in page, "the last of the six frames that are shown"
     worst = min(float(row["keys_db"]) for row in rows)  # of a network with random weights
     assert worst < 25
     for place in (page, outcome.stdout + outcome.stderr):
-        assert f"it gives them back with {worst:.1f} dB" in place
+        assert place.count(f"it gives them back with {worst:.1f} dB") == 1
+        assert place.count("The model does not know") == 1, "once a sequence, and not once a leg"
     check_page(folder / "report.html")
     assert "crossfade" in page
     assert json.loads((folder / "summary.json").read_text())["slerp/turn"] < 1e-3
+
+
+def test_every_leg_of_a_sequence_fades_morphs_or_jumps(go, keys, tmp_path):
+    outcome = go(
+        f"data.keys=[{','.join(keys)}]", "times=[0,1,5]", "frames=8", "method=[crossfade,slerp]", "format=none"
+    )
+    assert outcome.code == 0, outcome.stderr
+    folder = tmp_path / "run"
+    legs = list(csv.DictReader((folder / "legs.csv").open()))
+    assert [(row["method"], row["leg"], row["start"], row["end"]) for row in legs] == [
+        (method, *leg) for method in ("crossfade", "slerp") for leg in (("1", "0.0", "1.0"), ("2", "1.0", "5.0"))
+    ]
+    short, faded = legs[:2]
+    assert (short["verdict"], short["ghosting"]) == ("none", ""), "no frame lies between its keys"
+    assert (faded["verdict"], faded["fades"]) == ("fade", "1.0")
+    assert float(faded["ghosting"]) > 0.99
+    assert float(faded["half_changed"]) == pytest.approx(3, abs=0.05)
+    rows = {row["method"]: row for row in csv.DictReader((folder / "results.csv").open())}
+    assert (rows["crossfade"]["verdict"], float(rows["crossfade"]["fades"])) == ("none, fade", 1)
+    assert json.loads((folder / "summary.json").read_text())["crossfade/fades"] == 1
+    page = (folder / "report.html").read_text()
+    for method, title in (("crossfade", "Cross-fade"), ("slerp", "Slerp")):
+        assert f"<figcaption>{title} <b>{rows[method]['verdict']}</b>" in page
+        assert f"{title} {rows[method]['verdict']}" in outcome.stdout + outcome.stderr
+
+
+def test_the_page_of_a_run_that_was_cut_off_shows_what_is_finished(keys, tmp_path):
+    first, second = (KeyData(keys=keys[:count]).sequences[0] for count in (2, 3))
+    done = {
+        "items": 1,
+        "tables": {"results": [{"pair": second.id, "method": "slerp", "status": "closed_form"}]},
+        "kept": {"shown": {"id": second.id, "keys": ["0.png", "1.png", "2.png"], "keys_db": [40.0] * 3, "players": []}},
+    }
+    run = SimpleNamespace(folder=tmp_path, page=lambda title, lead, *settings, **facts: Page(title, lead, facts))
+    tables = Tables([done], batches=[[first.id], [second.id]])
+    page = keys_page(run, tables, [first, second], frames=5, smooth=False, notes=[])
+    shown = page.sections[0]
+    assert shown.title == second.id
+    assert [picture.caption for picture in shown.given.pictures] == [
+        f"time {time}, {Path(key).name}, 40.0 dB" for time, key in enumerate(keys)
+    ]
 
 
 def test_methods_without_a_path_are_joined_and_what_fails_harms_no_other(go, keys, tmp_path):

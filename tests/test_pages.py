@@ -1,12 +1,15 @@
 """Report pages and their figures hold what is given to them whole, whatever its length."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from latent_geodesics.experiments.interpolation.figures import draw_overview
+from latent_geodesics.experiments.interpolation.figures import Curve, draw_overview, draw_pair
+from latent_geodesics.experiments.interpolation.report import _statuses
 from latent_geodesics.run.canvas import legend_below
 from latent_geodesics.run.pages import Page
+from latent_geodesics.run.sections import Timeline
 
 
 @pytest.mark.parametrize(("width", "names"), [(4, 6), (15, 3), (6, 30)])
@@ -38,3 +41,52 @@ def test_headings_may_go_on_after_an_underscore_and_stay_text(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "<th>log_<wbr>density_<wbr>mean</th><th>&lt;b&gt;_<wbr>x</th>" in page
     assert '<td class="whole">1e-05</td><td>a-b</td>' in page
+
+
+def test_sentences_of_a_table_begin_below_their_heading(tmp_path):
+    report = Page("t", "l", {})
+    report.section("s", table=pd.DataFrame({"a": ["short"], "b": ["a sentence of more letters than stand on a line"]}))
+    report.write(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert '<th>a</th><th class="words">b</th>' in page
+    assert '<td>short</td><td class="words">a sentence' in page
+
+
+@pytest.mark.parametrize(("iterations", "panels"), [(0, 2), (3, 4)])
+def test_a_pair_for_which_nothing_was_solved_has_no_panels_of_a_solver(tmp_path, monkeypatch, iterations, panels):
+    drawn, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file: (drawn.extend(figure.axes), save(figure, file)))
+    history = {"evaluations": np.arange(iterations), "lengths": np.ones(iterations), "residuals": np.ones(iterations)}
+    u = np.linspace(0, 1, 5)
+    closed = {"evaluations": np.zeros(0), "lengths": np.zeros(0), "residuals": np.zeros(0)}
+    curves = [
+        Curve(method=name, u=u, log_density=u, speed=np.ones(5), **found)
+        for name, found in (("geodesic", history), ("slerp", closed))
+    ]
+    draw_pair(tmp_path / "pair.png", curves, density="p(x)")
+    assert len(drawn) == panels
+    assert all(axes.lines for axes in drawn)
+
+
+def test_statuses_are_told_where_something_was_to_be_solved():
+    closed, solved = (pd.DataFrame({"status": ["closed_form", other]}) for other in ("sampled", "stalled"))
+    assert _statuses(closed) == {}
+    assert {name: count for name, (_, count) in _statuses(solved).items()} == {"closed_form": 1, "stalled": 1}
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ([0, 0.375, 1], ["time 0.00", "time 0.38", "time 1.00"]),
+        ([-1, 0, 2], ["time -1.0", "time 0.0", "time 2.0"]),
+        ([1990, 2000, 2040], ["time 1990", "time 2000", "time 2040"]),
+        ([0, 1e-3, 2e-3], ["time 0.0000", "time 0.0010", "time 0.0020"]),
+        ([4.5], ["time 4.5"]),
+    ],
+)
+def test_a_slider_tells_the_time_in_digits_that_tell_frames_apart(times, words):
+    assert Timeline(times=times, keys=[0]).words == words
+
+
+def test_keys_are_marked_where_the_slider_shows_them():
+    assert Timeline(times=[0, 1, 2, 3, 7], keys=[0, 3, 4]).marks == [0, 0.75, 1]

@@ -11,6 +11,7 @@ point at u is taken back to the norm (1-u)|x_A| + u|x_B| before it is decoded, s
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.core.path import Path
 from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.data import PairBatch
+from latent_geodesics.data.images import psnr
 from latent_geodesics.methods.conditions import (
     GeometryChoice,
     PathCondition,
@@ -131,6 +133,17 @@ class EncodedPairs:
             moving=self.moving[index],
             faults=tuple(self.faults[row] for row in rows) if self.faults else (),
         )
+
+    @cached_property
+    def given_back(self) -> Float[Tensor, "p 2"]:
+        """PSNR in dB of both images of each pair as they come back from their own latents; NaN for a pair in `lost`."""
+        latents = torch.stack([self.latents_a, self.latents_b], 1)
+        condition = torch.stack([self.condition_a, self.condition_b], 1)
+        images = decode_paths(self.model, latents, condition=condition, tau=self.tau, guidance=self.guidance)
+        given = torch.stack([self.batch.images_a, self.batch.images_b], 1)
+        found = psnr(images.flatten(0, 1), given.flatten(0, 1)).view(-1, 2)
+        found[list(self.lost)] = torch.nan
+        return found
 
     def points(self, path: Path, u: Float[Tensor, " n"]) -> Float[Tensor, "p n d"]:
         """The points at the positions u of a path, with norms from that of the one image's latent to the other's."""

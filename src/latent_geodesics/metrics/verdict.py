@@ -30,6 +30,11 @@ from latent_geodesics.metrics.measured import MeasuredMorph
 VERDICTS: Mapping[str, str] = {"fades": "fade", "morphs": "morph", "jumps": "jump"}
 """Column -> the word for a sequence that has a one there."""
 MOST_GHOSTING = 0.5
+MEANING = (
+    "Fade: a blend of the two images explains more than half of what sets the inner frames apart from them (ghosting "
+    "above 0.5). Jump: one step changes more than half way from an even change to a cut. Morph: neither."
+)
+"""The rule for who reads a table."""
 
 
 class Ghosting(SequenceMetric):

@@ -26,7 +26,6 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.progress import listening, telling
 from latent_geodesics.data.images import readable, to_pil
-from latent_geodesics.methods import status_sentence
 from latent_geodesics.run.files import title_of
 from latent_geodesics.run.interpolation import Interpolation, density_figure, interpolate, named_model
 from latent_geodesics.run.key_path import path_through
@@ -130,9 +129,8 @@ def _smooth(wish: Wish, prompts: Sequence[str], model: "LatentModel", folder: Pa
         alpha_d=wish.alpha_d,
         settings=wish.settings,
     )
-    ended = " ".join(status_sentence(status) for status in dict.fromkeys(found.statuses))
     words = f"A spline through {len(wish.files)} images: {found.evaluations} score evaluations, {found.seconds:.1f} s."
-    return _filmed(found.images, folder, None, f"{words} {ended}")
+    return _filmed(found.images, folder, None, f"{words} {found.sentence}")
 
 
 @lru_cache(maxsize=1)

@@ -285,7 +285,7 @@ class Loop(pl.LightningModule):
         if batch.number == IDLE:
             return
         names = self._names[batch.number]
-        self._bar.set_description(", ".join(names[:3]) + (" ..." if len(names) > 3 else ""))
+        self._bar.set_description_str(", ".join(names[:3]) + (" ..." if len(names) > 3 else ""))
         before = self._bar.n
         with (
             one_thread(),

@@ -20,7 +20,7 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.records import Solution
 from latent_geodesics.data import ImagePair, PairBatch
-from latent_geodesics.data.images import from_pil, psnr, read_image, to_pil
+from latent_geodesics.data.images import from_pil, read_image, to_pil
 from latent_geodesics.methods import Method, status_sentence
 from latent_geodesics.methods.base import LOST
 from latent_geodesics.metrics import PathCurves
@@ -171,7 +171,7 @@ def interpolate(
             found = morphs(batch, seed=seed).of_pair(0)[0]
     except Exception as error:
         raise for_a_person(error) from error
-    return _interpolation(found, morphs.u, batch)
+    return _interpolation(found, morphs.u)
 
 
 def named_model(name: str | Path, settings: Sequence[str] = ()) -> LatentModel:
@@ -280,15 +280,14 @@ def _read(image: Any, name: Path, size: tuple[int, int]) -> Float[Tensor, "3 h w
     return from_pil(image, name, size=size) if isinstance(image, Image.Image) else read_image(name, size=size)
 
 
-def _interpolation(found: PairResult, u: Float[Tensor, " n"], batch: PairBatch) -> Interpolation:
+def _interpolation(found: PairResult, u: Float[Tensor, " n"]) -> Interpolation:
     result, row = found.result, found.row
     if result.failure is not None or row["status"] in LOST or not bool(torch.isfinite(found.frames).all()):
         why = result.failure or status_sentence(row["status"])
         raise UserError(f"{found.method} made no sequence of these images: {why}")
-    ends = psnr(found.frames[[0, -1]].cpu().float(), torch.cat([batch.images_a, batch.images_b]).cpu())
     return Interpolation(
         images=found.frames.cpu(),
-        ends_db=float(ends.min()),
+        ends_db=float(result.pairs.given_back.min()),
         u=u,
         method=found.method,
         status=row["status"],

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.keys import KeyData, read_keys
+from latent_geodesics.methods.base import status_sentence
 from latent_geodesics.methods.chains import draw_chain, has_path, meeting
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.accelerator import one_thread
 from latent_geodesics.run.interpolation import for_a_person, made_morphs
+from latent_geodesics.run.results import unknown_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +27,20 @@ class KeyPath:
         statuses: How each leg ended, in a word.
         evaluations: How often the score was evaluated.
         seconds: What it took to find the sequence and to decode it.
+        keys_db: PSNR in dB of the key that the model gives back worst.
     """
 
     images: Float[Tensor, "n 3 h w"]
     statuses: tuple[str, ...]
     evaluations: int
     seconds: float
+    keys_db: float
+
+    @property
+    def sentence(self) -> str:
+        """How it ended and what to do, for a person."""
+        ended = [status_sentence(status) for status in dict.fromkeys(self.statuses)]
+        return " ".join(filter(None, [*ended, unknown_images("this sequence", self.keys_db)]))
 
 
 def path_through(
@@ -74,7 +84,8 @@ def path_through(
             )
         with one_thread():
             keys = read_keys([sequence], size=morphs.model.image_size)
-            legs = meeting(morphs.encode(keys.legs, seed=seed), loop=False)
+            encoded = morphs.encode(keys.legs, seed=seed)
+            legs = meeting(encoded, loop=False)
             chain, images, cost = draw_chain(chosen, legs, sequence, [frames - 1] * len(keys.legs), smooth=True)
     except Exception as error:
         raise for_a_person(error) from error
@@ -85,4 +96,5 @@ def path_through(
         statuses=chain.statuses,
         evaluations=cost["evaluations"],
         seconds=cost["seconds"],
+        keys_db=float(encoded.given_back.min()),
     )

@@ -29,7 +29,7 @@ from latent_geodesics.metrics import (
 )
 from latent_geodesics.models import LatentModel
 from latent_geodesics.models.accelerator import METRICS, Stopwatch
-from latent_geodesics.run.results import BatchResult, MethodResult
+from latent_geodesics.run.results import BatchResult, MethodResult, unknown_images
 
 log = logging.getLogger(__name__)
 
@@ -126,12 +126,17 @@ class Morphs:
         return facts
 
     def __call__(self, batch: PairBatch, *, seed: int) -> BatchResult:
-        """A batch of pairs through every method and metric."""
+        """A batch of pairs through every method and metric; the log is told of images that the model does not know."""
         tell("encoding")
-        return self.of(self._encoder(seed=seed).encode(batch))
+        pairs = self._encoder(seed=seed).encode(batch)
+        for id, decibels in zip(batch.ids, pairs.given_back.amin(1).tolist(), strict=True):
+            if said := unknown_images(f"pair '{id}'", decibels):
+                log.warning("%s", said)
+        return self.of(pairs)
 
     def encode(self, batch: PairBatch, *, seed: int) -> EncodedPairs:
         """A batch of pairs as the problem that every method is given."""
+        tell("encoding")
         return self._encoder(seed=seed).encode(batch)
 
     def of(self, pairs: EncodedPairs) -> BatchResult:

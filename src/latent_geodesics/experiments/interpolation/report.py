@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.data.images import psnr
 from latent_geodesics.experiments.interpolation.figures import Curve, draw_overview, draw_pair
-from latent_geodesics.methods.base import status_sentence
+from latent_geodesics.methods.base import UNSOLVED, status_sentence
 from latent_geodesics.metrics import MetricRecord
 from latent_geodesics.models.accelerator import machine_cores
-from latent_geodesics.run.compare.report import OwnTables, write_own
+from latent_geodesics.run.compare.report import IN_BRACKETS, OwnTables, write_own
 from latent_geodesics.run.compare.tables import ComparisonTable
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.files import file_stem, write_text
@@ -27,17 +25,16 @@ from latent_geodesics.run.pages import OPEN, Cell, interval_text, number, render
 from latent_geodesics.run.results import (
     COLUMNS,
     KNOWN,
-    LEAST_PSNR,
     STAGE_TITLES,
     BatchResult,
     MethodResult,
-    PairResult,
     by_part,
     closes,
     protocol_notes,
     unknown_images,
     unsolved_inversions,
 )
+from latent_geodesics.run.sections import Given, Picture
 from latent_geodesics.run.sequences import save_frame
 from latent_geodesics.run.tracking import RunLogger
 
@@ -53,7 +50,7 @@ class PairPage:
     Attributes:
         ends: The two images as the model's size crops them.
         players: The sequences, as `Rows.sequence` gives them.
-        reconstruction: PSNR of the worse end as the model gives it back, dB; None where nothing says.
+        reconstruction: PSNR of the worse end as the model gives it back, dB; None where it could not be inverted.
         courses: For each method with a path, its curves as the logger is told them: name -> values.
     """
 
@@ -70,9 +67,19 @@ class PairPage:
     courses: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
     @property
-    def unknown(self) -> bool:
-        """Whether the model does not know such images, so that nothing between them means anything."""
-        return self.reconstruction is not None and self.reconstruction < LEAST_PSNR
+    def given(self) -> Given:
+        """What went in, and how well the model gives it back."""
+        note = "The ends as given, cropped to the model's size"
+        if self.reconstruction is not None:
+            note += f"; the model gives them back with {number(self.reconstruction)} dB (PSNR, the worse one)"
+        ends = zip(self.ends, (self.prompt_a, self.prompt_b), strict=True)
+        pictures = [Picture(file=file, caption=prompt) for file, prompt in ends]
+        return Given(pictures=pictures, note=f"{note}.", warning=self.unknown)
+
+    @property
+    def unknown(self) -> str | None:
+        """What to say where the model does not know such images, so that nothing between them means anything."""
+        return unknown_images("this pair", self.reconstruction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,33 +136,33 @@ def _page(report: InterpolationReport, folder: Path, own: OwnTables, remarks: Se
     measured = [name for name in COLUMNS if name in table.columns and table[name].notna().any()]
     columns = {name: COLUMNS[name] for names in by_part(measured).values() for name in names}
     methods = list(dict.fromkeys(table["method"]))
-    statuses = list(dict.fromkeys(table["status"]))
     return render_template(
         "report.html",
         folder=folder,
         title="Interpolation along probability-density geodesics",
-        settings=_settings(report.config),
+        settings=settings_of(report.config, "model", "condition", "tau", "alpha", "guidance", "frames", "seed"),
         columns=columns,
         methods=methods,
         means=own.means.html_parts([name for name in columns if name in own.means.columns]),
         stages=_stages(table),
         pairs=len(pages),
         expected=report.expected,
-        least_psnr=LEAST_PSNR,
         remarks=remarks,
+        in_brackets=IN_BRACKETS,
         protocols=_protocol_rows(report.records, methods, own.protocols),
         notes=protocol_notes(report.records),
         verdicts=_verdicts(report.summary),
-        statuses={name: (status_sentence(name), int((table["status"] == name).sum())) for name in statuses},
+        statuses=_statuses(table),
         overview="figures/overview.png" if (folder / "figures" / "overview.png").exists() else None,
         pages=[(page, _page_rows(page, columns)) for page in pages],
     )
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    model = config.get("model") or {}
-    named = settings_of(config, "condition", "tau", "alpha", "guidance", "frames", "seed")
-    return {"model": Path(str(model.get("path_or_name", "?"))).name} | named
+def _statuses(table: pd.DataFrame) -> dict[str, tuple[str, int]]:
+    """Status -> what it means, and of how many sequences it is; empty where nothing was to be solved."""
+    found = table["status"].value_counts(sort=False).to_dict()
+    told = {str(name): (status_sentence(str(name)), int(count)) for name, count in found.items()}
+    return {} if set(told) <= set(UNSOLVED) else told
 
 
 def _stages(table: pd.DataFrame) -> dict[str, dict[str, str]]:
@@ -190,10 +197,14 @@ def _protocol_rows(
             ProtocolRow(
                 column=column,
                 cells=cells,
-                counts=", ".join(f"{count} {name}" for name, count in one.counts.items()),
+                counts=", ".join(_of_what(name, count) for name, count in one.counts.items()),
             )
         )
     return rows
+
+
+def _of_what(name: str, count: int) -> str:
+    return f"{count} {name.removesuffix('s') if count == 1 else name}"
 
 
 def _page_rows(page: PairPage, columns: Mapping[str, str]) -> dict[str, list[Cell]]:
@@ -245,7 +256,7 @@ def _verdicts(summary: Mapping[str, float]) -> list[tuple[str, str, float]]:
 
 def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
     """Writes the pictures of the pair at a place of a batch; returns what the report says of it."""
-    batch = result.pairs.batch
+    pairs, batch = result.pairs, result.pairs.batch
     pair, truth = batch.pairs[place], batch.truth[place]
     at_positions = batch.true_frames(place, len(result.u))
     truth = truth if at_positions is None else at_positions
@@ -270,7 +281,7 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
         figure = None
         if curves:
             name = f"figures/{file_stem(pair.id)}.png"
-            figure = rows.file(name, lambda file: draw_pair(file, curves, density=result.pairs.density))
+            figure = rows.file(name, lambda file: draw_pair(file, curves, density=pairs.density))
     numbers = {one.method: one.row for one in of_pair}
     page = PairPage(
         id=pair.id,
@@ -283,27 +294,15 @@ def show_pair(rows: Rows, result: BatchResult, place: int) -> PairPage:
             job.result() | {"verdict": numbers.get(name, {}).get("verdict")}
             for name, job in zip(shown, players, strict=True)
         ],
-        reconstruction=_reconstruction(made, batch.images_a[place], batch.images_b[place]),
+        reconstruction=None if place in pairs.lost else float(pairs.given_back[place].min()),
         figure=figure,
         rows=list(numbers.values()),
         courses={curve.method: _course(curve) for curve in curves},
     )
-    if said := unknown_images(f"pair '{pair.id}'", page.reconstruction):
-        log.warning("%s", said)
     for one in made:
         if not one.settled:
             log.warning("'%s' on pair '%s' ended %s.", one.method, pair.id, one.status)
     return page
-
-
-def _reconstruction(
-    made: Sequence[PairResult], first: Float[Tensor, "3 h w"], last: Float[Tensor, "3 h w"]
-) -> float | None:
-    """PSNR in dB of the worse end, by a method whose ends come through the model; None where there is none."""
-    through = [one.frames for one in made if one.result.morph.solution is not None]
-    if not through:
-        return None
-    return float(psnr(through[0][[0, -1]].float(), torch.stack([first, last])).min())
 
 
 def log_courses(logger: RunLogger, pages: Sequence[PairPage]) -> None:

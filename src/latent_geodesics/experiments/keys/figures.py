@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latent_geodesics.run.canvas import canvas, label, literal, method_color
+from latent_geodesics.run.canvas import canvas, label, legend_below, literal, method_color
 from latent_geodesics.run.files import title_of
 
 
@@ -27,4 +27,4 @@ def draw_speeds(file: Path, speeds: Mapping[str, np.ndarray], at: np.ndarray, *,
             axes.axvline(time, color="#BBBBBB", linewidth=0.8, zorder=0)
         axes.set_ylim(bottom=0)
         label(axes, "Speed of the latent, from key to key", "time", "over its mean")
-        axes.legend(fontsize=8)
+        legend_below(figure, axes)

@@ -1,6 +1,7 @@
 """What a method makes of a sequence of keys: frames, a row of numbers, and its speeds where it has a path."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from latent_geodesics.core.records import Status
 from latent_geodesics.data import KeySequence
+from latent_geodesics.data.images import psnr
+from latent_geodesics.experiments.keys.legs import key_frames
 from latent_geodesics.methods import EncodedPairs, Method
 from latent_geodesics.methods.base import FAILED, failed
 from latent_geodesics.methods.chains import draw_chain, has_path
@@ -19,6 +22,7 @@ from latent_geodesics.methods.chains import draw_chain, has_path
 log = logging.getLogger(__name__)
 
 DRAWN = 241
+WIDEST_STRIP = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,16 @@ class Made:
     row: Mapping[str, Any]
     frames: Float[Tensor, "n 3 h w"] | None = None
     speeds: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+
+def left_out(methods: Mapping[str, Method]) -> dict[str, str]:
+    """Method -> why it can have no continuous velocity, of those that cannot."""
+    return {
+        name: f"'{name}' makes the frames of one pair at a time and has no path of latents whose velocity could be "
+        "continuous: it is left out; smooth=false joins its frames."
+        for name, method in methods.items()
+        if not has_path(method)
+    }
 
 
 def make_sequence(
@@ -85,3 +99,20 @@ def _worst(statuses: Sequence[str]) -> str:
     """The status of a sequence: that of the first leg that did not end as it should, or of the first."""
     good = (Status.CONVERGED.value, Status.RESOLVED.value, Status.CLOSED_FORM.value)
     return next((status for status in statuses if status not in good), statuses[0])
+
+
+def strip_of(
+    keys: Float[Tensor, "k1 3 h w"], steps: Sequence[int], shown: Mapping[str, Float[Tensor, "n 3 h w"]]
+) -> dict[str, Float[Tensor, "m 3 h w"]]:
+    """The keys where they belong, and below them every sequence; of long ones some frames, the keys among them."""
+    at = key_frames(steps)
+    count = at[-1] + 1
+    chosen = sorted({*at, *np.linspace(0, count - 1, min(count, WIDEST_STRIP)).round().astype(int).tolist()})
+    first = torch.ones(count, *keys.shape[1:])
+    first[at] = keys.cpu().float()
+    return {"keys": first[chosen]} | {name: frames[chosen] for name, frames in shown.items()}
+
+
+def worst_key(keys: Float[Tensor, "k1 3 h w"], steps: Sequence[int], frames: Float[Tensor, "n 3 h w"] | None) -> float:
+    """PSNR in dB of the key that a sequence shows worst; NaN without frames."""
+    return math.nan if frames is None else float(psnr(frames[key_frames(steps)], keys).min())
