@@ -16,16 +16,18 @@ import torch
 
 from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.models.families import FAMILIES, Components, Family
-from latent_geodesics.models.headers import (
+from latent_geodesics.models.headers import compared, shapes
+from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER
+from latent_geodesics.models.sources import (
+    INDEX,
     WEIGHTS,
-    compared,
-    shapes,
+    check_model_folder,
+    first_line,
     shard_index,
     variant_of,
     weight_files,
+    why_unreadable,
 )
-from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER
-from latent_geodesics.models.sources import INDEX, check_model_folder, first_line, why_unreadable
 
 FLOW_PREDICTION = "flow_prediction"
 """What diffusers calls the velocity of a flow model where a scheduler takes several predictions."""
@@ -37,8 +39,7 @@ _FILES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _OTHER_NOISE: Mapping[str, Any] = {"timestep_type": "continuous", "use_flow_sigmas": True, "invert_sigmas": True}
 """Settings by which a known scheduler tells the network other times, or means another noise."""
-_LIBRARIES = ("diffusers", "transformers")
-"""Whose classes are known; any other is code that a folder brings along."""
+_LIBRARIES = ("diffusers", "transformers")  # any other class is code that a folder brings along
 _READ_AS = {"DPMSolverSDEScheduler": "HeunDiscreteScheduler"}
 """A scheduler that needs a library of its own, and one of the same noise and the same defaults."""
 KINDS = {"missing": "lack", "unexpected": "have besides", "mismatched": "have in another shape"}

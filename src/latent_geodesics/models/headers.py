@@ -3,7 +3,6 @@
 No numbers are read, so that a model of many gigabytes is looked at in seconds.
 """
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,18 +14,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError, is_out_of_memory
-from latent_geodesics.models.sources import first_line, why_unreadable
+from latent_geodesics.models.sources import why_unreadable
 
-WEIGHTS = ("*.safetensors", "*.bin")
-# What the libraries call a file of weights, of one of its variants, or of a shard of either; what else lies beside it
-# (the state of an optimiser, weights for other programs) is not read.
-_VARIANT = re.compile(
-    r"(?:diffusion_pytorch_model|pytorch_model|model)(?:-\d{5}-of-\d{5})?(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?"
-    r"\.(?:safetensors|bin)"
-)
-_VARIANTS = ("fp32", "fp16", "bf16", "ema", "non_ema")
-"""The variants that diffusers' models are published in, the one to take first; without a name comes before all."""
-_SHARD = "-of-"
 # What safetensors calls the precisions that are kept, and the whole numbers beside them; all else is read in float32.
 _PRECISIONS = {"F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
@@ -42,49 +31,6 @@ class Compared:
 
     differences: Mapping[str, Collection[str]]
     component: Any
-
-
-def weight_files(part: Path) -> list[Path]:
-    """The files of weights that are read of a component: those of one variant, safe ones before pickled ones."""
-    variant = variant_of(part)
-    for pattern in WEIGHTS:
-        files = sorted(
-            file for file in part.glob(pattern) if (named := _VARIANT.fullmatch(file.name)) and named[1] == variant
-        )
-        if not files:
-            continue
-        whole = [file for file in files if _SHARD not in file.name]
-        told = shard_index(part, files[0].suffix)
-        # Where there are both, diffusers reads the shards and transformers the one file.
-        if told is not None and (not whole or whole[0].name.startswith("diffusion")):
-            return sorted(part / name for name in set(told.values()))
-        return whole[:1] or files
-    return []
-
-
-def shard_index(part: Path, suffix: str) -> dict[str, str] | None:
-    """The file of each tensor, as told where the weights of a component lie in several; None where they do not."""
-    wanted = {suffix[1:], "index", "json"} | {variant_of(part)} - {None}
-    for file in sorted(part.glob("*.json")):
-        if set(file.name.split(".")[1:]) == wanted:
-            try:
-                return {str(key): str(name) for key, name in json.loads(file.read_text())["weight_map"].items()}
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UserError(f"{file} cannot be read ({first_line(error)}); copy the model folder again") from error
-    return None
-
-
-def variant_of(part: Path) -> str | None:
-    """Which of a component's sets of weights to read: the one without a name, else the most precise one.
-
-    Libraries name a variant, and a shard of it, behind the first dot: `model.fp16.safetensors`,
-    `model.fp16-00001-of-00002.safetensors`.
-    """
-    names = {path.name for pattern in WEIGHTS for path in part.glob(pattern)}
-    found = {match.group(1) for name in names if (match := _VARIANT.fullmatch(name))}
-    if not found or None in found:
-        return None
-    return min(found, key=lambda name: (_VARIANTS.index(name) if name in _VARIANTS else len(_VARIANTS), name))
 
 
 def shapes(file: Path) -> dict[str, Tensor]:

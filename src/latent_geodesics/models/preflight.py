@@ -14,12 +14,12 @@ from latent_geodesics.core.path import GreatCircle
 from latent_geodesics.models.accelerator import choose_device
 from latent_geodesics.models.components import LARGE, check_tensors, look_at_components
 from latent_geodesics.models.families import Family
-from latent_geodesics.models.headers import shapes, weight_files
+from latent_geodesics.models.headers import shapes
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.precision import PRECISIONS
 from latent_geodesics.models.scores import Score
 from latent_geodesics.models.single_file import contents
-from latent_geodesics.models.sources import SIZES, check_source, on_disk
+from latent_geodesics.models.sources import SIZES, check_source, on_disk, weight_files
 
 POINTS = 5
 """Positions at which a score is looked at."""

@@ -19,8 +19,8 @@ import torch
 from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.models.components import absent_parts, family_of, read_component
 from latent_geodesics.models.families import FAMILIES, Family
-from latent_geodesics.models.headers import shapes, weight_files
-from latent_geodesics.models.sources import INDEX, SUFFIXES, first_line, hub_problem, on_disk
+from latent_geodesics.models.headers import shapes
+from latent_geodesics.models.sources import INDEX, SUFFIXES, first_line, hub_problem, on_disk, weight_files
 
 _LACKS = (
     "lacks some of the weights of a {}: copy it again, or give model.settings_of=<a folder in diffusers' format of the "

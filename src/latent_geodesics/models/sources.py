@@ -1,6 +1,10 @@
-"""Where a model is taken from, a folder in diffusers' format or the hub: found without the libraries that load it."""
+"""Where a model is taken from, a folder in diffusers' format or the hub, and which of its files hold the weights.
+
+Found without the libraries that load it.
+"""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +14,16 @@ from latent_geodesics.core.errors import UserError
 INDEX = "model_index.json"
 SUFFIXES = (".safetensors", ".ckpt")
 """Files that hold all weights of a model."""
+WEIGHTS = ("*.safetensors", "*.bin")
+# What the libraries call a file of weights, of one of its variants, or of a shard of either; what else lies beside it
+# (the state of an optimiser, weights for other programs) is not read.
+_VARIANT = re.compile(
+    r"(?:diffusion_pytorch_model|pytorch_model|model)(?:-\d{5}-of-\d{5})?(?:\.([^.]+?))?(?:-\d{5}-of-\d{5})?"
+    r"\.(?:safetensors|bin)"
+)
+_VARIANTS = ("fp32", "fp16", "bf16", "ema", "non_ema")
+"""The variants that diffusers' models are published in, the one to take first; without a name comes before all."""
+_SHARD = "-of-"
 PATIENCE = 10  # seconds without an answer of the hub
 _UNREACHABLE = {
     "OfflineModeIsEnabled",
@@ -150,3 +164,46 @@ def why_unreadable(error: BaseException) -> str:
     """
     told = isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError) and error.strerror
     return told or "it is damaged, or holds other things than tensors"
+
+
+def weight_files(part: Path) -> list[Path]:
+    """The files of weights that are read of a component: those of one variant, safe ones before pickled ones."""
+    variant = variant_of(part)
+    for pattern in WEIGHTS:
+        files = sorted(
+            file for file in part.glob(pattern) if (named := _VARIANT.fullmatch(file.name)) and named[1] == variant
+        )
+        if not files:
+            continue
+        whole = [file for file in files if _SHARD not in file.name]
+        told = shard_index(part, files[0].suffix)
+        # Where there are both, diffusers reads the shards and transformers the one file.
+        if told is not None and (not whole or whole[0].name.startswith("diffusion")):
+            return sorted(part / name for name in set(told.values()))
+        return whole[:1] or files
+    return []
+
+
+def shard_index(part: Path, suffix: str) -> dict[str, str] | None:
+    """The file of each tensor, as told where the weights of a component lie in several; None where they do not."""
+    wanted = {suffix[1:], "index", "json"} | {variant_of(part)} - {None}
+    for file in sorted(part.glob("*.json")):
+        if set(file.name.split(".")[1:]) == wanted:
+            try:
+                return {str(key): str(name) for key, name in json.loads(file.read_text())["weight_map"].items()}
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UserError(f"{file} cannot be read ({first_line(error)}); copy the model folder again") from error
+    return None
+
+
+def variant_of(part: Path) -> str | None:
+    """Which of a component's sets of weights to read: the one without a name, else the most precise one.
+
+    Libraries name a variant, and a shard of it, behind the first dot: `model.fp16.safetensors`,
+    `model.fp16-00001-of-00002.safetensors`.
+    """
+    names = {path.name for pattern in WEIGHTS for path in part.glob(pattern)}
+    found = {match.group(1) for name in names if (match := _VARIANT.fullmatch(name))}
+    if not found or None in found:
+        return None
+    return min(found, key=lambda name: (_VARIANTS.index(name) if name in _VARIANTS else len(_VARIANTS), name))

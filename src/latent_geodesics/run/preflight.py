@@ -78,8 +78,8 @@ class Preflight:
             alpha=alpha,
         )
         log.info(
-            "Strength: alpha mean|P s| L is at most about %.2g on the pair %s at tau = %g, alpha = %.3g; the larger, the "
-            "farther a geodesic is from a great circle, and the more evaluations it takes.",
+            "Strength: alpha mean|P s| L is at most about %.2g on the pair %s at tau = %g, alpha = %.3g; the larger, "
+            "the farther a geodesic is from a great circle, and the more evaluations it takes.",
             strength, pairs[0].id, config["tau"], alpha,
         )  # fmt: skip
         return {"preflight/strength": strength}
