@@ -2,7 +2,7 @@ r"""The second variation of the length at a path, from the scores at its knots a
 
 For a displacement `d` across a path of constant speed in the geometry of a weight `w` on Euclidean lengths,
 
-    int w / |g'| (|d'|^2 + d^T C d) du,   C = |g'|^2 (-H + a a^T + a k^T + k a^T),
+    int w / |g'| (|d'|^2 + d^T C d) du,   C = |g'|^2 (-H + a a^T + a k^T + k a^T - k k^T),
 
 with `a = -grad log w`, `H` its derivative and `k` the curvature of the path; on a sphere less the square of the angle.
 `H` at a knot is the matrix that explains best how the score differed there between iterates, the nearest of them first,
@@ -32,6 +32,7 @@ LARGEST_EXPONENT = 30.0
 MOST_UNKNOWNS, DIRECTIONS = 384, (2, 10)
 LEAST_CURVATURE = 0.3
 FAINT = 1e-2
+NEAR = 0.1  # a residual, as a share of the pull, below which the variation is that of a geodesic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,9 @@ def second_variation(group: Group) -> Variation:
     content = -hold[..., None, None] * hessian
     if across:
         a, k = ((part / squared) @ basis for part in (weight * seen.force, curve))
-        content = content + squared[..., None] * (_outer(a, a) + _outer(a, k) + _outer(k, a))
+        # Far from a solution, where `k` may be anything, this keeps the variation positive: steps are surer without.
+        bent = (place.relative < NEAR)[:, None, None, None] * _outer(k, k)
+        content = content + squared[..., None] * (_outer(a, a) + _outer(a, k) + _outer(k, a) - bent)
     direction = unit(velocity) @ basis if across else torch.zeros_like(velocity @ basis)
     stretch = grid.geometry.stretch(strength[:, None], seen.log_density)
     system = _system(grid, stretch, content, direction, defect @ basis)
