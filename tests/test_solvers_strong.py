@@ -95,6 +95,17 @@ def test_the_estimated_error_covers_the_true_one_and_is_no_more_than_ten_times_i
     assert float((estimate / error.clamp(min=1e-12)).median()) < 10
 
 
+@pytest.mark.parametrize("budget", [20, 60])
+def test_a_strong_problem_keeps_its_budget(budget):
+    """The grid that it would be searched for on has 64 intervals."""
+    field = lg.IsotropicGaussian(mean=torch.zeros(2, dtype=torch.float64), scale=0.25)
+    x0, x1 = torch.tensor([[[-1.0, 0.4]], [[1.0, 0.4]]], dtype=torch.float64)
+    solution = solve(field, x0, x1, max_evaluations=budget)
+    assert float(solution.stats["strength"][0]) > 15
+    assert solution.status == (Status.BUDGET_EXHAUSTED,)
+    assert int(solution.stats["evaluations"][0]) <= budget
+
+
 def test_a_saddle_is_left_for_the_shorter_side():
     """Between two hills the line through the pass is a geodesic by symmetry, and longer than one over either hill."""
     means = torch.tensor([[0.0, 1.5], [0.0, -1.5]], dtype=torch.float64)

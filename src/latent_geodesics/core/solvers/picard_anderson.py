@@ -78,7 +78,8 @@ class PicardAnderson(BoundarySolver):
         coarse_start: whether to begin with half or a quarter of the intervals, where that is at least four.
         refine: whether to look between the knots, to go on at twice the intervals where that is needed, and to solve by
             Newton steps what the fixed point does not; without it `converged` speaks of the knots alone.
-        starts: from how many paths a strong pair begins, of which the shortest is kept.
+        starts: from how many paths a strong pair begins, of which the shortest is kept; at most three in the plane and
+            on a sphere in space, where there is one direction to begin aside in.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -171,7 +172,8 @@ class PicardAnderson(BoundarySolver):
                 strong |= torch.isin(numbers, group.numbers[unsolved])
         doublings = (strengths[:, None] > torch.tensor(FINER)).sum(-1)
         for times in range(len(FINER) + 1):
-            rows = (strong & (doublings == times)).nonzero().flatten()
+            afforded = record.affords(numbers, 2**times * grid.intervals - 1)
+            rows = (strong & (doublings == times) & afforded).nonzero().flatten()
             if len(rows):
                 wide = grid.restrict(rows)
                 for _ in range(times):
