@@ -266,6 +266,18 @@ def test_a_model_that_does_not_know_the_images_is_not_ranked(tmp_path):
         assert any("Not ranked, since the ends" in note for note in found.notes) == (ends < 25)
 
 
+@pytest.mark.parametrize(("pairs", "ranked"), [(3, True), (4, False)])
+def test_a_model_that_does_not_know_one_image_of_most_pairs_is_not_ranked(tmp_path, pairs, ranked):
+    run = write_run(tmp_path / "run", alpha=1.0)
+    table = pd.read_csv(run / "results.csv")
+    few = table["pair"].isin(table["pair"].unique()[:pairs])
+    table.assign(unknown=np.where(few, "given back with 23.9 dB", "")).to_csv(run / "results.csv", index=False)
+    found = compare_runs(find_runs([run]), baseline="slerp")
+    assert bool(found.rank("length")) == ranked
+    assert any("Not ranked, since the ends" in note for note in found.notes) != ranked
+    assert "unknown" not in found.columns
+
+
 def test_a_latex_table_leaves_out_what_no_row_has(tmp_path):
     run = write_run(tmp_path / "run", alpha=1.0)
     pd.read_csv(run / "results.csv").assign(ppl_seq_clevr=math.nan).to_csv(run / "results.csv", index=False)

@@ -97,6 +97,11 @@ class EncodedPairs:
         return self
 
     @property
+    def images(self) -> Float[Tensor, "p2 3 h w"]:
+        """The first images of all pairs, then the second."""
+        return torch.cat([self.batch.images_a, self.batch.images_b])
+
+    @property
     def latents_a(self) -> Float[Tensor, "p d"]:
         """The first images' own latents at noise level tau, off the common sphere."""
         own: Tensor = self.problem.x0 * (self.norms_a / self.problem.x0.norm(dim=-1))[:, None]
@@ -117,7 +122,7 @@ class EncodedPairs:
         """Some of the pairs."""
         index = torch.tensor(list(rows))
         batch = self.batch
-        return replace(
+        part = replace(
             self,
             batch=PairBatch(
                 pairs=tuple(batch.pairs[row] for row in rows),
@@ -133,6 +138,9 @@ class EncodedPairs:
             moving=self.moving[index],
             faults=tuple(self.faults[row] for row in rows) if self.faults else (),
         )
+        if "given_back" in vars(self):
+            vars(part)["given_back"] = self.given_back[index]  # decoded once
+        return part
 
     @cached_property
     def given_back(self) -> Float[Tensor, "p 2"]:
@@ -174,6 +182,10 @@ class Setting:
         condition: What the density is conditioned on along a path between two prompts, one of
             `conditions.PathCondition`; decoding always uses (1-u) c_A + u c_B.
         geometry: The geometry, in place of that of p^alpha.
+
+    Raises:
+        UserError: for a noise level outside (0, 1), a power or a guidance that is no finite number of at least 0, and
+            an unknown condition.
     """
 
     model: LatentModel
@@ -186,13 +198,35 @@ class Setting:
     geometry: GeometryChoice = None
 
     def __post_init__(self) -> None:
-        check_levels(tau=self.tau, alpha=self.power, guidance=self.guidance)
+        for name, value in {"tau": self.tau, "alpha": self.power, "guidance": self.guidance}.items():
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise UserError(f"{name} must be a finite number of at least 0, got {value!r}.")
+        if not 0 < self.tau < 1:
+            raise UserError(f"tau is a noise level between 0 and 1 (0.6 is usual), got {self.tau}.")
         check_path_condition(self.condition)
 
     @property
     def power(self) -> float:
         """The power alpha on the density."""
         return power_of_density(alpha_d=self.alpha_d, alpha=self.alpha, dimension=self.model.dimension)
+
+    def problem(
+        self,
+        x_a: Float[Tensor, "p d"],
+        x_b: Float[Tensor, "p d"],
+        condition_a: Float[Tensor, "p l c"],
+        condition_b: Float[Tensor, "p l c"],
+    ) -> BoundaryProblem:
+        """The problem between two images' latents, put on the sphere of radius R = (|x_A| + |x_B|)/2."""
+        norms_a, norms_b = x_a.norm(dim=-1), x_b.norm(dim=-1)
+        radius = (norms_a + norms_b) / 2
+        return BoundaryProblem(
+            field=self.field(condition_a, condition_b),
+            manifold=Sphere(radius=radius),
+            x0=x_a * (radius / norms_a)[:, None],
+            x1=x_b * (radius / norms_b)[:, None],
+            geometry=geometry_of(self.geometry, self.power),
+        )
 
     def field(self, condition0: Float[Tensor, "p l c"], condition1: Float[Tensor, "p l c"] | None = None) -> ScoreField:
         """The score of the density of paths from one prompt to another, or of those under a prompt that stays."""
@@ -252,22 +286,13 @@ class PairEncoder(Setting):
                 log.warning("Of an image of the pair %s %s.", pair.id, fault.sentence)
         # What is not finite belongs to pairs that are lost; a problem cannot be posed with it.
         x_a, x_b = torch.where(torch.isfinite(found.x), found.x, 1.0).chunk(2)
-        norms_a, norms_b = x_a.norm(dim=-1), x_b.norm(dim=-1)
-        radius = (norms_a + norms_b) / 2
-        problem = BoundaryProblem(
-            field=self.field(condition_a, condition_b),
-            manifold=Sphere(radius=radius),
-            x0=x_a * (radius / norms_a)[:, None],
-            x1=x_b * (radius / norms_b)[:, None],
-            geometry=geometry_of(self.geometry, self.power),
-        )
         moving = moves(self.condition, condition_a, condition_b)
         return EncodedPairs(
             model=self.model,
             batch=batch,
-            problem=problem,
-            norms_a=norms_a,
-            norms_b=norms_b,
+            problem=self.problem(x_a, x_b, condition_a, condition_b),
+            norms_a=x_a.norm(dim=-1),
+            norms_b=x_b.norm(dim=-1),
             condition_a=condition_a,
             condition_b=condition_b,
             tau=self.tau,
@@ -288,19 +313,6 @@ def _worse(first: Sequence[Fault | None], second: Sequence[Fault | None]) -> tup
     """The worse fault of each two."""
     pairs = (tuple(fault for fault in each if fault is not None) for each in zip(first, second, strict=True))
     return tuple(max(each, key=lambda fault: fault.size, default=None) for each in pairs)
-
-
-def check_levels(*, tau: float, alpha: float, guidance: float) -> None:
-    """Refuses a noise level outside (0, 1), and a power or a guidance that is no finite number of at least 0.
-
-    Raises:
-        UserError: names the setting and its value.
-    """
-    for name, value in {"tau": tau, "alpha": alpha, "guidance": guidance}.items():
-        if not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise UserError(f"{name} must be a finite number of at least 0, got {value!r}.")
-    if not 0 < tau < 1:
-        raise UserError(f"tau is a noise level between 0 and 1 (0.6 is usual), got {tau}.")
 
 
 def decode_paths(

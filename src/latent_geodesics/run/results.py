@@ -17,7 +17,7 @@ from latent_geodesics.methods.base import LOST, UNINVERTED
 from latent_geodesics.metrics import Column, MetricRecord, PathCurves, known_columns, verdict_word
 from latent_geodesics.models.accelerator import DECODING, METRICS, SOLVING, STAGES
 
-DESCRIPTIVE = ("pair", "group", "cluster", "method", "status", "failure", "inversion", "verdict")
+DESCRIPTIVE = ("pair", "group", "cluster", "method", "status", "failure", "inversion", "unknown", "verdict")
 COSTS = {
     "evaluations": Column(title="score evaluations"),
     "unet_calls": Column(title="U-Net calls"),
@@ -110,9 +110,10 @@ class MethodResult:
     def row(self, index: int) -> dict[str, Any]:
         """The line of `results.csv` for one of the pairs; see `result_row`.
 
-        Only one whose inversion was left unsolved has the column `inversion`.
+        Only one whose inversion was left unsolved has the column `inversion`, and only one whose images the model does
+        not know the column `unknown`.
         """
-        fault = (self.morph.posed or self.pairs).fault(index)
+        fault, ends = (self.morph.posed or self.pairs).fault(index), float(self.pairs.given_back[index].min())
         row = result_row(
             self.pairs.batch.pairs[index],
             self.morph,
@@ -122,7 +123,11 @@ class MethodResult:
             scores=self.scores,
             failure=self.failure,
         )
-        return row if fault is None else row | {"inversion": fault.words}
+        return (
+            row
+            | ({} if fault is None else {"inversion": fault.words})
+            | ({} if knows(ends) else {"unknown": f"given back with {ends:.1f} dB"})
+        )
 
 
 def result_row(

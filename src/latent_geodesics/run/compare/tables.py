@@ -57,6 +57,8 @@ class Row:
         open: The columns whose numbers are not known well enough to be ranked; see `results.closes`.
         over: Column -> the pairs that its cell is a number of.
         data: The values of what varies of the data.
+        unknown: Whether its ends are given back so badly that its numbers say nothing of its images: those of the
+            mean pair, or one end of most of the pairs.
     """
 
     method: str
@@ -68,12 +70,7 @@ class Row:
     over: Mapping[str, frozenset[str]] = field(default_factory=dict)
     data: tuple[str, ...] = ()
     words: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def unknown(self) -> bool:
-        """Whether its ends are given back so badly that its numbers say nothing of its images."""
-        ends = self.cells.get("reconstruction_psnr")
-        return ends is not None and not knows(ends.mean)
+    unknown: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,10 +257,10 @@ def _rows(
             name: _over_seeds(measured[measured["method"] == method], name, len(whole))
             for name in chosen if name not in averaged
         }  # fmt: skip
-        unknown = frozenset(name for name in chosen if not closes(by_pair.mean(), name))
+        unclosed = frozenset(name for name in chosen if not closes(by_pair.mean(), name))
         against = {} if reference is None or method == baseline else {
             name: paired_difference(by_pair[name], reference[name], clusters=clusters)
-            for name in averaged if name not in unknown
+            for name in averaged if name not in unclosed
         }  # fmt: skip
         over = {name: frozenset(by_pair.index[np.isfinite(by_pair[name])]) for name in averaged}
         rows.append(
@@ -273,11 +270,21 @@ def _rows(
                 cells={name: cells[name].sum() if name in summed else cells[name] for name in chosen},
                 against={name: found.sum() if name in summed else found for name, found in against.items()},
                 failed=len(failed),
-                open=unknown,
+                open=unclosed,
                 over={name: over.get(name, whole) for name in chosen},
+                unknown=_unknown(part[part["method"] == method], by_pair),
             )
         )
     return rows
+
+
+def _unknown(rows: pd.DataFrame, by_pair: pd.DataFrame) -> bool:
+    if "reconstruction_psnr" in by_pair and not knows(by_pair["reconstruction_psnr"].mean()):
+        return True
+    if "unknown" not in rows:
+        return False
+    said = rows["unknown"].fillna("") != ""  # nothing, or an empty cell
+    return bool(rows.loc[said, "pair"].nunique() > len(by_pair) / 2)
 
 
 def _numbers(runs: Sequence[RunRecord]) -> list[str]:
