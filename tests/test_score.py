@@ -200,7 +200,7 @@ def test_the_ends_are_told_in_decibels_and_may_be_tolerated(tmp_path):
     with pytest.raises(UserError, match=r"PSNR 2\d\.\d dB, less than 25; .* ends_db lower"):
         SequenceData(**arguments)
     data = SequenceData(**arguments, ends_db=None)
-    assert any("dB at worst (some on 'other')" in remark for remark in data.remarks)
+    assert any("dB at worst (Some on 'other')" in remark for remark in data.remarks)
 
 
 def test_a_film_is_as_good_as_its_frames(tmp_path):
@@ -221,10 +221,10 @@ def test_metrics_that_frames_cannot_serve_are_left_out_with_a_note(two_methods):
         "moved": {"verdict", "fade"},
         "faded": {"verdict", "fade"},
     }
-    assert any("Reconstruction needs the images" in note for note in score.notes)
-    with pytest.raises(UserError, match="No metric can be had .* Reconstruction needs"):
+    assert any("'ends, dB' needs the images" in note for note in score.notes)
+    with pytest.raises(UserError, match="No metric can be had .* 'ends, dB' needs"):
         recipe.Scoring(data=data, metrics={"ends": Reconstruction()})
-    with pytest.raises(UserError, match="No metric can be had .* needs a diffusion model"):
+    with pytest.raises(UserError, match="No metric can be had .* needs a diffusion model, .*: leave it out, or set"):
         recipe.Scoring(data=data, metrics={"typical": Typicality(reference="data/pairs/manifest.csv")})
 
 
@@ -261,10 +261,17 @@ def test_the_frames_of_a_run_have_its_numbers(command_line, tmp_path, tiny_model
         for pair, frames in zip(part.pairs.batch.ids, part.morph.frames, strict=True):
             save(run / "frames" / name / pair, frames)
     found = command_line(
-        "task=score", f"frames={run}", f"pairs={pairs}", "ends_db=null", "metrics.sets_clevr.least=4",
-        "logger.mode=disabled", f"output_dir={scored}",
+        "task=score", f"frames={run}", "metrics.sets_clevr.least=4", "logger.mode=disabled", f"output_dir={scored}",
     )  # fmt: skip
     assert found.code == 0, found.stderr
+    alone, stated = (
+        SequenceData(frames=str(run), **given) for given in ({}, {"pairs": str(pairs), "ends_db": None})
+    )  # fmt: skip
+    for own, one in zip(alone.read(alone.pairs), stated.read(stated.pairs), strict=True):
+        assert own.batch.ids == one.batch.ids
+        assert torch.equal(own.batch.images_a, one.batch.images_a) and torch.equal(own.frames, one.frames)
+        positions = slice(None, None, (len(one.batch.truth[0]) - 1) // (len(own.batch.truth[0]) - 1))
+        assert torch.equal(own.batch.truth[0], one.batch.truth[0][positions])
     ours, theirs = table(run), table(scored)
     assert set(ours) == set(theirs)
     of_frames = [
@@ -292,6 +299,7 @@ def test_the_frames_of_a_run_have_its_numbers(command_line, tmp_path, tiny_model
     for folder in (run, scored):  # the same numbers by the same printed names
         page = (folder / "report.html").read_text()
         assert "PPL, sum (clevr, diffmorpher) ↓" in page
+        assert "DiffMorpher</" in page and "<b>diffmorpher</b>" not in page
         assert not any(key in page.replace("<wbr>", "") for key in ("ppl_clevr", "@diffmorpher", "after the @"))
     check_page(scored / "report.html")
     joined = command_line("task=report", f"task.runs=[{run},{scored}]", "logger.mode=disabled", f"output_dir={both}")
@@ -306,9 +314,9 @@ def test_a_score_that_cannot_be_had_leaves_no_table(command_line, tmp_path):
     folder = tmp_path / "out"
     for arguments, words in (
         ([], "frames="),
-        ([f"frames={tmp_path / 'none'}"], "does not exist"),
+        ([f"frames={tmp_path / 'none'}"], "none' (frames) do not exist: give"),
         ([f"frames={broken(tmp_path, 'counts')['frames']}"], "differ in length"),
-        ([f"frames={tmp_path / 'all' / 'some' / 'disc'}", "metrics=offline", f"true={tmp_path / 'no'}"], "does not"),
+        ([f"frames={tmp_path / 'all' / 'some' / 'disc'}", "metrics=offline", f"true={tmp_path / 'no'}"], "do not exi"),
     ):
         outcome = command_line("task=score", *arguments, "logger.mode=disabled", f"output_dir={folder}")
         assert outcome.code == 2

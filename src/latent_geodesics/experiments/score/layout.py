@@ -20,8 +20,12 @@ from pathlib import Path
 from PIL import Image
 
 from latent_geodesics.core.errors import UserError
+from latent_geodesics.data import ImagePair
 from latent_geodesics.data.file_order import image_files, in_natural_order, visible_files
 from latent_geodesics.data.manifests import read_rows
+from latent_geodesics.run.compare.run_files import read_table
+from latent_geodesics.run.files import file_stem
+from latent_geodesics.run.run_folder import RESULTS
 
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv", ".y4m", ".gif", ".apng")
 PERHAPS_FILMS = (".webp", ".avif", ".tif", ".tiff")
@@ -91,6 +95,26 @@ def _frames_of_run(folder: Path) -> Path:
     return folder / RUN_FRAMES
 
 
+def pairs_of_run(folder: Path) -> dict[str, ImagePair]:
+    """The pairs of a run of this project, with the images and true frames that it kept; none where it kept no images.
+
+    Raises:
+        UserError: when the run's table cannot be read.
+    """
+    if not (folder / RUN_CONFIG).is_file() or not (folder / RESULTS).is_file():
+        return {}
+    found = {}
+    for _, row in read_table(folder).drop_duplicates("pair").iterrows():
+        id, truth = str(row["pair"]), folder / "truth" / file_stem(str(row["pair"]))
+        a, b = (folder / "ends" / f"{file_stem(id, end)}.png" for end in ("a", "b"))
+        if not (a.is_file() and b.is_file()):
+            return {}
+        frames = tuple(image_files(truth)) if truth.is_dir() else ()
+        group, cluster = (str(row.get(name, "")) for name in ("group", "cluster"))
+        found[id] = ImagePair(id=id, image_a=a, image_b=b, frames=frames, group=group, cluster=cluster)
+    return found
+
+
 def _of_method(method: str, places: Mapping[str, Path]) -> list[FoundSequence]:
     for place in places.values():
         if place.is_dir() and not _holds_frames(place):
@@ -126,8 +150,8 @@ def _is_film(file: Path) -> bool:
     try:
         with Image.open(file) as opened:
             return getattr(opened, "n_frames", 1) > 1
-    except (OSError, SyntaxError, ValueError):
-        return False  # a damaged picture, which its reader says
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False  # a damaged picture or one too large, which its reader says
 
 
 def _of_manifest(manifest: Path, method: str | None) -> list[FoundSequence]:

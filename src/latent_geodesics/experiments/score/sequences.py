@@ -19,14 +19,16 @@ from latent_geodesics.data import ImagePair, PairBatch, PairData, read_image
 from latent_geodesics.data.images import psnr
 from latent_geodesics.data.pairs import has_positions, read_manifest
 from latent_geodesics.experiments.score.films import TruthFilm, WholeFilm, look_at
-from latent_geodesics.experiments.score.layout import FoundSequence, find_sequences
+from latent_geodesics.experiments.score.layout import FoundSequence, find_sequences, pairs_of_run
 from latent_geodesics.metrics import RunFacts
-from latent_geodesics.run.files import file_stem
+from latent_geodesics.run.files import file_stem, title_of
 
 log = logging.getLogger(__name__)
 
 CLOSE_DB = 3.0
 """By how much an end must be nearer to the other image before a sequence is said to run backwards."""
+SAME_DB = 99.9
+"""Of files that hold the same levels."""
 EXACT_DB, LOST_DB = 50.0, 40.0
 """Where one end is the image itself, the other one is as well, unless frames are missing."""
 FEWEST = 3
@@ -83,7 +85,8 @@ class SequenceData:
     Args:
         frames: Where they are; `experiments.score.layout` says in what order of folders.
         true: Where the true frames are: a folder `<pair>/<frames>`, films or a manifest; those of `pairs` if not given.
-        pairs: The manifest of the pairs, whose images the sequences must begin and end with.
+        pairs: The manifest of the pairs, whose images the sequences must begin and end with; those of the run, where
+            `frames` is the folder of a run that kept them, if not given.
         image_a: The first image, in place of a manifest, where there is one pair.
         image_b: The second.
         method: What the method is called where the folders do not say.
@@ -118,6 +121,8 @@ class SequenceData:
             raise UserError(f"size must be height and width in pixels, as in size=[512,512], got {size}.")
         self.place, self.ends_db = Path(frames), ends_db
         stated = _stated_pairs(pairs, image_a, image_b, verify=verify)
+        if not stated and (stated := pairs_of_run(self.place)):
+            self.ends_db = None  # whatever that run's model made of them
         found = find_sequences(self.place, method=method)
         log.info("Looking at %s.", counted(len(found), "sequence"))
         truth = {} if true is None else _films_of_truth(Path(true), size)
@@ -255,7 +260,9 @@ class SequenceData:
                 "frame of each stand for them, and nothing is said of how well the ends are met."
             ]
         worst, pair, method = min(known)
-        return [f"The ends are their images to {worst:.1f} dB at worst ({method} on '{pair}')."]
+        if worst >= SAME_DB:
+            return ["Every sequence begins and ends with its very images."]
+        return [f"The ends are their images to {worst:.1f} dB at worst ({title_of(method)} on '{pair}')."]
 
 
 def _stated_pairs(pairs: str | None, image_a: str | None, image_b: str | None, *, verify: bool) -> dict[str, ImagePair]:
