@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 from latent_geodesics import UserError
 from latent_geodesics.data import read_image
 from latent_geodesics.data.file_order import image_files, numbered_images
+from latent_geodesics.experiments.score.layout import find_sequences
 
 SIZE = (16, 16)
 
@@ -199,13 +200,22 @@ def test_files_come_in_the_order_of_their_numbers(tmp_path, names, ordered):
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [(["0.5.png", "0.25.png"], "cannot be told"), (["1.png", "1.jpg", "2.png"], r"'1\.jpg' and '1\.png'")],
-)
+    [(["0.5.png", "0.25.png"], "cannot be told"), (["1.png", "1.jpg", "2.png"], r"'1\.jpg' and '1\.png'"),
+     (["03.png", "3.png", "4.png"], r"more than once \('03\.png' and '3\.png'\)")],
+)  # fmt: skip
 def test_frames_without_one_order_are_refused(tmp_path, names, words):
     for name in names:
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=words):
         numbered_images(tmp_path)
+
+
+def test_a_picture_beyond_what_pillow_opens_is_told_to_be_too_large(tmp_path, monkeypatch):
+    Image.new("RGB", (64, 48)).save(tmp_path / "big.webp")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UserError, match=r"big\.webp' has 0 megapixels and at most 89 are read: scale it down"):
+        read_image(tmp_path / "big.webp", size=(16, 16))
+    assert [one.place for one in find_sequences(tmp_path)] == [tmp_path], "a frame, whose reader says what is wrong"
 
 
 def test_no_damage_to_a_file_ends_in_a_traceback(tmp_path):

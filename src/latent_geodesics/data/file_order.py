@@ -33,13 +33,15 @@ def numbered_images(folder: Path) -> list[Path]:
     """The pictures of a folder that are the frames of one film, in the order of their numbers.
 
     Raises:
-        UserError: when their names have no one order: a frame is there in two formats, or numbers with a point give
-            another order as decimals than as two whole numbers.
+        UserError: when their names have no one order: a frame is there in two formats, or with zeros before its
+            number and without, or numbers with a point give another order as decimals than as two whole numbers.
     """
     files = image_files(folder)
-    twice = [stem for stem, count in Counter(file.stem for file in files).items() if count > 1]
+    key = _key(WHOLE_NUMBERS, int)
+    called = [str(key(file)[0]) for file in files]  # 3 and 03 are one number
+    twice = [name for name, count in Counter(called).items() if count > 1]
     if twice:
-        names = " and ".join(f"'{file.name}'" for file in files if file.stem == twice[0])
+        names = " and ".join(f"'{file.name}'" for file, name in zip(files, called, strict=True) if name == twice[0])
         raise UserError(f"The folder '{folder}' holds a frame more than once ({names}): keep one file for each frame.")
     other = sorted(files, key=_key(DECIMALS, Decimal))
     if other != files:

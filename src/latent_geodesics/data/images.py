@@ -8,6 +8,7 @@ resized. Deviation: the paper's code stretches both images to a square; a crop k
 
 import io
 import math
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -203,11 +204,16 @@ def _refuse_missing(path: Path) -> None:
         raise UserError(f"The image '{path}' is empty (0 bytes): give an image file that holds a picture.")
 
 
+def too_large(name: Path, megapixels: float, *, thing: str = "image") -> UserError:
+    """What to say of a picture of so many megapixels; more than are read."""
+    return UserError(
+        f"The {thing} '{name}' has {megapixels:.0f} megapixels and at most {MOST_MEGAPIXELS} are read: scale it down."
+    )
+
+
 def _refuse_sizes(name: Path, size: tuple[int, int]) -> None:
     if (megapixels := math.prod(size) / 1e6) > MOST_MEGAPIXELS:
-        raise UserError(
-            f"The image '{name}' has {megapixels:.0f} megapixels and at most {MOST_MEGAPIXELS} are read: scale it down."
-        )
+        raise too_large(name, megapixels)
     if min(size) < SMALLEST_SIDE:
         raise UserError(
             f"The image '{name}' has {size[0]} x {size[1]} pixels, too few to encode: give one of at least "
@@ -225,7 +231,10 @@ def readable(path: Path, *, thing: str = "image") -> Iterator[None]:
             yield
     except UserError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"(\d+) pixels", str(error))
+        raise too_large(path, float(pixels.group(1)) / 1e6 if pixels else math.inf, thing=thing) from error
+    except UnidentifiedImageError as error:
         raise UserError(f"The file '{path}' is no {thing} that can be read ({error}): give {give}.") from error
     except DAMAGE as error:
         raise UserError(
