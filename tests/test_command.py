@@ -30,7 +30,7 @@ def fail(error):
         (OSError(errno.ENOSPC, "No space left on device", "x.png"), 2, "'x.png' cannot be written: the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "permission is denied"),
         (RuntimeError("io error: No space left on device (os error 28)"), 2, "the disk is full"),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/x"), 2, "'/proc/x': No such file"),
+        (FileNotFoundError(errno.ENOENT, "Not there", "/proc/x"), 2, "'/proc/x' cannot be used (Not there): name an"),
         (KeyboardInterrupt(), 130, "Interrupted"),
     ],
 )
@@ -58,6 +58,8 @@ def test_success_is_zero():
         (["solver=newton"], "picard_anderson"),
         (["no_such_key=1"], "no_such_key"),
         (["task.no_such_key=1"], "no_such_key"),
+        (["modl.steps=5"], "Did you mean 'model.steps'?"),
+        (["metrics=[flp]"], "There is no choice of metrics 'flp'; there are: "),
         (["tau"], "tau"),
         (["+data.keys=[README.md]"], "It belongs to data=keys."),
         (["seed=-1"], "seed"),

@@ -75,6 +75,7 @@ _MODEL_FOLDER = Input(kind=FOLDER, what="model's folder", remedy="give one in di
 _TEXT = Input(kind=TEXT, what="text")
 _EXPECTED = Input(kind=FILE, what="file of bounds", remedy="name one such as experiments/demo/expected.json")
 
+PLURAL = frozenset({"images", "sequences", "weights"})
 READS: Mapping[str, Input] = {
     # Whatever class has an option of that name.
     "given_autoencoder": _MODEL_FOLDER,
@@ -102,6 +103,7 @@ READS: Mapping[str, Input] = {
     # These classes alone.
     "CompareRuns.runs": Input(kind=FOLDER, what="folder", remedy="name folders of runs, such as runs/interpolation"),
     "FolderPairs.prompts": Input(kind=FILE, what="file of prompts", remedy="give a text file, or null for no prompts"),
+    "FolderPairs.root": Input(kind=FOLDER, what="folder", remedy="give the folder that your images are in"),
     "KeyData.keys": _IMAGE,
     "Submit.runs": Input(kind=FOLDER, what="folder", remedy="name the folder of a run of experiment=benchmark"),
     "Leaderboard.suite": Input(kind=FOLDER, what="suite", remedy="make one by task=submit task.runs=[<run's folder>]"),
@@ -249,7 +251,7 @@ def _check_path(key: str, path: str, found: Input) -> None:
     if place.exists():
         problem = "is a folder, not a file" if place.is_dir() else "is a file, not a folder"
     else:
-        problem = "does not exist"
+        problem = f"{'do' if found.what in PLURAL else 'does'} not exist"
     raise UserError(f"The {found.what} '{path}' ({key}) {problem}: {found.remedy}.{near_file(place)}")
 
 

@@ -37,6 +37,7 @@ UNWRITABLE = FULL | {
     errno.EEXIST: "a file stands where a folder is needed: choose another output_dir",
     errno.ENAMETOOLONG: "its name is too long for the file system: choose a shorter output_dir",
 }
+INSTEAD = "name another file or folder, or another output_dir if the run was to write there"
 SHOWN = 3
 
 
@@ -93,7 +94,7 @@ def _of_the_machine(error: BaseException) -> str | None:
         if error.errno in UNWRITABLE:
             return f"{where or 'A file of the run'} cannot be written: {UNWRITABLE[error.errno]}."
         if where:
-            return f"{where}: {error.strerror}."
+            return f"{where} cannot be used ({error.strerror}): {INSTEAD}."
         if error.errno == errno.EPIPE:
             return "What read the output has ended (a pipe such as `| head`): send the output to a file instead."
     # Libraries that write in Rust or C++ keep the errno only in their text.
@@ -167,7 +168,8 @@ def _meant_key(error: OmegaConfBaseException, key: str, conf: Path | None) -> st
         return f" Its group is empty: choose one of conf/{name}/ by {name}=<name>."
     near = near_name(name, {str(each) for each in parent} | groups)
     if near:
-        return near.replace("'", f"'{prefix}.", 1) if prefix else near
+        meant = near.replace("'", f"'{prefix}.", 1) if prefix else near
+        return meant.replace("'?", f"{key.removeprefix(missing)}'?") if key.startswith(f"{missing}.") else meant
     elsewhere = [other for other in _keys(OmegaConf.to_container(parent._get_root(), resolve=False)) if
                  other.rpartition(".")[2] == name and other.partition(".")[0] not in ("hydra", "task")]  # fmt: skip
     if elsewhere:
@@ -198,7 +200,8 @@ def _of_the_configuration(error: BaseException, conf: Path | None) -> str:
         listed = re.search(r"Available options in '[^']+':(.*?)(?:Config search path|$)", text, re.S)
         options = listed.group(1).split() if listed else _options(conf, group)
         if options:
-            return f"There is no {group} '{name}'; there are: {', '.join(options)}.{near_name(name, options)}"
+            one = "choice of metrics" if group == "metrics" else group
+            return f"There is no {one} '{name}'; there are: {', '.join(options)}.{near_name(name, options)}"
     if isinstance(error, MissingMandatoryValue):
         key = error.full_key or text.rpartition(" ")[2]
         return f"{key} has no value: give it one, {key}=<value>."
