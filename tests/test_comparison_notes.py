@@ -55,6 +55,21 @@ def edit(folder, change):
         csv.writer(lines).writerows(rows)
 
 
+def test_the_options_of_a_method_that_one_run_has_are_no_difference_of_the_others(tmp_path):
+    for name, alpha, more in (("a", 0.1, {}), ("b", 0.2, {"geodesic": {"solver": {"trust": 1}}})):
+        write_run(tmp_path / name, alpha=alpha, task={"morphs": {"methods": {"slerp": {"even": True}} | more}})
+    assert table_of(tmp_path).notes == []
+    write_run(tmp_path / "c", alpha=0.3, task={"morphs": {"methods": {"slerp": {"even": False}}}})
+    assert any("task.morphs.methods.slerp.even" in note for note in table_of(tmp_path / "a", tmp_path / "c").notes)
+
+
+def test_two_images_of_ones_own_are_not_called_after_the_data_set_that_they_replace(tmp_path):
+    write_run(tmp_path / "own", choices={"data": "clevr_pairs"}, data={"image_a": "a.png", "image_b": "b.png"})
+    write_run(tmp_path / "all", choices={"data": "folder"}, data={"root": "cats"})
+    table = table_of(tmp_path)
+    assert {row.words["data"] for row in table.rows} == {"two images", "folder"}
+
+
 def test_runs_that_are_whole_and_alike_need_no_note(tmp_path):
     for alpha in (0.1, 0.2):
         write_run(tmp_path / f"{alpha}", alpha=alpha)

@@ -1,5 +1,6 @@
 """Run folders as data: what each was asked for, what it found, and what a reader must know before ranking them."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from latent_geodesics.run.config import flat_settings
 from latent_geodesics.run.results import DESCRIPTIVE, column_title
 
 SEED, HASH = "seed", "sha256 of "
+TWO_IMAGES = "two images"
+"""What people read of the data of a run of image_a and image_b."""
 # What differs between any two runs and says nothing of what they computed.
 INCIDENTAL = ("output_dir", "logger", "expected", "trainer", "in_force")
 ASIDE = ("cache_dir", "cache_limit_mb", "verify")
@@ -119,12 +122,15 @@ def read_run(folder: Path) -> RunRecord:
     summary, environment = read_json(folder, "summary.json"), read_json(folder, "environment.json")
     chosen, weights, pairs = settings.pop("choices", None), environment.get("weights"), summary.get("pairs")
     hashes = weights.items() if isinstance(weights, dict) else ()
+    flat = flat_settings(settings)
+    if isinstance(chosen, dict) and flat.get("data.image_a") is not None:
+        chosen = chosen | {"data": TWO_IMAGES}  # they take the place of the chosen data set
     known = {f"{HASH}{name}": str(value)[:12] for name, value in hashes}
     if environment.get("commit"):
         known["commit"] = str(environment["commit"])[:12]
     return RunRecord(
         folder=folder,
-        settings=(dict(chosen) if isinstance(chosen, dict) else {}) | _of_one_meaning(flat_settings(settings)),
+        settings=(dict(chosen) if isinstance(chosen, dict) else {}) | _of_one_meaning(flat),
         table=table,
         measured=measured.numbers[~measured.numbers["column"].isin(table.columns)],
         summed=measured.summed,
@@ -300,6 +306,12 @@ def _seeds(runs: Sequence[RunRecord], varied: Sequence[str]) -> list[str]:
     return ["Runs that differ in their seed alone have different pairs: some pairs are means over fewer seeds."]
 
 
+def _of_a_method_of_some(key: str, runs: Sequence[RunRecord]) -> bool:
+    """Whether a setting is an option of a method that not all runs have: rows of one method alone are compared."""
+    method = re.match(r"(?:.*\.)?methods\.[^.]+\.", key)
+    return method is not None and not all(any(name.startswith(method[0]) for name in run.settings) for run in runs)
+
+
 def _bound(runs: Sequence[RunRecord]) -> list[str]:
     """Settings that vary together, but for those that go with the images."""
     found = []
@@ -311,7 +323,11 @@ def _bound(runs: Sequence[RunRecord]) -> list[str]:
                 "between their rows can be put down to one setting."
             )
             continue
-        others = [setting_title(name) for name in bound if not (goes_with_images(key) and goes_with_images(name))]
+        others = [
+            setting_title(name)
+            for name in bound
+            if not (goes_with_images(key) and goes_with_images(name)) and not _of_a_method_of_some(name, runs)
+        ]
         if others:
             name = setting_title(key)
             found.append(
