@@ -1,6 +1,7 @@
 """Whole runs through several keys by the command line, and what they are made of, on a small model."""
 
 import csv
+import html
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -145,8 +146,8 @@ def test_methods_without_a_path_say_why_they_are_not_smooth(model, keys):
     data = KeyData(keys=keys)
     known = Keys(morphs=morphs_of(model, slerp=Slerp(), fade=CrossFade()), data=data, smooth=True)
     assert list(known.left_out) == ["fade"]
-    assert "'fade' makes the frames of one pair at a time" in known.left_out["fade"]
-    with pytest.raises(UserError, match="'fade' .*smooth=false joins its frames"):
+    assert "'Fade' makes the frames of one pair at a time" in known.left_out["fade"]
+    with pytest.raises(UserError, match="'Fade' .*smooth=false joins its frames"):
         Keys(morphs=morphs_of(model, fade=CrossFade()), data=data, smooth=True)
     assert not Keys(morphs=morphs_of(model, truth=AutoencodedTruth()), data=data).left_out
 
@@ -168,7 +169,7 @@ def test_a_run_leaves_one_sequence_one_film_and_one_report(go, keys, tmp_path):
         "method=[geodesic,slerp,crossfade]",
     )  # fmt: skip
     assert outcome.code == 0, outcome.stderr
-    assert "'crossfade' makes the frames of one pair at a time" in outcome.stdout + outcome.stderr
+    assert "'Cross-fade' makes the frames of one pair at a time" in outcome.stdout + outcome.stderr
     folder = tmp_path / "run"
     rows = list(csv.DictReader((folder / "results.csv").open()))
     assert [row["method"] for row in rows] == ["geodesic", "slerp"]
@@ -192,7 +193,7 @@ def test_a_run_leaves_one_sequence_one_film_and_one_report(go, keys, tmp_path):
         assert place.count(f"it gives them back with {worst:.1f} dB") == 1
         assert place.count("The model does not know") == 1, "once a sequence, and not once a leg"
     check_page(folder / "report.html")
-    assert "crossfade" in page
+    assert "crossfade" not in html.unescape(page)
     assert json.loads((folder / "summary.json").read_text())["slerp/turn"] < 1e-3
 
 
@@ -279,7 +280,8 @@ def test_neighbouring_keys_serve_experiments_that_take_pairs(go, keys, tmp_path)
     assert [row["pair"] for row in rows] == ["a--b (1), é--c.1", "a--b (1), é--c.2"]
     skipped = json.loads((tmp_path / "run" / "metrics.json").read_text())["skipped"]
     assert "sets_clevr" in skipped
-    assert "fd_clevr needs at least 16 images" in (tmp_path / "run" / "report.html").read_text()
+    page = html.unescape((tmp_path / "run" / "report.html").read_text())
+    assert "The metric 'Fréchet distance, clevr' needs at least 16 images" in page
     assert "'sets_clevr' is skipped" in outcome.stdout + outcome.stderr
 
 

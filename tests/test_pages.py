@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from latent_geodesics.experiments.interpolation.figures import Curve, draw_overview, draw_pair
 from latent_geodesics.experiments.interpolation.report import _statuses
+from latent_geodesics.run import pages
 from latent_geodesics.run.canvas import legend_below
 from latent_geodesics.run.pages import Page
-from latent_geodesics.run.sections import Timeline
+from latent_geodesics.run.sections import Timeline, brief
 
 
 @pytest.mark.parametrize(("width", "names"), [(4, 6), (15, 3), (6, 30)])
@@ -86,6 +88,36 @@ def test_statuses_are_told_where_something_was_to_be_solved():
 )
 def test_a_slider_tells_the_time_in_digits_that_tell_frames_apart(times, words):
     assert Timeline(times=times, keys=[0]).words == words
+
+
+def test_a_time_has_no_digits_that_say_nothing():
+    assert [brief(time, to=0.5) for time in (3, 3.5, 14 / 3)] == ["3", "3.5", "4.67"]
+    assert [brief(time, to=10) for time in (0, 1990, 2000)] == ["0", "1990", "2000"]
+
+
+def test_numbers_have_three_digits_and_thousands_a_comma():
+    shown = {
+        0.12345: "0.123",
+        -0.0: "0",
+        3: "3",
+        999.4: "999",
+        999.6: "1,000",
+        1066: "1,066",
+        1066.4: "1,066",
+        2e6: "2,000,000",
+    }
+    assert {value: pages.number(value) for value in shown} == shown
+
+
+def test_a_strip_scrolls_before_its_names_are_too_small_to_be_read(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "figures").mkdir()
+    for name in ("images/strip.png", "figures/figure.png"):
+        Image.new("RGB", (2000, 10)).save(tmp_path / name)
+    page = Page("Title", "Lead", {})
+    page.section("Section", pictures={"images/strip.png": "", "figures/figure.png": ""})
+    page.write(tmp_path)
+    assert (tmp_path / "report.html").read_text().count('<img style="min-width: 1300px" src=') == 1
 
 
 def test_keys_are_marked_where_the_slider_shows_them():

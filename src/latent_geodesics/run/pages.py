@@ -11,7 +11,7 @@ import base64
 import math
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,10 +19,11 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup, escape
+from PIL import Image
 
 from latent_geodesics.run.compare.settings import setting_title
 from latent_geodesics.run.files import inside, latex_text, markdown_text, title_of, write_text
-from latent_geodesics.run.results import KNOWN, column_title
+from latent_geodesics.run.results import KNOWN, STAGE_COLUMNS, column_title
 from latent_geodesics.run.sections import Given, Picture, Section, Timeline
 from latent_geodesics.run.statistics import Interval
 
@@ -33,6 +34,8 @@ TITLED = ("method", "path", "pipeline", "solver", "status", "velocity")
 """Columns of a page's tables that hold names by which the code knows things; people read these in words."""
 MEDIA = {".png": "image/png", ".gif": "image/gif", ".webp": "image/webp"}
 
+STRIP_SCALE = 0.65
+"""Of a strip's pixels: 17 frames stand in a page of full width."""
 LONGEST_WORDS = 36
 """Letters of a cell on one line."""
 OPEN = "†"
@@ -133,6 +136,7 @@ def render_template(name: str, *, folder: Path, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["embedded"] = lambda file: _embedded(folder, file)
+    environment.filters["strip_width"] = lambda file: _strip_width(inside(folder, file))
     environment.filters["number"] = number
     environment.filters["title"] = title_of
     environment.filters["heading"] = lambda name: " ".join(filter(None, heading(name)))
@@ -154,9 +158,8 @@ def number(value: Any) -> str:
         return "-"
     if math.isinf(found):
         return str(found)
-    if found == int(found) and abs(found) < 1e6:
-        return str(int(found))
-    return f"{found:.3g}" if abs(found) < 1000 else f"{found:,.0f}"
+    whole = found == int(found) or abs(found) >= 999.5  # what three digits would round to a thousand
+    return f"{found + 0.0:,.0f}" if whole else f"{found:.3g}"  # -0 as 0
 
 
 def _titled(cell: Any) -> Any:
@@ -171,6 +174,12 @@ def _wordy(table: pd.DataFrame) -> list[bool]:
 def _breakable(name: object) -> Markup:
     """A column's name, escaped, that may go on in the next line after each underscore."""
     return escape(name).replace("_", Markup("_<wbr>"))
+
+
+def _strip_width(file: Path) -> int:
+    """To how many pixels a strip may shrink with the window; below that it scrolls, so that its names stay readable."""
+    with Image.open(file) as opened:
+        return round(STRIP_SCALE * opened.width)
 
 
 def _embedded(folder: Path, name: str) -> str:
@@ -272,6 +281,9 @@ def _lines(
         cells = []
         for column in columns:
             cell, mark = row.cells[column], ranks[column].get(index, "")
+            if column in STAGE_COLUMNS:  # nobody asks for less than a millisecond
+                rounded = {name: round(getattr(cell, name), 3) for name in ("mean", "low", "high")}
+                cell = replace(cell, **rounded)
             few = "" if column in counted or cell.n in (0, _pairs(row)) else f" (n = {cell.n})"
             open_ = f" {_dagger(form)}" if column in row.open else ""
             cells.append(Cell(text=form.marks[mark].format(_number(cell, form)) + open_ + few, mark=mark))

@@ -37,6 +37,12 @@ def rounded(time: float, *, to: float) -> str:
     return f"{time:.{max(0, 1 - math.floor(math.log10(to)))}f}"
 
 
+def brief(time: float, *, to: float) -> str:
+    """As `rounded`, without the zeros at its end."""
+    text = rounded(time, to=to)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
     """When the frames under a slider are shown, in place of positions u from 0 to 1.

@@ -71,7 +71,7 @@ class PairPage:
         """What went in, and how well the model gives it back."""
         note = "The ends as given, cropped to the model's size"
         if self.reconstruction is not None:
-            note += f"; the model gives them back with {number(self.reconstruction)} dB (PSNR, the worse one)"
+            note += f"; the model gives them back with {self.reconstruction:.1f} dB (PSNR, the worse one)"
         ends = zip(self.ends, (self.prompt_a, self.prompt_b), strict=True)
         pictures = [Picture(file=file, caption=prompt) for file, prompt in ends]
         return Given(pictures=pictures, note=f"{note}.", warning=self.unknown)
@@ -170,9 +170,14 @@ def _stages(table: pd.DataFrame) -> dict[str, dict[str, str]]:
     columns = [name for name in STAGE_TITLES if name in table.columns]
     means = table.groupby("method", sort=False)[columns].mean()
     return {
-        str(method): {STAGE_TITLES[name].partition(",")[0]: number(means.loc[method, name]) for name in columns}
+        str(method): {STAGE_TITLES[name].partition(",")[0]: _seconds(means.loc[method, name]) for name in columns}
         for method in (means.index if columns else ())
     }
+
+
+def _seconds(value: float) -> str:
+    """Three digits, and none beyond a millisecond."""
+    return number(round(float(value), 3))
 
 
 def _protocol_rows(

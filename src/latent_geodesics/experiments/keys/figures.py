@@ -25,6 +25,6 @@ def draw_speeds(file: Path, speeds: Mapping[str, np.ndarray], at: np.ndarray, *,
             axes.plot(at, speed / max(float(speed.mean()), 1e-12), color=color, label=literal(title_of(method)))
         for time in times:
             axes.axvline(time, color="#BBBBBB", linewidth=0.8, zorder=0)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.dataLim.ymax)
         label(axes, "Speed of the latent, from key to key", "time", "over its mean")
         legend_below(figure, axes)

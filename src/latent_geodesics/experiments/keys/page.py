@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -10,13 +11,13 @@ from latent_geodesics.data import KeySequence
 from latent_geodesics.experiments.keys.legs import key_frames
 from latent_geodesics.methods.base import status_sentence
 from latent_geodesics.methods.chains import positions_of, shares
-from latent_geodesics.metrics.verdict import MEANING
+from latent_geodesics.metrics.pixels import MEANING
 from latent_geodesics.run.each import Tables
 from latent_geodesics.run.files import file_stem, title_of
 from latent_geodesics.run.pages import Page
 from latent_geodesics.run.results import COLUMNS, COSTS, unknown_images
 from latent_geodesics.run.runner import Run
-from latent_geodesics.run.sections import Given, Picture, Timeline, rounded
+from latent_geodesics.run.sections import Given, Picture, Timeline, brief, rounded
 
 LEAD = (
     "One path leads through all keys, each of them an image at a time of its own: between neighbours it is the "
@@ -87,12 +88,13 @@ def timeline_of(sequence: KeySequence, steps: Sequence[int]) -> Timeline:
 
 
 def _given(sequence: KeySequence, shown: Mapping[str, Any]) -> Given:
-    pictures = []
+    pictures, step = [], min(later - sooner for sooner, later in pairwise(sequence.times))
     keys = zip(shown["keys"], shown["keys_db"], sequence.times, sequence.images, sequence.prompts, strict=False)
     for picture, decibels, time, file, prompt in keys:
-        parts = (f"time {time:g}", file.name, prompt, "" if math.isnan(decibels) else f"{decibels:.1f} dB")
+        told = "" if math.isnan(decibels) else f"{decibels:.1f} dB"
+        parts = (f"time {brief(time, to=step)}", file.name, prompt, told)
         pictures.append(Picture(file=picture, caption=", ".join(filter(None, parts))))
-    again = f" The path ends where it begins, at time {sequence.times[-1]:g}." if sequence.loop else ""
+    again = f" The path ends where it begins, at time {brief(sequence.times[-1], to=step)}." if sequence.loop else ""
     return Given(pictures=pictures, note=KEYS + again, warning=unknown_images("this sequence", least(shown["keys_db"])))
 
 
@@ -118,9 +120,11 @@ def _legs(legs: pd.DataFrame) -> pd.DataFrame | None:
     for _, leg in legs.sort_values(["pair", "leg"], kind="stable").iterrows():
         named = {"sequence": leg["pair"]} if legs["pair"].nunique() > 1 else {}
         half = leg["half_changed"]
-        told = None if math.isnan(half) else rounded(half, to=(leg["end"] - leg["start"]) / 10)
+        step = (leg["end"] - leg["start"]) / 10
+        told = None if math.isnan(half) else rounded(half, to=step)
         numbers = {title: leg[name] for name, title in LEG_NUMBERS.items() if name in leg}
-        words = {"leg": f"{leg['start']:g} to {leg['end']:g}", "method": leg["method"], "verdict": leg["verdict"]}
+        ends = " to ".join(brief(leg[end], to=step) for end in ("start", "end"))
+        words = {"leg": ends, "method": leg["method"], "verdict": leg["verdict"]}
         rows.append(named | words | {"half changed at time": told} | numbers)
     return pd.DataFrame(rows)
 

@@ -18,6 +18,7 @@ from latent_geodesics.experiments.keys.legs import key_frames
 from latent_geodesics.methods import EncodedPairs, Method
 from latent_geodesics.methods.base import FAILED, failed
 from latent_geodesics.methods.chains import draw_chain, has_path
+from latent_geodesics.run.files import title_of
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ class Made:
 def left_out(methods: Mapping[str, Method]) -> dict[str, str]:
     """Method -> why it can have no continuous velocity, of those that cannot."""
     return {
-        name: f"'{name}' makes the frames of one pair at a time and has no path of latents whose velocity could be "
-        "continuous: it is left out; smooth=false joins its frames."
+        name: f"'{title_of(name)}' makes the frames of one pair at a time and has no path of latents whose velocity "
+        "could be continuous: it is left out; smooth=false joins its frames."
         for name, method in methods.items()
         if not has_path(method)
     }
