@@ -146,6 +146,8 @@ def test_the_page_in_a_browser(wish, pictures):
             assert wait(page, f"{shown} === 3")
             assert page.run("return document.querySelectorAll('#frames img')[3].naturalWidth") == 16
             assert wait(page, "document.querySelector('#curve img')?.naturalWidth")
+            over_the_title = "document.querySelector('#curve label').getBoundingClientRect().width"
+            assert page.run(f"return {over_the_title}") == 0
             link = wait(page, "document.querySelector('#film a[href*=\"morph.mp4\"]')?.href")
             with urllib.request.urlopen(link) as film, av.open(io.BytesIO(film.read())) as opened:
                 assert len(list(opened.decode(video=0))) == 5

@@ -159,7 +159,7 @@ def _leg(wish: Wish, place: int, prompts: Sequence[str], model: "LatentModel") -
 def _prompts(wish: Wish) -> list[str]:
     images = len(wish.files)
     if not 2 <= images <= MOST_IMAGES:
-        raise UserError(f"A morph goes between 2 to {MOST_IMAGES} images, got {images}: choose that many files.")
+        raise UserError(f"A morph leads through 2 to {MOST_IMAGES} images, got {images}: choose that many files.")
     lines = [line.strip() for line in wish.prompts.strip().splitlines()] or [""]
     if len(lines) > images:
         raise UserError(f"There are {len(lines)} prompts for {images} images: write one line an image, in their order.")
@@ -248,7 +248,7 @@ def build(defaults: Wish | None = None) -> "gr.Blocks":
                 said = gr.HTML(elem_id="said", min_height=72)  # room for the progress
                 shown = gr.HTML(elem_id="frames")
                 slider = gr.Slider(0, first.frames - 1, 0, step=1, label="Frame", elem_id="slider", interactive=True)
-                curve = gr.Plot(label="Density along the path", elem_id="curve")
+                curve = gr.Plot(label="Density along the path", show_label=False, elem_id="curve")  # it has its title
                 film = gr.File(label="The film (mp4)", elem_id="film", interactive=False)
         go.click(work, fields, [said, shown, slider, curve, film], show_progress_on=said)
         slider.change(None, [slider], None, js=SHOW)
