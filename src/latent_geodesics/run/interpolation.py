@@ -137,6 +137,9 @@ def interpolate(
 ) -> Interpolation:
     """Interpolates between two images, with the numbers that the command gives for the same settings.
 
+    The images' inversions are kept in `.cache/latents` of the current folder, so that another method or power on the
+    same images begins at once; `settings=["model.cache_dir=null"]` keeps none.
+
     Args:
         a: The first image, or its file.
         b: The second one.
