@@ -201,9 +201,10 @@ def test_the_weights_with_the_least_loss_held_out_are_kept_and_training_ends_whe
             self.seen.append({name: weight.clone() for name, weight in self.averaged.state_dict().items()})
             return AverageErrors([3.0, 2.0, 2.5, 2.5, 1.0][len(self.seen) - 1], 0.4, 0.3, 0.2)
 
-    module = training(budget=Budget(max_steps=5, warmup_steps=1), measure_every=1, patience=2, show_every=100)
+    budget = Budget(max_steps=5, warmup_steps=1)
+    module = training(budget=budget, measure_every=1, patience=2, show_every=100, save_every=100)
     module.__class__ = Rising
-    fit(module, run=run_in(tmp_path), folder=tmp_path / "fit", precision="32-true", save_every=100)
+    fit(module, run=run_in(tmp_path))
     assert len(Rising.seen) == 4, "it ended after two measurements that were no better"
     lines = [json.loads(line) for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
     assert [(line["step"], line["diffusion/held_out_loss"]) for line in lines] == [
@@ -218,15 +219,15 @@ def test_the_weights_with_the_least_loss_held_out_are_kept_and_training_ends_whe
     )
 
 
-def trained_on_device(module, folder):
-    minutes = fit_on_device(module, folder=folder, device=CPU)
+def trained_on_device(module):
+    minutes = fit_on_device(module, device=CPU)
     assert minutes > 0
     return module.state_dict()
 
 
 def test_one_devices_loop_goes_on_where_it_was_killed(training, tmp_path, monkeypatch):
     plain = {"show_every": 100, "measure_every": 3}
-    whole = trained_on_device(training(**plain), tmp_path / "whole")
+    whole = trained_on_device(training(tmp_path / "whole", **plain))
     steps = DeviceStep.run
 
     def killed(self, *, factor, step):
@@ -236,9 +237,9 @@ def test_one_devices_loop_goes_on_where_it_was_killed(training, tmp_path, monkey
 
     monkeypatch.setattr(DeviceStep, "run", killed)
     with pytest.raises(RuntimeError, match="killed"):
-        trained_on_device(training(**plain), tmp_path / "parts")
+        trained_on_device(training(tmp_path / "parts", **plain))
     monkeypatch.setattr(DeviceStep, "run", steps)
-    resumed = trained_on_device(training(**plain), tmp_path / "parts")
+    resumed = trained_on_device(training(tmp_path / "parts", **plain))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert int(whole["best_step"]) in (3, 4)
     before = training(**plain).trained.state_dict()
@@ -247,14 +248,14 @@ def test_one_devices_loop_goes_on_where_it_was_killed(training, tmp_path, monkey
 
 def test_one_devices_step_is_lightnings_step_on_the_same_samples(training, tmp_path, monkeypatch):
     plain = {"show_every": 100, "measure_every": 100, "dropout": 0.0, "budget": Budget(max_steps=2, warmup_steps=1)}
-    drawn, lightning = [], training(**plain)
+    drawn, lightning = [], training(tmp_path / "fit", **plain, save_every=100)
     draw = DiffusionTraining.draw
     monkeypatch.setattr(DiffusionTraining, "draw", lambda self: drawn.append(draw(self)) or drawn[-1])
-    fit(lightning, run=run_in(tmp_path), folder=tmp_path / "fit", precision="32-true", save_every=100)
+    fit(lightning, run=run_in(tmp_path))
     queue = iter(drawn)
     monkeypatch.setattr(DeviceStep, "_draw", lambda self: next(queue))
-    other = training(**plain)
-    fit_on_device(other, folder=tmp_path / "device", device=CPU)
+    other = training(tmp_path / "device", **plain)
+    fit_on_device(other, device=CPU)
     for name, weight in lightning.averaged.state_dict().items():
         assert torch.allclose(other.averaged.state_dict()[name], weight, atol=1e-6), name
 
@@ -266,7 +267,7 @@ def test_training_starts_from_a_model_and_measures_it_first(training, tmp_path, 
     module = training(start_from=str(tmp_path / "model"), prediction="velocity", measure_every=100, show_every=100)
     for name, weight in networks.state_dict().items():
         assert torch.allclose(module.averaged.state_dict()[name].float(), weight.float(), atol=2e-3), name
-    trained_on_device(module, tmp_path / "work")
+    trained_on_device(module)
     assert int(module.best_step) in (0, 4)
     with pytest.raises(UserError, match="Training cannot start from.*task.diffusion.start_from"):
         training(start_from=str(tmp_path / "model"), channels=(8, 32))

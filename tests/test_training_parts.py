@@ -30,20 +30,20 @@ from recipes.clevr.training.evaluation import (
     write_model_card,
 )
 from recipes.clevr.training.fit import Budget, image_grid
-from recipes.clevr.training.frames import Frames, SampleOrder, step_generator
+from recipes.clevr.training.frames import Frames, sample_places, step_generator
 
 
 def test_an_epoch_visits_every_item_once():
-    order = SampleOrder(count=24, seed=3)
-    drawn = [order.indices(step=step, batch=4, rank=rank, world=2) for step in range(3) for rank in range(2)]
+    steps = [(step, rank) for step in range(3) for rank in range(2)]
+    drawn = [sample_places(24, seed=3, step=step, batch=4, rank=rank, world=2) for step, rank in steps]
     assert sorted(torch.cat(drawn).tolist()) == list(range(24))
 
 
 def test_order_depends_on_seed_and_step_alone():
-    first, second = SampleOrder(count=50, seed=0), SampleOrder(count=50, seed=0)
-    first.indices(step=0, batch=8)
-    assert torch.equal(first.indices(step=7, batch=8), second.indices(step=7, batch=8))
-    assert not torch.equal(first.indices(step=7, batch=8), SampleOrder(count=50, seed=1).indices(step=7, batch=8))
+    first = sample_places(50, seed=0, step=7, batch=8)
+    sample_places(50, seed=0, step=0, batch=8)
+    assert torch.equal(first, sample_places(50, seed=0, step=7, batch=8))
+    assert not torch.equal(first, sample_places(50, seed=1, step=7, batch=8))
 
 
 def test_processes_draw_different_noise_and_repeat_it():
@@ -128,11 +128,13 @@ def test_a_constant_channel_cannot_be_whitened():
 
 def test_prompts_name_one_to_three_objects_in_turn():
     prompts = draw_prompts(count=7, seed=5)
-    assert [len(item.objects) for item in prompts] == [1, 2, 3, 1, 2, 3, 1]
+    assert [len(item["objects"]) for item in prompts] == [1, 2, 3, 1, 2, 3, 1]
     for item in prompts:
-        for thing in item.objects:
-            assert f"a {thing['size']} {thing['color']} {thing['material']} {thing['shape']}" in item.prompt
-    assert [item.prompt for item in draw_prompts(count=2, seed=5, most=2)] == [item.prompt for item in prompts[:2]]
+        for thing in item["objects"]:
+            assert f"a {thing['size']} {thing['color']} {thing['material']} {thing['shape']}" in item["caption"]
+    assert [item["caption"] for item in draw_prompts(count=2, seed=5, most=2)] == [
+        item["caption"] for item in prompts[:2]
+    ]
 
 
 def test_confirmed_shares_are_those_of_each_number_of_objects():
@@ -142,9 +144,9 @@ def test_confirmed_shares_are_those_of_each_number_of_objects():
         """Sees all that was asked for, but in picture 3 one thing less and in picture 1 one of another size."""
 
         def detect(self, images):
-            seen_objects = [[seen(**thing) for thing in item.objects] for item in prompts]
+            seen_objects = [[seen(**thing) for thing in item["objects"]] for item in prompts]
             del seen_objects[2][0]
-            first = prompts[0].objects[0]
+            first = prompts[0]["objects"][0]
             seen_objects[0][0] = seen(**{**first, "size": "small" if first["size"] == "large" else "large"})
             return seen_objects
 
@@ -209,9 +211,9 @@ def test_a_grid_is_bytes_in_rows():
     assert (grid[6:, 16:] == 255).all()
 
 
-def seen(color, shape, size="large", material="metal"):
+def seen(color, shape, size="large", material="metal", pixel=(0.5, 0.5)):
     return DetectedObject(
-        color=color, shape=shape, size=size, material=material, position=(0, 0), pixel=(0.5, 0.5), confidence=0.9
+        color=color, shape=shape, size=size, material=material, position=(0, 0), pixel=pixel, confidence=0.9
     )
 
 

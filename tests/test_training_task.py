@@ -124,11 +124,11 @@ def test_the_flow_twin_is_trained_from_a_models_folder(tmp_path, shards, run):
 def test_a_resumed_stage_ends_where_an_uninterrupted_one_does(tmp_path, shards, run):
     frames, held_out = Frames.from_folder(shards[1]).split(5)
     budget = Budget(max_steps=4, warmup_steps=1)
-    settings = AttributeSettings(budget=budget, widths=(4, 8, 8), blocks=1, batch=4, precision="32-true")
+    settings = AttributeSettings(budget=budget, widths=(4, 8, 8), blocks=1, batch=4, precision="32-true", save_every=2)
 
     def train(folder, settings):
         module = AttributeTraining(settings=settings, frames=frames, held_out=held_out, seed=0, folder=folder)
-        fit(module, run=run, folder=folder, precision="32-true", save_every=2)
+        fit(module, run=run)
         return module.network.state_dict()
 
     whole = train(tmp_path / "whole", settings)
@@ -141,7 +141,7 @@ def test_a_resumed_stage_ends_where_an_uninterrupted_one_does(tmp_path, shards, 
 
     broken = Interrupted(settings=settings, frames=frames, held_out=held_out, seed=0, folder=tmp_path / "parts")
     with pytest.raises(RuntimeError, match="killed"):
-        fit(broken, run=run, folder=tmp_path / "parts", precision="32-true", save_every=2)
+        fit(broken, run=run)
     resumed = train(tmp_path / "parts", settings)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 

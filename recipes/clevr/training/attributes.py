@@ -17,40 +17,31 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
-from torch.optim import Optimizer
 
 from latent_geodesics.models.attributes import AttributeNetwork, AttributeNetworkConfig, CellMaps, DetectedObject
-from recipes.clevr.training.fit import Budget, BudgetedModule, adamw
-from recipes.clevr.training.frames import Frames, SampleOrder, as_unit
+from recipes.clevr.rendering.scene import COLORS, MATERIALS, SHAPES, SIZES
+from recipes.clevr.training.fit import BudgetedModule, TrainingSettings
+from recipes.clevr.training.frames import Frames, as_unit
 
+ALL_NAMES = ("color", "shape", "size", "material")
 _SPREAD = 0.7  # cells: width of the Gaussian around a centre
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttributeSettings:
+class AttributeSettings(TrainingSettings):
     """What the attribute network is and how it is trained.
 
-    Args:
-        budget: steps and minutes.
+    Args (those of `TrainingSettings`, and):
         widths: channels at full, half and quarter resolution.
         blocks: residual blocks at quarter resolution.
-        batch: images a step and process.
-        lr: peak learning rate.
-        weight_decay: decay of the weights.
         jitter: half width of the random change of brightness and contrast; five times the width of the pixel noise.
-        precision: Lightning's.
-        save_every: steps between checkpoints.
     """
 
-    budget: Budget
     widths: tuple[int, int, int] = (24, 48, 96)
     blocks: int = 3
-    batch: int = 64
     lr: float = 2e-3
     weight_decay: float = 0.05
     jitter: float = 0.1
-    precision: str = "bf16-mixed"
-    save_every: int = 100
 
 
 @dataclass(frozen=True)
@@ -67,8 +58,6 @@ class _Targets:
 
 def build_network(settings: AttributeSettings) -> AttributeNetwork:
     """An untrained network for CLEVR's attributes."""
-    from recipes.clevr.rendering.scene import COLORS, MATERIALS, SHAPES, SIZES
-
     names = {"color": list(COLORS), "shape": list(SHAPES), "size": list(SIZES), "material": list(MATERIALS)}
     full, half, quarter = settings.widths
     config = AttributeNetworkConfig(attributes=names, widths=(full, half, quarter), blocks=settings.blocks)
@@ -78,32 +67,23 @@ def build_network(settings: AttributeSettings) -> AttributeNetwork:
 class AttributeTraining(BudgetedModule):
     """Trains an `AttributeNetwork` on frames.
 
-    Args:
-        settings: see `AttributeSettings`.
+    Args (those of `BudgetedModule`, and):
         frames: to train on.
         held_out: for the reported accuracy.
-        seed: decides weights, order and augmentation.
-        folder: of the stage; unused beyond checkpoints.
     """
+
+    settings: AttributeSettings
 
     def __init__(
         self, *, settings: AttributeSettings, frames: Frames, held_out: Frames, seed: int, folder: Path
     ) -> None:
-        super().__init__(budget=settings.budget, seed=seed)
-        torch.manual_seed(seed)
+        super().__init__(settings=settings, samples=len(frames), seed=seed, folder=folder)
         self.network = build_network(settings)
-        self.settings, self.frames, self.held_out = settings, frames, held_out
-        self.folder = folder
-        self.order = SampleOrder(count=len(frames), seed=seed)
-
-    def configure_optimizers(self) -> Optimizer:
-        """AdamW."""
-        return adamw(self.network, lr=self.settings.lr, weight_decay=self.settings.weight_decay)
+        self.frames, self.held_out = frames, held_out
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """The loss of the batch that belongs to this step."""
-        step, world = self.global_step, self.trainer.world_size
-        chosen = self.order.indices(step=step, batch=self.settings.batch, rank=self.global_rank, world=world)
+        chosen = self.chosen()
         images = self._vary(as_unit(self.frames.images[chosen]).to(self.device))
         maps = self.network(images)
         targets = self._targets([self.frames.records[int(index)] for index in chosen], maps)
@@ -155,19 +135,15 @@ class AttributeTraining(BudgetedModule):
 def measure_network(network: AttributeNetwork, frames: Frames) -> dict[str, float]:
     """Shares of frames in which all objects are found, none is invented, and the named attributes of all are right."""
     found = network.detect(as_unit(frames.images).to(next(network.parameters()).device))
-    named = {"color_shape": ("color", "shape"), "all": ("color", "shape", "size", "material")}
-    shares = {}
-    for title, names in named.items():
-        hits = [confirms(record["objects"], seen, names) for record, seen in zip(frames.records, found, strict=True)]
-        shares[f"attributes/accuracy_{title}"] = sum(hits) / len(hits)
-    return shares
+    return {
+        "attributes/accuracy_color_shape": confirmed_share(frames.records, found),
+        "attributes/accuracy_all": confirmed_share(frames.records, found, ALL_NAMES),
+    }
 
 
 def _losses(maps: CellMaps, targets: _Targets) -> dict[str, Float[Tensor, ""]]:
-    where = (targets.image, targets.row, targets.column)
     objects = (targets.image, slice(None), targets.row, targets.column)
     losses = {"centre": _focal(maps.centre.float(), _heat(maps, targets)) / len(targets.image)}
-    assert len(where) == 3
     losses["offset"] = functional.l1_loss(maps.offset[objects].float().sigmoid(), targets.offset)
     losses["place"] = 0.1 * functional.l1_loss(maps.place[objects].float(), targets.place)
     for name, labels in targets.labels.items():
@@ -191,6 +167,16 @@ def _focal(logits: Float[Tensor, "n i j"], heat: Float[Tensor, "n i j"]) -> Floa
     hit = (1 - probability) ** 2 * functional.logsigmoid(logits)
     miss = (1 - heat) ** 4 * probability**2 * functional.logsigmoid(-logits)
     return -torch.where(heat == 1, hit, miss).sum()
+
+
+def confirmed_share(
+    records: Sequence[Mapping[str, Any]],
+    seen: Sequence[Sequence[DetectedObject]],
+    names: Sequence[str] = ("color", "shape"),
+) -> float:
+    """The share of scenes whose recorded objects are those that are seen; see `confirms`."""
+    hits = [confirms(record["objects"], found, names) for record, found in zip(records, seen, strict=True)]
+    return sum(hits) / len(hits)
 
 
 def confirms(

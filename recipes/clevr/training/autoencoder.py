@@ -30,43 +30,36 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
-from torch.optim import Optimizer
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.images import psnr
-from recipes.clevr.training.fit import Budget, BudgetedModule, adamw, image_grid, publish_grid
-from recipes.clevr.training.frames import Frames, SampleOrder, as_unit
+from recipes.clevr.training.fit import BudgetedModule, TrainingSettings, publish_grid
+from recipes.clevr.training.frames import Frames, as_unit
+
+_CHUNK = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderSettings:
+class AutoencoderSettings(TrainingSettings):
     """What the autoencoder is and how it is trained.
 
-    Args:
-        budget: steps and minutes.
+    Args (those of `TrainingSettings`, and):
         channels: widths from the image to the latent; each further one halves the side.
         layers: residual blocks a width.
         latent_channels: channels of the latent.
         resolution: side of the images, pixels.
-        batch: images a step and process.
-        lr: peak learning rate.
-        weight_decay: decay of the matrices.
         kl: weight k of the KL term (a mean over elements).
         gradient: weight g of the differences.
         chroma: weight c.
         edge: weight e.
-        precision: Lightning's.
-        save_every: steps between checkpoints.
         show_every: steps between grids.
     """
 
-    budget: Budget
     channels: tuple[int, ...] = (32, 64, 64)
     layers: int = 1
     latent_channels: int = 4
     resolution: int = 64
     batch: int = 16
-    lr: float = 1e-3
     weight_decay: float = 0.0
     kl: float = 2e-4
     gradient: float = 1.0
@@ -121,36 +114,24 @@ def reconstruct(autoencoder: AutoencoderKL, images: Float[Tensor, "n 3 h w"]) ->
 class AutoencoderTraining(BudgetedModule):
     """Trains an `AutoencoderKL` on frames.
 
-    Args:
-        settings: see `AutoencoderSettings`.
+    Args (those of `BudgetedModule`, and):
         frames: to train on.
         held_out: for the reported PSNR and the grids.
-        seed: decides weights, order and posterior samples.
-        folder: where grids go.
     """
 
+    settings: AutoencoderSettings
     title = "autoencoder"  # of the curves and grids in the logger
 
     def __init__(
         self, *, settings: AutoencoderSettings, frames: Frames, held_out: Frames, seed: int, folder: Path
     ) -> None:
-        super().__init__(budget=settings.budget, seed=seed)
-        torch.manual_seed(seed)
+        super().__init__(settings=settings, samples=len(frames), seed=seed, folder=folder)
         self.autoencoder = build_autoencoder(settings)
-        self.settings, self.frames, self.held_out = settings, frames, held_out
-        self.folder = folder
-        self.order = SampleOrder(count=len(frames), seed=seed)
-
-    def configure_optimizers(self) -> Optimizer:
-        """AdamW."""
-        return adamw(self.autoencoder, lr=self.settings.lr, weight_decay=self.settings.weight_decay)
+        self.frames, self.held_out = frames, held_out
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """The loss of the batch that belongs to this step."""
-        settings, step = self.settings, self.global_step
-        chosen = self.order.indices(
-            step=step, batch=settings.batch, rank=self.global_rank, world=self.trainer.world_size
-        )
+        settings, chosen = self.settings, self.chosen()
         images = as_unit(self.frames.images[chosen]).to(self.device)
         posterior = self.posterior(chosen, images)
         noise = torch.randn(posterior.mean.shape, generator=self.generator()).to(self.device)
@@ -181,7 +162,8 @@ class AutoencoderTraining(BudgetedModule):
         if self.logger is not None:
             self.logger.log_metrics({f"{self.title}/psnr": float(value)}, step=self.global_step)
         publish_grid(
-            image_grid(torch.cat([images[:12], decoded[:12]]), columns=12),
+            torch.cat([images[:12], decoded[:12]]),
+            columns=12,
             file=self.folder / f"reconstructions-{self.global_step:06d}-{float(value):.1f}dB.png",
             logger=self.logger,
             name=f"{self.title}/reconstructions",
@@ -202,31 +184,17 @@ class DecoderTraining(AutoencoderTraining):
     """Trains the decoder alone, from the latents of a finished encoder.
 
     Args:
-        autoencoder: the whitened autoencoder; its decoder is trained in place.
+        autoencoder: the whitened autoencoder, of the shape of `settings`; its decoder is trained in place.
         latents: posterior means of the frames.
-        settings: see `AutoencoderSettings`; the shape is that of `autoencoder`.
-        frames: to train on.
-        held_out: for the reported PSNR and the grids.
-        seed: decides order and posterior samples.
-        folder: where grids go.
+        training: the arguments of `AutoencoderTraining`.
     """
 
     title = "decoder"
 
-    def __init__(
-        self,
-        *,
-        autoencoder: AutoencoderKL,
-        latents: Float[Tensor, "n c i j"],
-        settings: AutoencoderSettings,
-        frames: Frames,
-        held_out: Frames,
-        seed: int,
-        folder: Path,
-    ) -> None:
-        super().__init__(settings=settings, frames=frames, held_out=held_out, seed=seed, folder=folder)
-        if len(latents) != len(frames):
-            raise ValueError(f"a latent a frame is needed, got {len(latents)} and {len(frames)}")
+    def __init__(self, *, autoencoder: AutoencoderKL, latents: Float[Tensor, "n c i j"], **training: Any) -> None:
+        super().__init__(**training)
+        if len(latents) != len(self.frames):
+            raise ValueError(f"a latent a frame is needed, got {len(latents)} and {len(self.frames)}")
         self.autoencoder, self.latents = autoencoder, latents
         for part in (autoencoder.decoder, autoencoder.post_quant_conv):
             part.requires_grad_(True).train()
@@ -255,9 +223,6 @@ def given_autoencoder(folder: Path) -> AutoencoderKL:
         ) from error
     found: AutoencoderKL = autoencoder.eval().requires_grad_(False)
     return found
-
-
-_CHUNK = 64
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ each other's checkpoints.
 
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
 
 from recipes.clevr.training.diffusion import DiffusionTraining, Draw, autocast, average_decay, even_places
-from recipes.clevr.training.fit import CHECKPOINT, Checkpoints, adamw
+from recipes.clevr.training.fit import CHECKPOINT, Checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +43,7 @@ class DeviceStep:
             for networks in (module.trained, module.averaged):
                 unet: Any = networks["unet"]
                 unet.set_attn_processor(AttnProcessor2_0())
-        settings = module.settings
-        self.optimizer = adamw(
-            module.trained, lr=settings.lr, weight_decay=settings.weight_decay, capturable=self.on_cuda
-        )
+        self.optimizer = module.adamw(capturable=self.on_cuda)
         self.average_rate = torch.zeros((), device=device)
         self.sums = torch.zeros(2, device=device)  # of loss and error over the steps since they were last read
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -153,14 +149,11 @@ class DeviceStep:
         return graph
 
 
-def fit_on_device(
-    module: DiffusionTraining, *, folder: Path, device: torch.device, origin: str = "", logger: Any = None
-) -> float:
-    """Train `module` until its budget is used, from the last whole checkpoint in `folder` if there is one.
+def fit_on_device(module: DiffusionTraining, *, device: torch.device, origin: str = "", logger: Any = None) -> float:
+    """Train `module` until its budget is used, from the last whole checkpoint in its folder if there is one.
 
     Args:
         module: what is trained, in place; on the CPU again when it is done.
-        folder: where the checkpoints live.
         device: where it is trained.
         origin: names what is trained, from what and how; checkpoints of another origin are left alone.
         logger: Lightning's, or None.
@@ -168,12 +161,12 @@ def fit_on_device(
     Returns:
         Minutes of training, over all resumed parts.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    module.folder.mkdir(parents=True, exist_ok=True)
     settings, checkpoints = module.settings, Checkpoints(origin=f"{origin} on one device")
     module.curves = logger
     torch.manual_seed(module.seed)
     work = DeviceStep(module, device=device, graph=settings.graph)
-    last, step, minutes = checkpoints.last(folder), 0, 0.0
+    last, step, minutes = checkpoints.last(module.folder), 0, 0.0
     if last is not None:
         kept = checkpoints.load_checkpoint(last)
         step, minutes = int(kept["step"]), float(kept["minutes"])
@@ -200,6 +193,6 @@ def fit_on_device(
             module.show(step)
         if step % settings.save_every == 0 or progress >= 1.0:
             state = {"state": work.state(), "step": step, "minutes": minutes}
-            checkpoints.save_checkpoint(state, folder / CHECKPOINT)
+            checkpoints.save_checkpoint(state, module.folder / CHECKPOINT)
     module.to("cpu")
     return minutes

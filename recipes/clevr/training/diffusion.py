@@ -27,18 +27,17 @@ import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from transformers import CLIPTokenizer
 
-from recipes.clevr.training.fit import Budget, BudgetedModule, adamw, image_grid, publish_grid
-from recipes.clevr.training.frames import CaptionedLatents, SampleOrder, step_generator
+from recipes.clevr.training.fit import BudgetedModule, TrainingSettings, publish_grid
+from recipes.clevr.training.frames import CaptionedLatents, step_generator
 from recipes.clevr.training.model import (
     PREDICTIONS,
-    Noised,
+    Epsilon,
     Teacher,
+    Velocity,
     assemble,
     build_networks,
-    build_prediction,
     build_scheduler,
     sample,
     set_dropout,
@@ -52,11 +51,10 @@ _CHUNK = 64  # latents at a time where they are measured
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionSettings:
+class DiffusionSettings(TrainingSettings):
     """What the diffusion model is and how it is trained.
 
-    Args:
-        budget: steps and minutes.
+    Args (those of `TrainingSettings`, and):
         prediction: what the network predicts, of `PREDICTIONS`.
         start_from: folder of a model in diffusers' layout whose U-Net and text encoder training starts from; its
             networks must have the shapes given here.
@@ -68,25 +66,19 @@ class DiffusionSettings:
         text_width: width of the text encoder.
         text_layers: layers of the text encoder.
         dropout: share of what the U-Net's residual blocks drop, in [0, 1).
-        batch: latents a step and process.
-        lr: peak learning rate.
-        weight_decay: decay of the matrices.
         ema: limit of the decay of the averaged weights, in [0, 1).
         gamma: of the min-SNR weight.
         empty: share of empty captions.
         drop: share of captions that lose the size, the material or both.
         captions: random captions a frame, tokenised once.
         mirror: whether each frame is trained on mirrored too.
-        precision: Lightning's.
         graph: whether on a CUDA device the whole step is one CUDA graph.
-        save_every: steps between checkpoints.
         show_every: steps between sample grids.
         measure_every: steps between two measurements of the averaged weights.
         patience: measurements in a row without a smaller loss held out after which training ends; null never ends it.
         guidance: of the grids.
     """
 
-    budget: Budget
     prediction: str = "epsilon"
     start_from: str | None = None
     teacher: str | None = None
@@ -97,18 +89,13 @@ class DiffusionSettings:
     text_width: int = 128
     text_layers: int = 2
     dropout: float = 0.0
-    batch: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 0.01
     ema: float = 0.9995
     gamma: float = 5.0
     empty: float = 0.1
     drop: float = 0.2
     captions: int = 16
     mirror: bool = False
-    precision: str = "bf16-mixed"
     graph: bool = True
-    save_every: int = 100
     show_every: int = 500
     measure_every: int = 250
     patience: int | None = None
@@ -163,16 +150,15 @@ MEASURED: tuple[str, ...] = tuple(item.name for item in fields(AverageErrors))
 class DiffusionTraining(BudgetedModule):
     """Trains the U-Net and the text encoder on latents and captions.
 
-    Args:
-        settings: see `DiffusionSettings`.
+    Args (those of `BudgetedModule`, and):
         data: to train on.
         held_out: to measure on.
         autoencoder: decodes the grids; not trained.
         tokenizer: of the captions.
         prompts: of the grids.
-        seed: decides weights, order, captions, times and noise.
-        folder: where grids go.
     """
+
+    settings: DiffusionSettings
 
     def __init__(
         self,
@@ -186,17 +172,15 @@ class DiffusionTraining(BudgetedModule):
         seed: int,
         folder: Path,
     ) -> None:
-        super().__init__(budget=settings.budget, seed=seed)
-        torch.manual_seed(seed)
+        super().__init__(settings=settings, samples=len(data), seed=seed, folder=folder)
         self.trained = build_networks(settings, autoencoder, tokenizer)
         self.averaged = copy.deepcopy(self.trained).requires_grad_(False).eval()
         self.best = copy.deepcopy(self.averaged)
         set_dropout(self.trained["unet"], settings.dropout)
-        self.settings, self.data, self.held_out, self.folder = settings, data, held_out, folder
+        self.data, self.held_out = data, held_out
         self.decoder = (autoencoder,)  # a tuple, so that it is no part of the checkpoint
         self.tokenizer, self.prompts = tokenizer, prompts
-        self.order = SampleOrder(count=len(data), seed=seed)
-        self.prediction = build_prediction(settings.prediction, gamma=settings.gamma)
+        self.prediction = Epsilon(gamma=settings.gamma) if settings.prediction == "epsilon" else Velocity()
         self.teacher = None if settings.teacher is None else Teacher(settings.teacher)
         self.curves: Any = None  # the logger
         # step and figures of the best weights; buffers, so that they come back from other processes and checkpoints
@@ -207,10 +191,6 @@ class DiffusionTraining(BudgetedModule):
         self.register_buffer("best_figures", torch.full((4,), math.inf, dtype=torch.float64))
         self.register_buffer("worse", torch.tensor(0))  # measurements since
 
-    def configure_optimizers(self) -> Optimizer:
-        """AdamW."""
-        return adamw(self.trained, lr=self.settings.lr, weight_decay=self.settings.weight_decay)
-
     def on_fit_start(self) -> None:
         """Move what is no part of the module; start the clock."""
         self.curves = self.logger
@@ -219,7 +199,7 @@ class DiffusionTraining(BudgetedModule):
 
     def move_data(self, device: torch.device) -> None:
         """Brings what a step needs besides the module's own weights to a device."""
-        self.data, self.prediction = self.data.to(device), self.prediction.to(device)
+        self.data = self.data.to(device)
         self.teacher = None if self.teacher is None else self.teacher.to(device)
 
     def on_train_start(self) -> None:
@@ -236,14 +216,11 @@ class DiffusionTraining(BudgetedModule):
 
     def draw(self) -> Draw:
         """What belongs to this step and process; it depends on the seed and on nothing that went before."""
-        settings, generator = self.settings, self.generator()
-        chosen = self.order.indices(
-            step=self.global_step, batch=settings.batch, rank=self.global_rank, world=self.trainer.world_size
-        )
+        chosen, generator = self.chosen(), self.generator()
         noise = torch.randn((len(chosen), *self.data.latents.shape[1:]), generator=generator)
         places = even_places(len(chosen), generator=generator)
         variants = torch.randint(self.data.tokens.shape[1], (len(chosen),), generator=generator)
-        empty = torch.rand(len(chosen), generator=generator) < settings.empty
+        empty = torch.rand(len(chosen), generator=generator) < self.settings.empty
         chosen, variants, empty = (part.to(self.device) for part in (chosen, variants, empty))
         return Draw(
             latents=self.data.latents[chosen],
@@ -254,7 +231,7 @@ class DiffusionTraining(BudgetedModule):
 
     def errors(self, networks: nn.ModuleDict, draw: Draw) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
         """Weighted and unweighted mean squared error of each latent's prediction."""
-        noised: Noised = self.prediction.noised(draw.latents, draw.noise, draw.places)
+        noised = self.prediction.noised(draw.latents, draw.noise, draw.places)
         if self.teacher is not None and networks is self.trained:
             noised = replace(noised, targets=self.teacher.targets(noised, draw.tokens))
         states = networks["text_encoder"](draw.tokens)[0]
@@ -326,7 +303,8 @@ class DiffusionTraining(BudgetedModule):
         pipeline = assemble(decoder, unet, text_encoder, self.tokenizer, scheduler)
         images = sample(pipeline, self.prompts, seed=self.seed, steps=_SHOWN_STEPS, guidance=self.settings.guidance)
         publish_grid(
-            image_grid(images, columns=8),
+            images,
+            columns=8,
             file=self.folder / f"samples-{step:06d}.png",
             logger=self.curves,
             name="diffusion/samples",

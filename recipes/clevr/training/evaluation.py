@@ -11,22 +11,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from jaxtyping import Float
+from jinja2 import Environment, StrictUndefined
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.data.images import psnr
+from latent_geodesics.data.images import psnr, to_pil
 from latent_geodesics.models.attributes import AttributeNetwork
 from latent_geodesics.run.files import write_json, write_text
-from recipes.clevr.training.attributes import confirms
+from recipes.clevr.rendering.dataset import scene_record
+from recipes.clevr.rendering.sampling import SceneSampler
+from recipes.clevr.training.attributes import ALL_NAMES, confirmed_share
 from recipes.clevr.training.autoencoder import reconstruct
 from recipes.clevr.training.frames import Frames, as_unit
 from recipes.clevr.training.model import sample, weights_size
 
 NUMBERS: tuple[str, ...] = ("one", "two", "three")  # of objects that the sampler is used for
+SHOWN = 32  # samples beside the model
+CARD = Path(__file__).with_name("model_card.md.jinja")
+STAGE_TITLES = {
+    "autoencoder": "autoencoder",
+    "decoder": "its decoder alone",
+    "diffusion": "U-Net and text encoder",
+    "attributes": "attribute network",
+}
+"""What the model card calls the stages that take minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,51 +75,25 @@ class EvaluationSettings:
             raise ValueError("give a guidance, or a sweep to choose it from")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PromptedScene:
-    """A prompt and the objects that it names.
-
-    Args:
-        prompt: the caption.
-        objects: shape, color, size and material of each.
-    """
-
-    prompt: str
-    objects: Sequence[Mapping[str, Any]]
-
-
-def draw_prompts(*, count: int, seed: int, most: int = len(NUMBERS)) -> list[PromptedScene]:
-    """Captions of `count` random scenes with one to `most` objects in turn."""
-    import numpy as np
-
-    from recipes.clevr.rendering.sampling import SceneSampler
-    from recipes.clevr.rendering.scene import caption
-
-    sampler, drawn = SceneSampler(), []
-    for index in range(count):
-        scene = sampler.draw(np.random.default_rng([seed, index]), count=1 + index % most)
-        objects = [
-            {"shape": item.shape, "color": item.color, "size": item.size, "material": item.material}
-            for item in scene.objects
-        ]
-        drawn.append(PromptedScene(prompt=caption(scene), objects=objects))
-    return drawn
+def draw_prompts(*, count: int, seed: int, most: int = len(NUMBERS)) -> list[dict[str, Any]]:
+    """Records (see `rendering.dataset`) of random scenes with one to `most` objects in turn; prompts are captions."""
+    sampler = SceneSampler()
+    scenes = [sampler.draw(np.random.default_rng([seed, index]), count=1 + index % most) for index in range(count)]
+    return [scene_record(scene, index=index, seed=seed) for index, scene in enumerate(scenes)]
 
 
 def confirmed_shares(
-    images: Float[Tensor, "n 3 h w"], prompts: Sequence[PromptedScene], network: AttributeNetwork
+    images: Float[Tensor, "n 3 h w"], prompts: Sequence[Mapping[str, Any]], network: AttributeNetwork
 ) -> dict[str, float]:
     """Confirmed shares: of all samples, of those with each number of objects, with size and material right as well."""
     seen = network.detect(images)
-    pairs = list(zip(prompts, seen, strict=True))
-    shares = {"confirmed": _share([confirms(prompt.objects, found) for prompt, found in pairs])}
+    shares = {"confirmed": confirmed_share(prompts, seen)}
     for number, word in enumerate(NUMBERS, start=1):
-        hits = [confirms(prompt.objects, found) for prompt, found in pairs if len(prompt.objects) == number]
-        if hits:
-            shares[f"confirmed_{word}"] = _share(hits)
-    names = ("color", "shape", "size", "material")
-    shares["confirmed_all_attributes"] = _share([confirms(prompt.objects, found, names) for prompt, found in pairs])
-    shares["right_count"] = _share([len(prompt.objects) == len(found) for prompt, found in pairs])
+        rows = [row for row, prompt in enumerate(prompts) if len(prompt["objects"]) == number]
+        if rows:
+            shares[f"confirmed_{word}"] = confirmed_share([prompts[row] for row in rows], [seen[row] for row in rows])
+    shares["confirmed_all_attributes"] = confirmed_share(prompts, seen, ALL_NAMES)
+    shares["right_count"] = confirmed_share(prompts, seen, ())  # as many objects, whatever they are
     return shares
 
 
@@ -114,29 +101,21 @@ def reconstruction(autoencoder: AutoencoderKL, frames: Frames, network: Attribut
     """Held-out PSNR (mean over images, dB), `perceptual_clevr`, and shares of scenes read right before and after."""
     images = as_unit(frames.images)
     decoded = reconstruct(autoencoder, images)
-    right = [
-        _share([confirms(record["objects"], found) for record, found in zip(frames.records, seen, strict=True)])
-        for seen in (network.detect(images), network.detect(decoded))
-    ]
+    parts = zip(torch.split(images, 64), torch.split(decoded, 64), strict=True)
     with torch.no_grad():
-        distance = torch.cat(
-            [
-                network.perceptual_distance(a, b)
-                for a, b in zip(torch.split(images, 64), torch.split(decoded, 64), strict=True)
-            ]
-        )
+        distance = torch.cat([network.perceptual_distance(a, b) for a, b in parts])
     return {
         "psnr": float(psnr(images, decoded).mean()),
         "perceptual_clevr": float(distance.mean()),
-        "read_right_frames": right[0],
-        "read_right_reconstructions": right[1],
+        "read_right_frames": confirmed_share(frames.records, network.detect(images)),
+        "read_right_reconstructions": confirmed_share(frames.records, network.detect(decoded)),
     }
 
 
 def confirmed_by_guidance(pipeline: Any, settings: EvaluationSettings, network: AttributeNetwork) -> dict[float, float]:
     """The confirmed share at each scale of `settings.sweep`, on prompts other than those of the stated share."""
     prompts = draw_prompts(count=settings.sweep_prompts, seed=settings.seed + 1, most=settings.most_objects)
-    texts = [item.prompt for item in prompts]
+    texts = [prompt["caption"] for prompt in prompts]
     shares: dict[float, float] = {}
     for scale in settings.sweep:
         images = sample(pipeline, texts, seed=settings.seed + 1, steps=settings.steps, guidance=scale)
@@ -154,114 +133,16 @@ def captioned_grid(images: Float[Tensor, "n 3 h w"], captions: Sequence[str], *,
     pen = ImageDraw.Draw(page)
     for index, (image, text) in enumerate(zip(images, captions, strict=True)):
         left, top = index % columns * (width + gap), index // columns * (height + band + gap)
-        pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-        page.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC), (left, top))
+        page.paste(to_pil(image).resize((width, height), Image.Resampling.BICUBIC), (left, top))
         lines = text.replace(", ", ",\n").replace(" and ", "\nand ")
         pen.multiline_text((left + 2, top + height + 2), lines, fill="black", font_size=8)
     return page
 
 
-def _share(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits)
-
-
-_SHOWN = 32
-
-_CARD = """---
-license: mit
-library_name: diffusers
-pipeline_tag: text-to-image
----
-
-# {name}
-
-{kind} of CLEVR scenes with one to {numbers} objects, {side:.0f} x {side:.0f} pixels, in the folder format of
-Stable Diffusion:
-
-{example}
-![samples](samples.png)
-
-The first {shown} of the {samples:.0f} samples behind the figures below, not chosen: {steps:.0f} {sampler} steps,
-guidance {guidance:g}.
-
-## Figures
-| what | value |
-|---|---|
-| held-out reconstruction, {held_out:.0f} frames, mean PSNR | {psnr:.1f} dB |
-| the same, `perceptual_clevr` | {perceptual_clevr:.4f} |
-| squared error of the {target} on frames held out / as many trained on | {held_error:.4f} / {training_error:.4f} |
-| samples confirmed: every named object found with its colour and shape, and no other object | {confirmed:.1%} |
-{confirmed_each}
-| samples with the right number of objects | {right_count:.1%} |
-| samples with size and material right as well | {confirmed_all_attributes:.1%} |
-| held-out frames that the judge reads right (colour and shape of all objects) | {read_right_frames:.1%} |
-| the same frames after encoding and decoding | {read_right_reconstructions:.1%} |
-{sweep}
-The judge is the attribute network in `../clevr-attributes`: trained on other frames (another seed), and
-never shown a sample or a reconstruction. On {judged:.0f} held-out frames of its own it reads colour and shape of all
-objects right in {judge:.1%}, and all four attributes in {judge_all:.1%}.
-
-## Training
-`python run.py experiment={experiment}` with seed {seed}: {minutes}. The weights are the exponential average with
-the least loss on frames held out, that of step {kept:.0f}. Weights: {megabytes:.1f} MB in fp16.
-All hyper-parameters are in `conf/task/train_clevr_ldm.yaml`, the losses in `recipes.clevr.training`.
-
-Data: frames rendered by this project (`recipes.clevr.rendering`) after the rules of CLEVR (Johnson et al.,
-2017, arXiv 1612.06890) with Cycles; no published image was used. Captions: "a large red rubber
-cube and a small yellow metal cylinder", objects in any order, some without size, material or both.
-{notes}
-## Limits
-One to {numbers} objects, the camera and lamps of CLEVR within its jitter, {side:.0f} x {side:.0f} pixels. Words outside
-the captions' have no meaning to the model, and neither have spatial relations. Other numbers of objects are outside its
-data.
-
-Licence: MIT, as the project.
-"""
-
-_KINDS = {
-    "epsilon": ("A small latent diffusion model", "noise", "DDIM", "train_clevr_ldm"),
-    "velocity": (
-        "A small latent flow model (rectified flow, x_t = (1 - t) z + t e, v = e - z)",
-        "velocity",
-        "Euler",
-        "train_clevr_flow",
-    ),
-}
-
-_EXAMPLES = {
-    "epsilon": """```python
-from diffusers import StableDiffusionPipeline
-
-pipeline = StableDiffusionPipeline.from_pretrained("data/models/{name}")
-image = pipeline("a large red rubber cube and a small cyan metal sphere", guidance_scale={guidance:g}).images[0]
-```
-""",
-    "velocity": """```python
-from diffusers import StableDiffusionPipeline
-from recipes.clevr.training.model import sample
-
-pipeline = StableDiffusionPipeline.from_pretrained("data/models/{name}")
-image = sample(pipeline, ["a large red rubber cube"], seed=0, steps={steps:.0f}, guidance={guidance:g})[0]
-```
-
-The pipeline holds the parts; it cannot call a flow's scheduler itself. The network is told 1000 t.
-""",
-}
-
-
 def evaluate(
     *, model_dir: Path, attributes_dir: Path, held_out: Frames, settings: EvaluationSettings
 ) -> dict[str, float]:
-    """Figures of the model as it ships; writes `samples.png` beside it.
-
-    Args:
-        model_dir: the diffusers folder.
-        attributes_dir: the attribute network's folder.
-        held_out: frames that were never trained on.
-        settings: see `EvaluationSettings`.
-    """
-    from diffusers import StableDiffusionPipeline
-
+    """Figures of the model in `model_dir` as it ships, on frames never trained on; writes `samples.png` beside it."""
     pipeline = StableDiffusionPipeline.from_pretrained(model_dir, dtype=torch.float32, local_files_only=True)
     network = AttributeNetwork.from_folder(attributes_dir)
     chosen = Frames(images=held_out.images[: settings.frames], records=held_out.records[: settings.frames])
@@ -270,9 +151,9 @@ def evaluate(
     guidance = max(swept, key=lambda scale: swept[scale]) if settings.guidance is None else settings.guidance
     count = settings.prompts * settings.most_objects
     prompts = draw_prompts(count=count, seed=settings.seed, most=settings.most_objects)
-    texts = [item.prompt for item in prompts]
+    texts = [prompt["caption"] for prompt in prompts]
     images = sample(pipeline, texts, seed=settings.seed, steps=settings.steps, guidance=guidance)
-    captioned_grid(images[:_SHOWN], texts[:_SHOWN], columns=8).save(model_dir / "samples.png", optimize=True)
+    captioned_grid(images[:SHOWN], texts[:SHOWN], columns=8).save(model_dir / "samples.png", optimize=True)
     figures |= confirmed_shares(images, prompts, network)
     figures |= {f"confirmed_guidance_{scale:g}": share for scale, share in swept.items()}
     return figures | {
@@ -312,61 +193,20 @@ def write_model_card(
         notes: what else a reader should know of this training, Markdown.
     """
     write_json(folder / "metrics.json", dict(figures))
-    kind, target, sampler, experiment = _KINDS[prediction]
-    numbers = [word for word in NUMBERS if f"confirmed_{word}" in figures]
-    card = _CARD.format(
-        **{key: value for key, value in figures.items() if "/" not in key},
+    prefix = "confirmed_guidance_"
+    environment = Environment(trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
+    environment.filters["to"] = format
+    card = environment.from_string(CARD.read_text(encoding="utf-8")).render(
+        figures,
+        figures=figures,
         name=folder.name,
-        kind=kind,
-        target=target,
-        sampler=sampler,
-        experiment=experiment,
-        numbers=numbers[-1],
-        example=_EXAMPLES[prediction].format(name=folder.name, steps=figures["steps"], guidance=figures["guidance"]),
-        confirmed_each="\n".join(
-            f"| ... of {figures['prompts']:.0f} prompts with {word} object{'' if word == 'one' else 's'} "
-            f"| {figures[f'confirmed_{word}']:.1%} |"
-            for word in numbers
-        ),
-        held_error=figures["diffusion/held_out_error"],
-        training_error=figures["diffusion/training_error"],
-        kept=figures["diffusion/step"],
-        minutes=_minutes(figures),
-        sweep=_sweep(figures),
-        shown=min(_SHOWN, int(figures["samples"])),
+        flows=prediction == "velocity",
+        numbers=[word for word in NUMBERS if f"confirmed_{word}" in figures],
+        scales={key.removeprefix(prefix): share for key, share in figures.items() if key.startswith(prefix)},
+        minutes={name: figures[f"{name}/minutes"] for name in STAGE_TITLES if f"{name}/minutes" in figures},
+        stage_titles=STAGE_TITLES,
+        shown=min(SHOWN, int(figures["samples"])),
         seed=seed,
-        notes=f"\n{notes}\n" if notes else "",
-        megabytes=figures["weights_bytes"] / 1e6,
-        judge=figures["attributes/accuracy_color_shape"],
-        judge_all=figures["attributes/accuracy_all"],
-        judged=figures["attributes/held_out"],
+        notes=notes,
     )
     write_text(folder / "README.md", card)
-
-
-def _minutes(figures: Mapping[str, float]) -> str:
-    stages = {
-        "autoencoder": "autoencoder",
-        "decoder": "its decoder alone",
-        "diffusion": "U-Net and text encoder",
-        "attributes": "attribute network",
-    }
-    spent = {title: figures[f"{name}/minutes"] for name, title in stages.items() if f"{name}/minutes" in figures}
-    said = [f"{title} {minutes:.0f} min" for title, minutes in spent.items()]
-    given = "" if "autoencoder/minutes" in figures else "an autoencoder that was there before, "
-    return given + ", ".join(said)
-
-
-def _sweep(figures: Mapping[str, float]) -> str:
-    prefix = "confirmed_guidance_"
-    scales = [name.removeprefix(prefix) for name in figures if name.startswith(prefix)]
-    if not scales:
-        return ""
-    shares = " | ".join(f"{figures[prefix + scale]:.1%}" for scale in scales)
-    lines = [
-        f"\nConfirmed share by guidance, {figures['sweep_prompts']:.0f} other prompts:\n",
-        "| " + " | ".join(["guidance", *scales]) + " |",
-        "|---" * (len(scales) + 1) + "|",
-        f"| confirmed | {shares} |\n",
-    ]
-    return "\n".join(lines)

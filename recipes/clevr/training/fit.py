@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from pytorch_lightning.plugins import CheckpointIO
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from latent_geodesics.run.files import DamagedFileError, read_sealed, replacing, seal
-from recipes.clevr.training.frames import step_generator
+from recipes.clevr.training.frames import sample_places, step_generator
 
 if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
+CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
 _SYNC_EVERY = 10  # steps between two readings of the clock, which all processes must share
+_BETAS = (0.9, 0.98)  # a shorter memory of squares than usual: the stages are a few thousand steps long
+_GAP = 2  # pixels between images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,24 +84,70 @@ class Budget:
         return warm * (self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * late)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How a stage trains, whatever its network is.
+
+    Args:
+        budget: steps and minutes.
+        batch: samples a step and process.
+        lr: peak learning rate.
+        weight_decay: decay of the matrices.
+        precision: Lightning's.
+        save_every: steps between checkpoints.
+    """
+
+    budget: Budget
+    batch: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    precision: str = "bf16-mixed"
+    save_every: int = 100
+
+
 class BudgetedModule(pl.LightningModule):
     """A Lightning module that follows a `Budget`: sets the rate before each step and stops when the budget is used.
 
     The time spent is part of the checkpoint, so an interrupted stage goes on with what is left of its budget.
 
     Args:
-        budget: steps and minutes.
-        seed: of everything random.
+        settings: how it trains.
+        samples: how many there are to draw from.
+        seed: of everything random, the weights among it.
+        folder: where checkpoints and grids go.
     """
 
-    def __init__(self, *, budget: Budget, seed: int) -> None:
+    def __init__(self, *, settings: TrainingSettings, samples: int, seed: int, folder: Path) -> None:
         super().__init__()
-        self.seed = seed
-        self.final: Path | None = None  # where the state goes when training ends
-        self.budget = budget
+        torch.manual_seed(seed)
+        self.settings, self.samples, self.seed, self.folder = settings, samples, seed, folder
+        self.budget = settings.budget
         self.minutes = 0.0
         self.progress = 0.0
         self._since = 0.0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW."""
+        return self.adamw()
+
+    def adamw(self, *, capturable: bool = False) -> torch.optim.AdamW:
+        """AdamW for all trainable parameters, those with two or more axes decaying; each group holds the peak rate.
+
+        Args:
+            capturable: whether a CUDA graph can record its steps; the rate is then a tensor beside the weights.
+        """
+        lr, weight_decay = self.settings.lr, self.settings.weight_decay
+        if lr <= 0 or weight_decay < 0:
+            raise ValueError(f"lr must be positive and weight_decay >= 0, got {lr} and {weight_decay}")
+        trained = [weight for weight in self.parameters() if weight.requires_grad]
+        groups = [
+            {"params": [weight for weight in trained if weight.ndim > 1], "peak_lr": lr, "weight_decay": weight_decay},
+            {"params": [weight for weight in trained if weight.ndim <= 1], "peak_lr": lr, "weight_decay": 0.0},
+        ]
+        if not capturable:
+            return torch.optim.AdamW(groups, lr=lr, betas=_BETAS)
+        rate = torch.tensor(lr, device=trained[0].device)
+        return torch.optim.AdamW(groups, lr=rate, betas=_BETAS, capturable=True, fused=True)
 
     def on_fit_start(self) -> None:
         """Start the clock."""
@@ -124,8 +172,18 @@ class BudgetedModule(pl.LightningModule):
 
     def on_train_end(self) -> None:
         """Keep the last state, which need not fall on a checkpoint's step."""
-        if self.final is not None:
-            self.trainer.save_checkpoint(self.final)
+        self.trainer.save_checkpoint(self.folder / CHECKPOINT)
+
+    def chosen(self) -> Int64[Tensor, " batch"]:
+        """The samples of this step and process."""
+        return sample_places(
+            self.samples,
+            seed=self.seed,
+            step=self.global_step,
+            batch=self.settings.batch,
+            rank=self.global_rank,
+            world=self.trainer.world_size,
+        )
 
     def generator(self) -> torch.Generator:
         """The random numbers of this step and process."""
@@ -145,35 +203,6 @@ class BudgetedModule(pl.LightningModule):
             shown = " ".join(f"{name} {value:.4g}" for name, value in values.items())
             elapsed = (time.monotonic() - self._since) / 60.0
             log.info("step %d, %.1f min, progress %.3f: %s", self.global_step, elapsed, self.progress, shown)
-
-
-_BETAS = (0.9, 0.98)  # a shorter memory of squares than usual: the stages are a few thousand steps long
-
-
-def adamw(network: nn.Module, *, lr: float, weight_decay: float = 0.0, capturable: bool = False) -> torch.optim.AdamW:
-    """AdamW for all trainable parameters; each group holds the peak rate that a `BudgetedModule` scales.
-
-    Args:
-        network: whose parameters move.
-        lr: peak learning rate > 0.
-        weight_decay: decoupled decay of the weights with two or more axes, >= 0.
-        capturable: whether a CUDA graph can record its steps; the rate is then a tensor beside the weights.
-    """
-    if lr <= 0 or weight_decay < 0:
-        raise ValueError(f"lr must be positive and weight_decay >= 0, got {lr} and {weight_decay}")
-    trained = [weight for weight in network.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in trained if weight.ndim > 1], "peak_lr": lr, "weight_decay": weight_decay},
-        {"params": [weight for weight in trained if weight.ndim <= 1], "peak_lr": lr, "weight_decay": 0.0},
-    ]
-    if not capturable:
-        return torch.optim.AdamW(groups, lr=lr, betas=_BETAS)
-    rate = torch.tensor(lr, device=trained[0].device)
-    return torch.optim.AdamW(groups, lr=rate, betas=_BETAS, capturable=True, fused=True)
-
-
-CHECKPOINT = "last.ckpt"
-PREVIOUS = "previous.ckpt"
 
 
 class Checkpoints(CheckpointIO):
@@ -233,9 +262,6 @@ class Checkpoints(CheckpointIO):
         return None
 
 
-_GAP = 2  # pixels between images
-
-
 def image_grid(images: Float[Tensor, "n 3 h w"], *, columns: int) -> UInt8[np.ndarray, "rows columns 3"]:
     """Images in [0, 1] row by row on white, `columns` a row."""
     if columns < 1 or not len(images):
@@ -250,17 +276,10 @@ def image_grid(images: Float[Tensor, "n 3 h w"], *, columns: int) -> UInt8[np.nd
 
 
 def publish_grid(
-    grid: UInt8[np.ndarray, "h w 3"], *, file: Path, logger: "Logger | None", name: str, step: int
+    images: Float[Tensor, "n 3 h w"], *, columns: int, file: Path, logger: "Logger | None", name: str, step: int
 ) -> None:
-    """Write the grid to `file` and show it in the logger, if that shows images.
-
-    Args:
-        grid: the picture.
-        file: a PNG path; folders are made.
-        logger: Lightning's, or None.
-        name: key in the logger.
-        step: training step.
-    """
+    """Writes images in [0, 1] to the PNG `file`, `columns` a row, and shows them as `name` in a logger of images."""
+    grid = image_grid(images, columns=columns)
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(grid).save(file)
     show: Any = getattr(logger, "log_image", None)
@@ -268,17 +287,12 @@ def publish_grid(
         show(key=name, images=[grid], step=step)
 
 
-def fit(
-    module: BudgetedModule, *, run: "Run", folder: Path, precision: str, save_every: int, origin: str = ""
-) -> float:
-    """Train `module` until its budget is used, from the last whole checkpoint in `folder` if there is one.
+def fit(module: BudgetedModule, *, run: "Run", origin: str = "") -> float:
+    """Train `module` until its budget is used, from the last whole checkpoint in its folder if there is one.
 
     Args:
         module: what is trained, in place.
         run: gives the trainer and the logger.
-        folder: where the checkpoints live.
-        precision: Lightning's, e.g. `32-true` or `bf16-mixed`.
-        save_every: steps between two checkpoints, >= 1.
         origin: names what is trained, from what and how; checkpoints of another origin are left alone.
 
     Returns:
@@ -290,9 +304,9 @@ def fit(
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     checkpoints = Checkpoints(origin=origin)
     keeper = ModelCheckpoint(
-        dirpath=folder,
+        dirpath=module.folder,
         filename=Path(CHECKPOINT).stem,
-        every_n_train_steps=save_every,
+        every_n_train_steps=module.settings.save_every,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
@@ -300,7 +314,7 @@ def fit(
     trainer = run.trainer(
         max_steps=module.budget.max_steps,
         max_epochs=-1,
-        precision=precision,
+        precision=module.settings.precision,
         callbacks=[keeper, *bars],
         plugins=[checkpoints],
         use_distributed_sampler=False,
@@ -310,10 +324,9 @@ def fit(
         num_sanity_val_steps=0,
         inference_mode=True,
     )
-    module.final = folder / CHECKPOINT
     steps: DataLoader[int] = DataLoader(range(module.budget.max_steps), batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(module, steps, ckpt_path=checkpoints.last(folder))
+    trainer.fit(module, steps, ckpt_path=checkpoints.last(module.folder))
     # read back, not asked of the module: with several processes the one that trained was a copy
-    kept = checkpoints.last(folder)
+    kept = checkpoints.last(module.folder)
     assert kept is not None, "a fit that ended well leaves its last state"
     return float(checkpoints.load_checkpoint(kept)["minutes"])

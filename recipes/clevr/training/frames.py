@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from latent_geodesics.core.errors import UserError
+from recipes.clevr.rendering.dataset import load_shards
 from recipes.clevr.rendering.scene import ClevrScene, random_caption
 
 
@@ -50,8 +51,6 @@ class Frames:
         Raises:
             UserError: when there is no shard.
         """
-        from recipes.clevr.rendering.dataset import load_shards
-
         images, records = [], []
         for shard in load_shards(folder):
             images.append(torch.from_numpy(shard.frames).permute(0, 3, 1, 2).contiguous())
@@ -73,25 +72,15 @@ class Frames:
         )
 
 
-class SampleOrder:
-    """Which of n items the b samples of a step are, for each of several processes that share the steps.
-
-    Args:
-        count: number of items n >= 1.
-        seed: decides the permutations.
-    """
-
-    def __init__(self, *, count: int, seed: int) -> None:
-        if count < 1:
-            raise ValueError(f"count must be >= 1, got {count}")
-        self.count, self.seed = count, seed
-
-    def indices(self, *, step: int, batch: int, rank: int = 0, world: int = 1) -> Int64[Tensor, " batch"]:
-        """Items of process `rank` of `world` at `step`, `batch` of them."""
-        first = (step * world + rank) * batch
-        places = range(first, first + batch)
-        chosen = [int(_permutation(self.count, self.seed, place // self.count)[place % self.count]) for place in places]
-        return torch.tensor(chosen, dtype=torch.int64)
+def sample_places(
+    count: int, *, seed: int, step: int, batch: int, rank: int = 0, world: int = 1
+) -> Int64[Tensor, " batch"]:
+    """Which of `count` items the samples of a step are, `batch` of them for each of `world` processes that share it."""
+    if count < 1:
+        raise ValueError(f"count must be >= 1, got {count}")
+    first = (step * world + rank) * batch
+    drawn = range(first, first + batch)
+    return torch.tensor([int(_permutation(count, seed, number // count)[number % count]) for number in drawn])
 
 
 def step_generator(*, seed: int, step: int, rank: int = 0) -> torch.Generator:

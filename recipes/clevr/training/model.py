@@ -136,17 +136,19 @@ class Noised:
     weights: Float[Tensor, " b"]
 
 
-class Epsilon:
+class Epsilon(nn.Module):
     """Predicts the noise.
 
     Args:
         gamma: of the min-SNR weight, > 0.
-        signal: abar of each time; that of Stable Diffusion unless given.
     """
 
-    def __init__(self, *, gamma: float, signal: Float[Tensor, " t"] | None = None) -> None:
+    signal: Tensor  # abar of each time
+
+    def __init__(self, *, gamma: float) -> None:
+        super().__init__()
         self.gamma = gamma
-        self.signal = build_scheduler("epsilon").alphas_cumprod.float() if signal is None else signal
+        self.register_buffer("signal", build_scheduler("epsilon").alphas_cumprod.float(), persistent=False)
 
     def noised(
         self, latents: Float[Tensor, "b c i j"], noise: Float[Tensor, "b c i j"], places: Float[Tensor, " b"]
@@ -162,12 +164,8 @@ class Epsilon:
             weights=(self.gamma * (1 - signal) / signal).clamp(max=1.0),
         )
 
-    def to(self, device: torch.device) -> "Epsilon":
-        """The same on a device."""
-        return Epsilon(gamma=self.gamma, signal=self.signal.to(device))
 
-
-class Velocity:
+class Velocity(nn.Module):
     """Predicts the velocity of rectified flow."""
 
     def noised(
@@ -181,10 +179,6 @@ class Velocity:
             targets=noise - latents,
             weights=torch.ones_like(places),
         )
-
-    def to(self, device: torch.device) -> "Velocity":
-        """The same: it holds no tensor."""
-        return self
 
 
 class Teacher:
@@ -228,11 +222,6 @@ class Teacher:
         noise = self.networks["unet"](noised.inputs / width, time.flatten(), states).sample.float()
         known = (share > self.KNOWN[0]) & (share < self.KNOWN[1])
         return torch.where(known, (noise - noised.inputs) / (1 - share), noised.targets)
-
-
-def build_prediction(name: str, *, gamma: float) -> Epsilon | Velocity:
-    """A prediction by its name, of `PREDICTIONS`; `gamma` is of the min-SNR weight."""
-    return Epsilon(gamma=gamma) if name == "epsilon" else Velocity()
 
 
 def build_scheduler(prediction: str = "epsilon") -> Any:
@@ -334,25 +323,20 @@ def export_pipeline(pipeline: Any, folder: Path) -> int:
     Returns:
         The size of all weights written, bytes.
     """
-    parts = {"vae": pipeline.vae, "unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
-    halves = {name: _half(part) for name, part in parts.items()}
-    assemble(
-        halves["vae"], halves["unet"], halves["text_encoder"], pipeline.tokenizer, pipeline.scheduler
-    ).save_pretrained(folder, safe_serialization=True)
+    vae, unet, text_encoder = (_half(part) for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder))
+    halved = assemble(vae, unet, text_encoder, pipeline.tokenizer, pipeline.scheduler)
+    halved.save_pretrained(folder, safe_serialization=True)
     build_tokenizer(folder / "tokenizer")
-    _read_in_float32(folder / "text_encoder" / "config.json")
+    # has transformers read half-precision weights as float32, as diffusers does the other networks' by default
+    config = folder / "text_encoder" / "config.json"
+    settings = json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"}
+    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return weights_size(folder)
 
 
 def weights_size(folder: Path) -> int:
     """Bytes of all safetensors below a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-
-
-def _read_in_float32(config: Path) -> None:
-    """Have transformers read half-precision weights as float32, as diffusers does the other networks' by default."""
-    settings = json.loads(config.read_text(encoding="utf-8"))
-    config.write_text(json.dumps(settings | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
 
 
 def _half(part: Any) -> Any:

@@ -23,7 +23,15 @@ from filelock import FileLock, Timeout
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.sources import file_hash
 from latent_geodesics.run.config import flat_settings
-from latent_geodesics.run.files import DamagedFileError, clear_partials, is_partial, read_sealed, seal, write_bytes
+from latent_geodesics.run.files import (
+    DamagedFileError,
+    clear_partials,
+    is_partial,
+    is_whole,
+    read_sealed,
+    seal,
+    write_bytes,
+)
 from recipes.clevr.training.fit import CHECKPOINT
 
 if TYPE_CHECKING:
@@ -31,8 +39,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RECORD = "stage.json"
+RECORD, LOCK = "stage.json", ".lock"
 SHOWN = 3
+INCIDENTAL = ("save_every", "show_every", "graph")
+"""Of the trained stages' settings, what changes no result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +51,7 @@ class TrainingStage:
 
     Attributes:
         name: Of its folder, and in the configuration.
-        work: What does it.
+        work: What does it, given the run and the stage's `StageRecords.origin`.
         settings: All that its result depends on besides earlier stages.
         needs: The earlier stages that it is made from.
         outputs: The files that it left.
@@ -50,7 +60,7 @@ class TrainingStage:
     """
 
     name: str
-    work: Callable[["Run"], None]
+    work: Callable[["Run", str], None]
     settings: Mapping[str, Any]
     needs: tuple[str, ...]
     outputs: Callable[[], Iterable[Path]]
@@ -94,7 +104,7 @@ class StageRecords:
             return False
         if record["outputs"] is None:
             return False
-        lost = [path for path, digest in record["outputs"].items() if not _is_whole(Path(path), digest)]
+        lost = [path for path, digest in record["outputs"].items() if not is_whole(Path(path), digest)]
         if lost:
             log.warning("stage %s: '%s' is lost or damaged, done again", name, lost[0])
             return False
@@ -182,14 +192,6 @@ def _named(outputs: Mapping[str, str] | None) -> list[str] | None:
     return None if outputs is None else [f"{Path(path).name} {digest}" for path, digest in outputs.items()]
 
 
-def _is_whole(file: Path, digest: str) -> bool:
-    return file.is_file() and file_hash(file) == digest
-
-
-# Of the trained stages' settings, what changes no result.
-INCIDENTAL = ("save_every", "show_every", "graph")
-
-
 def hash_of_weights(folder: Path, *parts: str) -> str:
     """A hash of the weights of some parts of a model, wherever it lies; that of nothing where there are none."""
     return _hash_of_files(
@@ -203,9 +205,6 @@ def lasting(settings: Any) -> dict[str, Any]:
     if found.get("start_from") is not None:
         found["start_from"] = hash_of_weights(Path(found["start_from"]), "unet", "text_encoder")
     return found
-
-
-LOCK = ".lock"
 
 
 @contextmanager

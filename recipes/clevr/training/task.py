@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from recipes.clevr.training.autoencoder import (
 from recipes.clevr.training.device_loop import fit_on_device
 from recipes.clevr.training.diffusion import DiffusionSettings, DiffusionTraining
 from recipes.clevr.training.evaluation import EvaluationSettings, evaluate, judge_figures, write_model_card
-from recipes.clevr.training.fit import BudgetedModule, fit
+from recipes.clevr.training.fit import fit
 from recipes.clevr.training.frames import CaptionedLatents, Frames, tokenise
 from recipes.clevr.training.model import assemble, build_networks, build_scheduler, export_pipeline
 from recipes.clevr.training.stages import (
@@ -58,9 +58,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STAGES: tuple[str, ...] = ("autoencoder", "whiten", "decoder", "diffusion", "attributes", "export", "evaluation")
-
-
-AnySettings = AutoencoderSettings | DiffusionSettings | AttributeSettings
 # What the evaluation adds to the folder of the exported model.
 CARD = ("README.md", "metrics.json", "samples.png")
 
@@ -143,10 +140,9 @@ class TrainClevrLdm:
             for name in STAGES:
                 if name in self.stages:
                     self._perform(name, records, run)
-        file = self._file("evaluation", "metrics.json")
         figures: dict[str, float] = {}
         if "evaluation" in self.stages and run.leads:
-            figures = json.loads(file.read_text(encoding="utf-8"))
+            figures = json.loads(self._file("evaluation", "metrics.json").read_text(encoding="utf-8"))
         return figures
 
     def _perform(self, name: str, records: StageRecords, run: "Run") -> None:
@@ -162,7 +158,7 @@ class TrainClevrLdm:
             records.begin(name)
         start = time.monotonic()
         if run.leads or stage.trained:
-            stage.work(run)
+            stage.work(run, records.origin(name))
         if run.leads:
             records.end(name)
             log.info("stage %s: done in %.1f min", name, (time.monotonic() - start) / 60)
@@ -171,7 +167,7 @@ class TrainClevrLdm:
     def _stages(self, seed: int) -> dict[str, TrainingStage]:
         """What there is to do, in order."""
         made_of = {"seed": seed, "held_out": self.held_out}
-        frames = made_of | {"frames": self._frames_hash}
+        frames = made_of | {"frames": hash_of_shards(self.frames_dir)}
         decoded = self.given is None and ("decoder" in self.stages or self._file("decoder", "stage.json").exists())
         with_decoder = ("decoder",) if decoded else ()
         trained = {
@@ -193,23 +189,20 @@ class TrainClevrLdm:
         stages["attributes"] = TrainingStage(
             name="attributes",
             work=self._train_attributes,
-            settings=lasting(self.attributes) | made_of | {"frames": self._attribute_frames_hash},
+            settings=lasting(self.attributes) | made_of | {"frames": hash_of_shards(self.attribute_frames_dir)},
             needs=(),
             outputs=lambda: files_below(self.attributes_dir, without=("README.md",)),
             trained=True,
             place=self.attributes_dir,
         )
+        given = None if self.given is None else hash_of_weights(self.given, "vae")
+        mirrored = ["mirrored.pt"] if self.diffusion.mirror else []
         stages["whiten"] = TrainingStage(
             name="whiten",
             work=self._whiten,
-            settings=frames | {"mirrored": self.diffusion.mirror, "given": self._given_hash},
+            settings=frames | {"mirrored": self.diffusion.mirror, "given": given},
             needs=("autoencoder",) if self.given is None else (),
-            outputs=partial(
-                self._written,
-                "whiten",
-                *("autoencoder.pt", "latents.pt"),
-                *(["mirrored.pt"] if self.diffusion.mirror else []),
-            ),
+            outputs=partial(self._written, "whiten", "autoencoder.pt", "latents.pt", *mirrored),
         )
         judged = "attributes" in self.stages or self._file("attributes", "stage.json").exists()
         judge = {} if judged else {"judge": hash_of_weights(self.attributes_dir)}
@@ -230,29 +223,17 @@ class TrainClevrLdm:
         )
         return stages
 
-    @cached_property
-    def _frames_hash(self) -> str:
-        return hash_of_shards(self.frames_dir)
-
-    @cached_property
-    def _attribute_frames_hash(self) -> str:
-        return hash_of_shards(self.attribute_frames_dir)
-
-    @cached_property
-    def _given_hash(self) -> str | None:
-        return None if self.given is None else hash_of_weights(self.given, "vae")
-
-    def _train_autoencoder(self, run: "Run") -> None:
+    def _train_autoencoder(self, run: "Run", origin: str) -> None:
         frames, held_out = Frames.from_folder(self.frames_dir).split(self.held_out)
         folder = self.work_dir / "autoencoder"
         module = AutoencoderTraining(
             settings=self.autoencoder, frames=frames, held_out=held_out, seed=run.seed, folder=folder
         )
-        minutes = self._fit("autoencoder", module, run, self.autoencoder)
+        minutes = fit(module, run=run, origin=origin)
         if run.leads:
             save({"weights": module.autoencoder.state_dict(), "minutes": minutes}, folder / "raw.pt")
 
-    def _whiten(self, run: "Run") -> None:
+    def _whiten(self, run: "Run", origin: str) -> None:
         frames = Frames.from_folder(self.frames_dir)
         autoencoder = self._autoencoder()
         if self.given is None:
@@ -264,33 +245,30 @@ class TrainClevrLdm:
             save(encode_means(autoencoder, frames.images.flip(-1)), self._file("whiten", "mirrored.pt"))
         save(autoencoder.state_dict(), self._file("whiten", "autoencoder.pt"))
 
-    def _train_decoder(self, run: "Run") -> None:
+    def _train_decoder(self, run: "Run", origin: str) -> None:
         frames, held_out = Frames.from_folder(self.frames_dir).split(self.held_out)
-        latents = load(self._file("whiten", "latents.pt"))[: len(frames)]
-        folder, settings = self.work_dir / "decoder", self.decoder
+        folder = self.work_dir / "decoder"
         module = DecoderTraining(
             autoencoder=self.whitened(),
-            latents=latents,
-            settings=settings,
+            latents=load(self._file("whiten", "latents.pt"))[: len(frames)],
+            settings=self.decoder,
             frames=frames,
             held_out=held_out,
             seed=run.seed,
             folder=folder,
         )
-        minutes = self._fit("decoder", module, run, settings)
+        minutes = fit(module, run=run, origin=origin)
         if run.leads:
             save({"weights": module.autoencoder.state_dict(), "minutes": minutes}, folder / "autoencoder.pt")
 
-    def _train_diffusion(self, run: "Run") -> None:
-        module, folder = self._diffusion_module(run.seed), self.work_dir / "diffusion"
-        device = run.one_cuda_device()
+    def _train_diffusion(self, run: "Run", origin: str) -> None:
+        module, device = self._diffusion_module(run.seed), run.one_cuda_device()
         if device is None:
-            minutes = self._fit("diffusion", module, run, self.diffusion)
+            minutes = fit(module, run=run, origin=origin)
         else:
-            origin, logger = self._origin("diffusion", run), run.logger.lightning or None
-            minutes = fit_on_device(module, folder=folder, device=device, origin=origin, logger=logger)
+            minutes = fit_on_device(module, device=device, origin=origin, logger=run.logger.lightning or None)
         if run.leads:
-            save({"weights": module.best.state_dict(), "minutes": minutes, **module.kept()}, folder / "best.pt")
+            save({"weights": module.best.state_dict(), "minutes": minutes, **module.kept()}, module.folder / "best.pt")
 
     def _diffusion_module(self, seed: int) -> DiffusionTraining:
         records, settings = load_records(self.frames_dir), self.diffusion
@@ -313,29 +291,26 @@ class TrainClevrLdm:
             folder=self.work_dir / "diffusion",
         )
 
-    def _train_attributes(self, run: "Run") -> None:
+    def _train_attributes(self, run: "Run", origin: str) -> None:
         frames, held_out = Frames.from_folder(self.attribute_frames_dir).split(self.held_out)
-        folder, settings = self.work_dir / "attributes", self.attributes
+        folder = self.work_dir / "attributes"
         # the classifier must not share its seed with what it judges
         module = AttributeTraining(
-            settings=settings, frames=frames, held_out=held_out, seed=run.seed + 1, folder=folder
+            settings=self.attributes, frames=frames, held_out=held_out, seed=run.seed + 1, folder=folder
         )
-        minutes = self._fit("attributes", module, run, settings)
+        minutes = fit(module, run=run, origin=origin)
         if not run.leads:
             return
         network = module.network.eval()
         network.save(self.attributes_dir)
-        figures = measure_network(network, held_out) | {
-            "attributes/minutes": minutes,
-            "attributes/held_out": float(len(held_out)),
-        }
-        write_json(self.attributes_dir / "metrics.json", figures)
+        figures = {"attributes/minutes": minutes, "attributes/held_out": float(len(held_out))}
+        write_json(self.attributes_dir / "metrics.json", measure_network(network, held_out) | figures)
 
-    def _export(self, run: "Run") -> None:
+    def _export(self, run: "Run", origin: str) -> None:
         size = export_pipeline(self.pipeline(load(self._file("diffusion", "best.pt"))["weights"]), self.model_dir)
         write_json(self._file("export", "metrics.json"), {"weights_bytes": size})
 
-    def _evaluate(self, run: "Run") -> None:
+    def _evaluate(self, run: "Run", origin: str) -> None:
         judge = judge_figures(self.attributes_dir)  # before what takes long
         figures = evaluate(
             model_dir=self.model_dir,
@@ -371,20 +346,6 @@ class TrainClevrLdm:
         parts.eval().requires_grad_(False)
         scheduler = build_scheduler(self.diffusion.prediction)
         return assemble(autoencoder, parts["unet"], parts["text_encoder"], tokenizer, scheduler)
-
-    def _fit(self, name: str, module: BudgetedModule, run: "Run", settings: AnySettings) -> float:
-        """Trains the module of a stage; returns its minutes."""
-        return fit(
-            module,
-            run=run,
-            folder=self.work_dir / name,
-            precision=settings.precision,
-            save_every=settings.save_every,
-            origin=self._origin(name, run),
-        )
-
-    def _origin(self, name: str, run: "Run") -> str:
-        return StageRecords(folder=self.work_dir, stages=self._stages(run.seed)).origin(name)
 
     def _written(self, stage: str, *names: str) -> list[Path]:
         return [self._file(stage, name) for name in names]

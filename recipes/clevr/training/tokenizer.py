@@ -13,6 +13,7 @@ References: Sennrich et al., Neural machine translation of rare words with subwo
 import json
 from pathlib import Path
 
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
 WORDS: tuple[str, ...] = (
@@ -60,24 +61,17 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     The end marker is also the padding, as in Stable Diffusion 1.
     """
     merges = byte_pair_merges()
-    alphabet = _byte_symbols()
+    alphabet = sorted(ByteLevel.alphabet())  # in CLIP's order: printable bytes stand for themselves and come first
     symbols = [*alphabet, *(symbol + _LAST for symbol in alphabet), *("".join(pair) for pair in merges), START, END]
     vocabulary = {symbol: number for number, symbol in enumerate(dict.fromkeys(symbols))}
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    vocabulary_text, merges_text = json.dumps(vocabulary, ensure_ascii=False), "\n".join(lines) + "\n"
-    (folder / "vocab.json").write_text(vocabulary_text, encoding="utf-8")
-    (folder / "merges.txt").write_text(merges_text, encoding="utf-8")
+    old = {"vocab.json": json.dumps(vocabulary, ensure_ascii=False), "merges.txt": "\n".join(lines) + "\n"}
+    for name, text in old.items():
+        (folder / name).write_text(text, encoding="utf-8")
     tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_LENGTH, pad_token=END)
     tokenizer.save_pretrained(folder)
     # newer releases of transformers write only tokenizer.json, older ones read only these two
-    (folder / "vocab.json").write_text(vocabulary_text, encoding="utf-8")
-    (folder / "merges.txt").write_text(merges_text, encoding="utf-8")
+    for name, text in old.items():
+        (folder / name).write_text(text, encoding="utf-8")
     return tokenizer
-
-
-def _byte_symbols() -> list[str]:
-    """A printable character for each byte, those of GPT-2 and CLIP: printable bytes stand for themselves."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(len(hidden))]
