@@ -13,16 +13,12 @@ import pytest
 from latent_geodesics.core.errors import UserError
 from recipes.clevr.rendering import sampling
 from recipes.clevr.rendering.motion import (
-    Motion,
-    Orbit,
-    Recolour,
-    Resize,
-    Rise,
-    Rotate,
-    Swap,
-    Together,
-    Translate,
     floor_directions,
+    orbited,
+    risen,
+    scene_between,
+    scenes_between,
+    translated,
 )
 from recipes.clevr.rendering.pairs import PLANS, draw_pair
 from recipes.clevr.rendering.sampling import MIN_DISTANCE, SceneSampler, is_clear
@@ -41,20 +37,19 @@ def two_objects():
     return ClevrScene(objects=(cube(rotation=10.0, position=(-1.0, 0.25)), other))
 
 
-def motions():
+def ends():
+    """The ends of motions from `two_objects`, by what they change."""
     start = two_objects()
-    move = Translate(start=start, offset=(1.0, 0.5))
-    recolour = Recolour(start=start, index=1, rgb=COLORS["blue"])
-    return [
-        move,
-        Rotate(start=start, degrees=30.0),
-        Resize(start=start, radius=0.35),
-        recolour,
-        Swap(start=start),
-        Orbit(start=start, degrees=-25.0),
-        Rise(start=start, height=1.5),
-        Together(start=start, parts=(move, recolour)),
-    ]
+    moved = translated(start, (1.0, 0.5))
+    return {
+        "translate": moved,
+        "rotate": start.with_object(0, rotation=40.0),
+        "resize": start.with_object(0, radius=0.35),
+        "recolour": start.with_object(1, rgb=COLORS["blue"]),
+        "orbit": orbited(start, -25.0),
+        "rise": risen(start, 1.5),
+        "together": moved.with_object(1, rgb=COLORS["blue"]),
+    }
 
 
 def test_json_round_trip_is_exact():
@@ -227,55 +222,50 @@ def test_the_sampler_refuses_wrong_weights():
         SceneSampler(large=1.5)
 
 
-@pytest.mark.parametrize("motion", motions(), ids=lambda motion: type(motion).__name__)
-def test_motions_start_at_their_start(motion: Motion):
-    assert motion.scene(0.0) == motion.start
-    assert [motion.scenes(17)[k] for k in (0, 8, 16)] == [motion.scene(u) for u in (0.0, 0.5, 1.0)]
-
-
-def test_motions_end_exactly_where_they_say():
+@pytest.mark.parametrize("end", ends().values(), ids=ends().keys())
+def test_motions_start_and_end_exactly_at_their_ends(end):
     start = two_objects()
+    scenes = scenes_between(start, end, 17)
+    assert (scenes[0], scenes[16]) == (start, end)
+    assert scenes[8] == scene_between(start, end, 0.5)
+
+
+def test_ends_are_exactly_what_they_say():
+    start, found = two_objects(), ends()
     first, second = start.objects
-    ends = [motion.scene(1.0) for motion in motions()]
-    assert ends[0].objects == (replace(first, position=(0.0, 0.75)), second)
-    assert ends[1].objects == (replace(first, rotation=40.0), second)
-    assert ends[2].objects == (replace(first, radius=0.35), second)
-    assert ends[3].objects == (first, replace(second, rgb=COLORS["blue"]))
-    assert [item.position for item in ends[4].objects] == [second.position, first.position]
-    assert ends[6].camera.position == (*start.camera.position[:2], start.camera.position[2] + 1.5)
-    assert ends[7].objects == (replace(first, position=(0.0, 0.75)), replace(second, rgb=COLORS["blue"]))
+    assert found["translate"].objects == (replace(first, position=(0.0, 0.75)), second)
+    assert found["rotate"].objects == (replace(first, rotation=40.0), second)
+    assert found["recolour"].objects == (first, replace(second, rgb=COLORS["blue"]))
+    assert found["rise"].camera.position == (*start.camera.position[:2], start.camera.position[2] + 1.5)
+    assert found["together"].objects == (replace(first, position=(0.0, 0.75)), replace(second, rgb=COLORS["blue"]))
 
 
 def test_motions_are_linear_in_u():
-    move, turn, grow, recolour = (motion.scene(0.25).objects for motion in motions()[:4])
-    assert move[0].position == pytest.approx((-0.75, 0.375))
-    assert turn[0].rotation == pytest.approx(17.5)
-    assert grow[0].radius == pytest.approx(0.6125)
+    found = {name: scene_between(two_objects(), end, 0.25) for name, end in ends().items()}
+    assert found["translate"].objects[0].position == pytest.approx((-0.75, 0.375))
+    assert found["rotate"].objects[0].rotation == pytest.approx(17.5)
+    assert found["resize"].objects[0].radius == pytest.approx(0.6125)
     mixed = [0.75 * a + 0.25 * b for a, b in zip(COLORS["yellow"], COLORS["blue"], strict=True)]
-    assert recolour[1].rgb == pytest.approx(mixed)
+    assert found["recolour"].objects[1].rgb == pytest.approx(mixed)
+    assert found["together"].objects[0].position == pytest.approx((-0.75, 0.375))
+    assert found["together"].objects[1].rgb == pytest.approx(mixed)
 
 
 def test_an_orbit_keeps_height_and_distance_and_turns_by_its_angle():
     start = two_objects()
-    x, y, z = Orbit(start=start, degrees=60.0).scene(0.5).camera.position
+    x, y, z = scene_between(start, orbited(start, 60.0), 0.5).camera.position
     before = start.camera.position
     assert (math.hypot(x, y), z) == pytest.approx((math.hypot(*before[:2]), before[2]))
     assert math.atan2(y, x) - math.atan2(before[1], before[0]) == pytest.approx(math.radians(30.0))
 
 
-def test_a_swap_keeps_the_distance_of_the_two():
-    swap = Swap(start=two_objects())
-    distances = [math.dist(*(item.position for item in scene.objects)) for scene in swap.scenes(9)]
-    assert distances == pytest.approx([distances[0]] * 9)
-
-
 def test_motions_refuse_positions_and_indices_out_of_range():
     start = two_objects()
     with pytest.raises(ValueError, match="u must lie"):
-        Rise(start=start, height=1.0).scene(1.01)
+        scene_between(start, risen(start, 1.0), 1.01)
     with pytest.raises(ValueError, match="index"):
-        Translate(start=start, offset=(0.0, 0.0), index=2)
-    with pytest.raises(ValueError, match="first and second"):
-        Swap(start=start, first=1, second=1)
+        start.with_object(2, rotation=1.0)
+    with pytest.raises(ValueError, match="half a circle"):
+        orbited(start, 180.0)
     with pytest.raises(ValueError, match="count"):
-        Rise(start=start, height=1.0).scenes(1)
+        scenes_between(start, risen(start, 1.0), 1)

@@ -7,6 +7,7 @@ y down) and `scene`, which `ClevrScene.from_dict` reads. Each file is written un
 the frames last: a shard exists when its zip does. `settings.json` says what all frames of the folder have in common.
 """
 
+import csv
 import io
 import json
 import zipfile
@@ -109,14 +110,27 @@ def write_shard(
             archive.writestr(f"{record['index']:06d}.webp", data)
 
 
-def load_shards(folder: str | Path, *, first: int = 0, count: int | None = None) -> Iterator[Shard]:
-    """The finished shards of a folder in order, from shard number `first`, at most `count` of them.
+def write_manifest(folder: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes `manifest.csv`, with a row for each thing in a folder."""
+    with replacing(folder / "manifest.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_ends(folder: Path, ends: Mapping[str, tuple[ClevrScene, ClevrScene]]) -> None:
+    """Writes `scenes.jsonl`: `{"id", "a", "b"}` a line, the ends as `ClevrScene.from_dict` reads them."""
+    lines = (json.dumps({"id": name, "a": a.to_dict(), "b": b.to_dict()}) for name, (a, b) in ends.items())
+    write_text(folder / "scenes.jsonl", "".join(line + "\n" for line in lines))
+
+
+def load_shards(folder: str | Path) -> Iterator[Shard]:
+    """The finished shards of a folder in order.
 
     Raises:
         UserError: when the folder holds no shard, or one of anything but RGB frames of bytes with a record each.
     """
-    for path in _paths(folder)[first : None if count is None else first + count]:
-        yield _shard(path)
+    yield from map(_shard, _paths(folder))
 
 
 def load_records(folder: str | Path) -> list[dict[str, Any]]:
@@ -145,11 +159,8 @@ def _shard(path: Path) -> Shard:
             pictures = [_decoded(archive.read(name)) for name in archive.namelist()]
     records = _records(path.with_suffix(".jsonl"))
     shapes = {picture.shape for picture in pictures}
-    if (
-        len(shapes) != 1
-        or len(pictures) != len(records)
-        or any(picture.shape[2:] != (3,) or picture.dtype != np.uint8 for picture in pictures)
-    ):
+    foreign = any(picture.shape[2:] != (3,) or picture.dtype != np.uint8 for picture in pictures)
+    if len(shapes) != 1 or len(pictures) != len(records) or foreign:
         raise UserError(
             f"The shard {path} holds {len(pictures)} pictures of shapes {sorted(shapes)} and {len(records)} records, "
             "not RGB pictures of one size with a record each: delete it, and render it again."

@@ -1,210 +1,70 @@
-"""Exact motions: maps from the position u in [0, 1] to a scene, starting at a given scene.
+"""Exact motions: the scenes at the positions u in [0, 1] between two scenes of the same objects.
 
-Every motion is closed-form: straight in what it changes (place, turn, radius, RGB, camera height, camera azimuth),
-or a half turn about a midpoint for `Swap`. At u = 0 it gives its start, and at u = 1 exactly the announced end.
-Motions change nothing else, so the frames of a motion are the true in-between frames of its ends.
-
-`scene_between` gives the scenes between two recorded ends: every motion that has true frames is straight in what it
-changes, so they follow from the ends. `Swap`, half a turn of two objects about each other, is the exception.
+Every motion is straight in what it changes: place, turn, radius and RGB of an object, height of the camera and its
+azimuth about the vertical through its target. So its scenes follow from its two ends, whether these are recorded or
+made here, the second from the first. Motions change nothing else: the frames of a motion are the true in-between frames
+of its ends.
 """
 
 import math
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from recipes.clevr.rendering.scene import Camera, ClevrScene, SceneObject, Vector
 
 
-@dataclass(frozen=True, kw_only=True)
-class Motion(ABC):
-    """A path of scenes.
+def translated(scene: ClevrScene, offset: tuple[float, float], *, index: int = 0) -> ClevrScene:
+    """An object moved straight over the floor by (x, y) in world units; see `floor_directions`."""
+    x, y = scene.objects[index].position
+    return scene.with_object(index, position=(x + offset[0], y + offset[1]))
+
+
+def orbited(scene: ClevrScene, degrees: float) -> ClevrScene:
+    """The camera on a circle about the vertical through its target, at the same height; the lamps stay.
 
     Args:
-        start: the scene at u = 0.
+        scene: before.
+        degrees: the turn, counter-clockwise seen from above; less than half a circle, since the way back is shorter.
     """
-
-    start: ClevrScene
-
-    def scene(self, u: float) -> ClevrScene:
-        """The scene at position u in [0, 1]."""
-        if not 0.0 <= u <= 1.0:
-            raise ValueError(f"u must lie in [0, 1], got {u}")
-        return self.applied(self.start, u)
-
-    def scenes(self, count: int) -> list[ClevrScene]:
-        """The scenes at u = k / (count - 1) for k = 0 to count - 1, count >= 2."""
-        if count < 2:
-            raise ValueError(f"count must be at least 2, to hold both ends, got {count}")
-        return [self.scene(k / (count - 1)) for k in range(count)]
-
-    @abstractmethod
-    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
-        """`scene` after the part u of this motion."""
+    if not -180.0 < degrees < 180.0:
+        raise ValueError(f"degrees must be less than half a circle, got {degrees}")
+    (x, y, z), (centre_x, centre_y, _) = scene.camera.position, scene.camera.target
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    dx, dy = cosine * (x - centre_x) - sine * (y - centre_y), sine * (x - centre_x) + cosine * (y - centre_y)
+    return replace(scene, camera=replace(scene.camera, position=(centre_x + dx, centre_y + dy, z)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ObjectMotion(Motion):
-    """A motion of one object.
+def risen(scene: ClevrScene, height: float) -> ClevrScene:
+    """The camera higher or lower on a vertical line, in world units, still looking at its target."""
+    x, y, z = scene.camera.position
+    return replace(scene, camera=replace(scene.camera, position=(x, y, z + height)))
 
-    Args:
-        index: which object of the scene moves.
+
+def scenes_between(first: ClevrScene, second: ClevrScene, count: int) -> list[ClevrScene]:
+    """The scenes of a motion at u = k / (count - 1) for k = 0 to count - 1, count >= 2; see `scene_between`."""
+    if count < 2:
+        raise ValueError(f"count must be at least 2, to hold both ends, got {count}")
+    return [scene_between(first, second, k / (count - 1)) for k in range(count)]
+
+
+def scene_between(first: ClevrScene, second: ClevrScene, u: float) -> ClevrScene:
+    """The scene at `u` in [0, 1] of the motion from one scene to another with the same objects in the same order.
+
+    At 0 and 1 it is exactly the one or the other.
+
+    Raises:
+        ValueError: when the scenes differ in number, shape or material of the objects.
     """
-
-    index: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < len(self.start.objects):
-            raise ValueError(f"index must name one of {len(self.start.objects)} objects, got {self.index}")
-
-    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
-        objects = list(scene.objects)
-        objects[self.index] = self.moved(objects[self.index], u)
-        return replace(scene, objects=tuple(objects))
-
-    @abstractmethod
-    def moved(self, item: SceneObject, u: float) -> SceneObject:
-        """The object after the part u of this motion."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Translate(_ObjectMotion):
-    """Moves an object straight over the floor: position + u offset.
-
-    Args:
-        offset: (x, y) on the floor, world units; see `floor_directions`.
-    """
-
-    offset: tuple[float, float]
-
-    def moved(self, item: SceneObject, u: float) -> SceneObject:
-        """The object after the part u of this motion."""
-        x, y = item.position
-        return replace(item, position=(x + u * self.offset[0], y + u * self.offset[1]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rotate(_ObjectMotion):
-    """Turns an object about its vertical: rotation + u degrees.
-
-    Args:
-        degrees: the whole turn.
-    """
-
-    degrees: float
-
-    def moved(self, item: SceneObject, u: float) -> SceneObject:
-        """The object after the part u of this motion."""
-        return replace(item, rotation=item.rotation + u * self.degrees)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resize(_ObjectMotion):
-    """Grows or shrinks an object on its place: (1 - u) radius + u target.
-
-    Args:
-        radius: the radius at u = 1, > 0.
-    """
-
-    radius: float
-
-    def moved(self, item: SceneObject, u: float) -> SceneObject:
-        """The object after the part u of this motion."""
-        return replace(item, radius=_between(item.radius, self.radius, u))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recolour(_ObjectMotion):
-    """Changes an object's colour along the straight line in RGB.
-
-    Args:
-        rgb: the colour at u = 1, channels in [0, 1].
-    """
-
-    rgb: Vector
-
-    def moved(self, item: SceneObject, u: float) -> SceneObject:
-        """The object after the part u of this motion."""
-        red, green, blue = (_between(a, b, u) for a, b in zip(item.rgb, self.rgb, strict=True))
-        return replace(item, rgb=(red, green, blue))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Swap(Motion):
-    """Two objects exchange places, each on a half circle about their midpoint, counter-clockwise seen from above.
-
-    Args:
-        first: index of one object.
-        second: index of the other.
-    """
-
-    first: int = 0
-    second: int = 1
-
-    def __post_init__(self) -> None:
-        if self.first == self.second or not all(0 <= i < len(self.start.objects) for i in (self.first, self.second)):
-            raise ValueError(
-                f"first and second must name two of {len(self.start.objects)} objects, got {self.first}, {self.second}"
-            )
-
-    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
-        """`scene` after the part u of this motion."""
-        objects = list(scene.objects)
-        a, b = (scene.objects[index].position for index in (self.first, self.second))
-        for index, here, other in ((self.first, a, b), (self.second, b, a)):
-            objects[index] = replace(objects[index], position=_half_circle(here, other, u))
-        return replace(scene, objects=tuple(objects))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Orbit(Motion):
-    """The camera circles about the vertical through its target, at constant height; the lamps stay.
-
-    Args:
-        degrees: the whole turn, counter-clockwise seen from above.
-    """
-
-    degrees: float
-
-    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
-        """`scene` after the part u of this motion."""
-        (x, y, z), (centre_x, centre_y, _) = scene.camera.position, scene.camera.target
-        dx, dy = _turned(x - centre_x, y - centre_y, math.radians(u * self.degrees))
-        return replace(scene, camera=replace(scene.camera, position=(centre_x + dx, centre_y + dy, z)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rise(Motion):
-    """The camera rises or sinks on a vertical line and keeps looking at its target.
-
-    Args:
-        height: change of the camera's z, world units.
-    """
-
-    height: float
-
-    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
-        """`scene` after the part u of this motion."""
-        x, y, z = scene.camera.position
-        return replace(scene, camera=replace(scene.camera, position=(x, y, z + u * self.height)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Together(Motion):
-    """Several motions at the same time, applied one after the other to the start.
-
-    Args:
-        parts: the motions; their own starts are not looked at.
-    """
-
-    parts: tuple[Motion, ...]
-
-    def applied(self, scene: ClevrScene, u: float) -> ClevrScene:
-        """`scene` after the part u of this motion."""
-        for part in self.parts:
-            scene = part.applied(scene, u)
-        return scene
+    if not 0.0 <= u <= 1.0:
+        raise ValueError(f"u must lie in [0, 1], got {u}")
+    kinds = [[(item.shape, item.material) for item in scene.objects] for scene in (first, second)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"the two scenes must show the same objects, got {kinds[0]} and {kinds[1]}")
+    if u in (0.0, 1.0):
+        return second if u else first
+    objects = tuple(_object_between(a, b, u) for a, b in zip(first.objects, second.objects, strict=True))
+    return replace(first, objects=objects, camera=_camera_between(first.camera, second.camera, u))
 
 
 def floor_directions(camera: Camera) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -214,35 +74,6 @@ def floor_directions(camera: Camera) -> tuple[tuple[float, float], tuple[float, 
     return (float(right[0]), float(right[1])), (float(view[0]), float(view[1]))
 
 
-def _between(a: float, b: float, u: float) -> float:
-    return (1.0 - u) * a + u * b
-
-
-def _turned(x: float, y: float, angle: float) -> tuple[float, float]:
-    return (math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y)
-
-
-def _half_circle(here: tuple[float, float], other: tuple[float, float], u: float) -> tuple[float, float]:
-    if u == 1.0:
-        return other  # the rounded cosine and sine of a half turn miss it by an ulp
-    middle = ((here[0] + other[0]) / 2, (here[1] + other[1]) / 2)
-    dx, dy = _turned(here[0] - middle[0], here[1] - middle[1], math.pi * u)
-    return (middle[0] + dx, middle[1] + dy)
-
-
-def scene_between(first: ClevrScene, second: ClevrScene, u: float) -> ClevrScene:
-    """The scene at `u` in [0, 1] of the motion from one scene to another with the same objects in the same order.
-
-    Raises:
-        ValueError: when the scenes differ in number, shape or material of the objects.
-    """
-    kinds = [[(item.shape, item.material) for item in scene.objects] for scene in (first, second)]
-    if kinds[0] != kinds[1]:
-        raise ValueError(f"the two scenes must show the same objects, got {kinds[0]} and {kinds[1]}")
-    objects = tuple(_object_between(a, b, u) for a, b in zip(first.objects, second.objects, strict=True))
-    return replace(first, objects=objects, camera=_camera_between(first.camera, second.camera, u))
-
-
 def floor_position(camera: Camera, pixel: tuple[float, float], height: float) -> tuple[float, float]:
     """The (x, y) of the point at a height above the floor that the camera shows at `pixel`, in [0, 1]^2, y down."""
     scale = camera.lens / camera.sensor
@@ -250,6 +81,10 @@ def floor_position(camera: Camera, pixel: tuple[float, float], height: float) ->
     ray = offsets @ camera.axes()
     x, y, _ = np.add(camera.position, ray * (height - camera.position[2]) / ray[2])
     return (float(x), float(y))
+
+
+def _between(a: float, b: float, u: float) -> float:
+    return (1.0 - u) * a + u * b
 
 
 def _object_between(a: SceneObject, b: SceneObject, u: float) -> SceneObject:

@@ -10,13 +10,11 @@ shape, several attributes, another scene) have none. Every frame of a pair satis
 scene as `ClevrScene.from_dict` reads it.
 """
 
-import csv
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +22,11 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from recipes.clevr.rendering.motion import (
-    Motion,
-    Orbit,
-    Recolour,
-    Resize,
-    Rise,
-    Rotate,
-    Together,
-    Translate,
-    floor_directions,
-)
+from recipes.clevr.rendering.dataset import write_ends, write_manifest
+from recipes.clevr.rendering.motion import floor_directions, orbited, risen, scenes_between, translated
 from recipes.clevr.rendering.pool import Renderer
 from recipes.clevr.rendering.sampling import SceneSampler, is_clear
-from recipes.clevr.rendering.scene import COLORS, MATERIALS, SHAPES, SIZES, ClevrScene, SceneObject, caption
+from recipes.clevr.rendering.scene import COLORS, MATERIALS, SHAPES, SIZES, ClevrScene, caption
 
 FRAMES = 17  # u = k / 16, both ends included
 ATTEMPTS = 20_000
@@ -45,10 +34,11 @@ TUNED_FIRST = frozenset({"translate_depth", "resize", "two_changed", "several_ch
 """The kinds of three pairs of which two are for tuning; of the others two are for evaluation."""
 SAMPLER = SceneSampler(large=0.8)
 
-Change = Callable[[ClevrScene, np.random.Generator, float], Motion | ClevrScene]
+Change = Callable[[ClevrScene, np.random.Generator, float], ClevrScene]
+"""Makes the other end from a first scene, a generator and the amount."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PairPlan:
     """What a pair shall be.
 
@@ -56,7 +46,7 @@ class PairPlan:
         group: the kind of change.
         difficulty: 1 to 4.
         objects: number of objects.
-        change: makes the motion, or the other end, from a first scene, a generator and the amount.
+        change: makes the other end.
         amount: how much changes; world units or degrees, as the change says; unused by some.
         shape: the first object's shape where the change needs one; it is then large, so that the change shows.
     """
@@ -95,10 +85,9 @@ def draw_pair(plan: PairPlan, generator: np.random.Generator) -> Pair:
     for _ in range(ATTEMPTS):
         start = SAMPLER.draw(generator, count=plan.objects)
         if plan.shape is not None:
-            start = _with(start, 0, replace(start.objects[0], shape=plan.shape, radius=SIZES["large"]))
-        change = plan.change(start, generator, plan.amount)
-        between = tuple(change.scenes(FRAMES)) if isinstance(change, Motion) else ()
-        second = change.scene(1.0) if isinstance(change, Motion) else change
+            start = start.with_object(0, shape=plan.shape, radius=SIZES["large"])
+        second = plan.change(start, generator, plan.amount)
+        between = () if plan.change in NO_MOTION else tuple(scenes_between(start, second, FRAMES))
         if all(is_clear(scene) for scene in (start, second, *between)):
             return Pair(plan=plan, first=start, second=second, between=between)
     raise ValueError(f"no clear pair for {plan.group} by {plan.amount} in {ATTEMPTS} attempts: lower the amount")
@@ -114,61 +103,57 @@ def splits(plans: Sequence[PairPlan]) -> list[str]:
     return found
 
 
-def _translate_x(start: ClevrScene, generator: np.random.Generator, amount: float) -> Motion:
-    return _translate(start, floor_directions(start.camera)[0], _signed(amount, generator))
+def _translate_x(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
+    return _translated(start, floor_directions(start.camera)[0], _signed(amount, generator))
 
 
-def _translate_depth(start: ClevrScene, generator: np.random.Generator, amount: float) -> Motion:
-    return _translate(start, floor_directions(start.camera)[1], _signed(amount, generator))
+def _translate_depth(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
+    return _translated(start, floor_directions(start.camera)[1], _signed(amount, generator))
 
 
-def _translate(start: ClevrScene, direction: tuple[float, float], amount: float) -> Motion:
-    return Translate(start=start, offset=(amount * direction[0], amount * direction[1]))
+def _translated(start: ClevrScene, direction: tuple[float, float], amount: float) -> ClevrScene:
+    return translated(start, (amount * direction[0], amount * direction[1]))
 
 
-def _rotate(start: ClevrScene, generator: np.random.Generator, amount: float) -> Motion:
-    return Rotate(start=start, degrees=_signed(amount, generator))
+def _rotate(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
+    return start.with_object(0, rotation=start.objects[0].rotation + _signed(amount, generator))
 
 
-def _recolour(start: ClevrScene, generator: np.random.Generator, amount: float) -> Motion:
-    return Recolour(start=start, rgb=COLORS[_other(start.objects[0].color, tuple(COLORS), generator)])
+def _recolour(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
+    return start.with_object(0, rgb=COLORS[_other(start.objects[0].color, tuple(COLORS), generator)])
 
 
-def _resize(start: ClevrScene, generator: np.random.Generator, amount: float) -> Motion:
-    return Resize(start=start, radius=SIZES[_other(start.objects[0].size, tuple(SIZES), generator)])
+def _resize(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
+    return start.with_object(0, radius=SIZES[_other(start.objects[0].size, tuple(SIZES), generator)])
 
 
-def _orbit(start: ClevrScene, generator: np.random.Generator, amount: float) -> Motion:
-    return Orbit(start=start, degrees=_signed(amount, generator))
+def _orbit(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
+    return orbited(start, _signed(amount, generator))
 
 
-def _rise(start: ClevrScene, generator: np.random.Generator, amount: float) -> Motion:
-    return Rise(start=start, height=_signed(amount, generator))
+def _rise(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
+    return risen(start, _signed(amount, generator))
 
 
-def _move_and_recolour(start: ClevrScene, generator: np.random.Generator, amount: float) -> Motion:
-    parts = (_translate_x(start, generator, amount), _recolour(start, generator, amount))
-    return Together(start=start, parts=parts)
+def _move_and_recolour(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
+    return _recolour(_translate_x(start, generator, amount), generator, amount)
 
 
 def _material(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
-    item = start.objects[0]
-    return _with(start, 0, replace(item, material=_other(item.material, MATERIALS, generator)))
+    return start.with_object(0, material=_other(start.objects[0].material, MATERIALS, generator))
 
 
 def _shape(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
-    item = start.objects[0]
-    return _with(start, 0, replace(item, shape=_other(item.shape, SHAPES, generator)))
+    return start.with_object(0, shape=_other(start.objects[0].shape, SHAPES, generator))
 
 
 def _material_and_color(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
-    return _recolour(_material(start, generator, amount), generator, amount).scene(1.0)
+    return _recolour(_material(start, generator, amount), generator, amount)
 
 
 def _color_and_other_shape(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
-    scene = _recolour(start, generator, amount).scene(1.0)
-    item = scene.objects[1]
-    return _with(scene, 1, replace(item, shape=_other(item.shape, SHAPES, generator)))
+    scene = _recolour(start, generator, amount)
+    return scene.with_object(1, shape=_other(scene.objects[1].shape, SHAPES, generator))
 
 
 def _several(start: ClevrScene, generator: np.random.Generator, amount: float) -> ClevrScene:
@@ -176,7 +161,13 @@ def _several(start: ClevrScene, generator: np.random.Generator, amount: float) -
     scene = start
     for index, item in enumerate(start.objects):
         x, y = (value + float(generator.uniform(-amount, amount)) for value in item.position)
-        scene = _with(scene, index, replace(_unlike(item, generator), position=(x, y)))
+        scene = scene.with_object(
+            index,
+            position=(x, y),
+            rgb=COLORS[_other(item.color, tuple(COLORS), generator)],
+            material=_other(item.material, MATERIALS, generator),
+            shape=_other(item.shape, SHAPES, generator),
+        )
     return scene
 
 
@@ -185,17 +176,10 @@ def _different(start: ClevrScene, generator: np.random.Generator, amount: float)
     return SAMPLER.draw(generator, count=round(amount))
 
 
-def _unlike(item: SceneObject, generator: np.random.Generator) -> SceneObject:
-    return replace(
-        item,
-        rgb=COLORS[_other(item.color, tuple(COLORS), generator)],
-        material=_other(item.material, MATERIALS, generator),
-        shape=_other(item.shape, SHAPES, generator),
-    )
-
-
-def _with(scene: ClevrScene, index: int, item: SceneObject) -> ClevrScene:
-    return replace(scene, objects=(*scene.objects[:index], item, *scene.objects[index + 1 :]))
+NO_MOTION: frozenset[Change] = frozenset(
+    {_material, _shape, _material_and_color, _color_and_other_shape, _several, _different}
+)
+"""The changes that have no scenes in between."""
 
 
 def _other(name: str, names: tuple[str, ...], generator: np.random.Generator) -> str:
@@ -206,70 +190,54 @@ def _signed(amount: float, generator: np.random.Generator) -> float:
     return math.copysign(amount, generator.uniform(-1.0, 1.0))
 
 
-def _plan(
-    group: str, difficulty: int, objects: int, change: Change, amount: float = 0.0, shape: str | None = None
-) -> PairPlan:
-    return PairPlan(group=group, difficulty=difficulty, objects=objects, change=change, amount=amount, shape=shape)
-
-
 # the first four are a small demonstration of the rest; a turn stays below a cube's symmetry of 90 degrees
 PLANS: tuple[PairPlan, ...] = (
-    _plan("translate_x", 2, 1, _translate_x, 1.6),
-    _plan("recolour", 2, 1, _recolour),
-    _plan("rotate", 2, 1, _rotate, 45.0, "cube"),
-    _plan("different_scene", 4, 1, _different, 2),
-    _plan("translate_x", 1, 1, _translate_x, 0.8),
-    _plan("translate_x", 3, 2, _translate_x, 1.8),
-    _plan("translate_depth", 1, 1, _translate_depth, 1.2),
-    _plan("translate_depth", 2, 1, _translate_depth, 2.8),
-    _plan("translate_depth", 3, 2, _translate_depth, 2.5),
-    _plan("recolour", 1, 1, _recolour),
-    _plan("recolour", 2, 2, _recolour),
-    _plan("rotate", 1, 1, _rotate, 20.0, "cube"),
-    _plan("rotate", 3, 2, _rotate, 45.0, "cube"),
-    _plan("resize", 1, 1, _resize),
-    _plan("resize", 2, 1, _resize),
-    _plan("resize", 2, 2, _resize),
-    _plan("orbit", 2, 2, _orbit, 20.0),
-    _plan("orbit", 3, 2, _orbit, 40.0),
-    _plan("rise", 2, 2, _rise, 1.5),
-    _plan("material", 1, 1, _material),
-    _plan("material", 2, 2, _material),
-    _plan("shape", 2, 1, _shape),
-    _plan("shape", 2, 2, _shape),
-    _plan("two_changed", 2, 1, _move_and_recolour, 1.2),
-    _plan("two_changed", 2, 1, _material_and_color),
-    _plan("two_changed", 3, 2, _color_and_other_shape),
-    _plan("several_changed", 3, 1, _several, 0.8),
-    _plan("several_changed", 4, 2, _several, 0.8),
-    _plan("several_changed", 4, 2, _several, 1.6),
-    _plan("different_scene", 3, 1, _different, 1),
-    _plan("different_scene", 4, 2, _different, 2),
-    _plan("different_scene", 4, 2, _different, 1),
-    _plan("translate_x", 3, 3, _translate_x, 1.2),
-    _plan("rotate", 3, 3, _rotate, 45.0, "cube"),
-    _plan("recolour", 3, 3, _recolour),
-    _plan("resize", 3, 3, _resize),
-    _plan("orbit", 3, 3, _orbit, 20.0),
-    _plan("shape", 3, 3, _shape),
-    _plan("several_changed", 4, 3, _several, 0.8),
-    _plan("different_scene", 4, 3, _different, 3),
+    PairPlan("translate_x", 2, 1, _translate_x, 1.6),
+    PairPlan("recolour", 2, 1, _recolour),
+    PairPlan("rotate", 2, 1, _rotate, 45.0, "cube"),
+    PairPlan("different_scene", 4, 1, _different, 2),
+    PairPlan("translate_x", 1, 1, _translate_x, 0.8),
+    PairPlan("translate_x", 3, 2, _translate_x, 1.8),
+    PairPlan("translate_depth", 1, 1, _translate_depth, 1.2),
+    PairPlan("translate_depth", 2, 1, _translate_depth, 2.8),
+    PairPlan("translate_depth", 3, 2, _translate_depth, 2.5),
+    PairPlan("recolour", 1, 1, _recolour),
+    PairPlan("recolour", 2, 2, _recolour),
+    PairPlan("rotate", 1, 1, _rotate, 20.0, "cube"),
+    PairPlan("rotate", 3, 2, _rotate, 45.0, "cube"),
+    PairPlan("resize", 1, 1, _resize),
+    PairPlan("resize", 2, 1, _resize),
+    PairPlan("resize", 2, 2, _resize),
+    PairPlan("orbit", 2, 2, _orbit, 20.0),
+    PairPlan("orbit", 3, 2, _orbit, 40.0),
+    PairPlan("rise", 2, 2, _rise, 1.5),
+    PairPlan("material", 1, 1, _material),
+    PairPlan("material", 2, 2, _material),
+    PairPlan("shape", 2, 1, _shape),
+    PairPlan("shape", 2, 2, _shape),
+    PairPlan("two_changed", 2, 1, _move_and_recolour, 1.2),
+    PairPlan("two_changed", 2, 1, _material_and_color),
+    PairPlan("two_changed", 3, 2, _color_and_other_shape),
+    PairPlan("several_changed", 3, 1, _several, 0.8),
+    PairPlan("several_changed", 4, 2, _several, 0.8),
+    PairPlan("several_changed", 4, 2, _several, 1.6),
+    PairPlan("different_scene", 3, 1, _different, 1),
+    PairPlan("different_scene", 4, 2, _different, 2),
+    PairPlan("different_scene", 4, 2, _different, 1),
+    PairPlan("translate_x", 3, 3, _translate_x, 1.2),
+    PairPlan("rotate", 3, 3, _rotate, 45.0, "cube"),
+    PairPlan("recolour", 3, 3, _recolour),
+    PairPlan("resize", 3, 3, _resize),
+    PairPlan("orbit", 3, 3, _orbit, 20.0),
+    PairPlan("shape", 3, 3, _shape),
+    PairPlan("several_changed", 4, 3, _several, 0.8),
+    PairPlan("different_scene", 4, 3, _different, 3),
 )
 
 
 COLUMNS = (
-    "id",
-    "group",
-    "difficulty",
-    "split",
-    "cluster",
-    "image_a",
-    "image_b",
-    "prompt_a",
-    "prompt_b",
-    "frames",
-    "sha256_a",
-    "sha256_b",
+    *("id", "group", "difficulty", "split", "cluster", "image_a", "image_b", "prompt_a", "prompt_b", "frames"),
+    *("sha256_a", "sha256_b"),
 )
 
 
@@ -280,19 +248,15 @@ def render_pairs(*, folder: Path, seed: int, renderer: Renderer, plans: Sequence
         The number of frames rendered.
     """
     pairs = [draw_pair(plan, np.random.default_rng([seed, number])) for number, plan in enumerate(plans)]
-    rows, lines, rendered = [], [], 0
+    rows, rendered = {}, 0
     numbered = enumerate(zip(tqdm(pairs, desc="render pairs", unit="pair"), splits(plans), strict=True))
     for number, (pair, split) in numbered:
         name = f"{number:02d}-{pair.plan.group}"
         frames = list(renderer.render(pair.between or (pair.first, pair.second)))
         rendered += len(frames)
-        rows.append(_write_pair(folder, name, pair, frames) | {"split": split, "cluster": pair.plan.group})
-        lines.append(json.dumps({"id": name, "a": pair.first.to_dict(), "b": pair.second.to_dict()}))
-    with (folder / "manifest.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    (folder / "scenes.jsonl").write_text("".join(line + "\n" for line in lines))
+        rows[name] = _write_pair(folder, name, pair, frames) | {"split": split, "cluster": pair.plan.group}
+    write_manifest(folder, COLUMNS, list(rows.values()))
+    write_ends(folder, {name: (pair.first, pair.second) for name, pair in zip(rows, pairs, strict=True)})
     return rendered
 
 

@@ -17,7 +17,7 @@ Attention, 2020, arXiv 2006.15055 (the crop).
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -166,6 +166,13 @@ class ClevrScene:
     def pixels(self) -> list[tuple[float, float]]:
         """Image coordinates of the objects' centres, in the order of the objects."""
         return [self.camera.project(item.centre) for item in self.objects]
+
+    def with_object(self, index: int, **changes: Any) -> "ClevrScene":
+        """The scene with some fields of one of its objects changed."""
+        if not 0 <= index < len(self.objects):
+            raise ValueError(f"index must name one of {len(self.objects)} objects, got {index}")
+        changed = replace(self.objects[index], **changes)
+        return replace(self, objects=(*self.objects[:index], changed, *self.objects[index + 1 :]))
 
     def to_dict(self) -> dict[str, Any]:
         """A nested dictionary of numbers, strings and lists that `from_dict` reads."""

@@ -57,37 +57,26 @@ class Rendering(ABC):
 class RenderClevr(Rendering):
     """Renders frames `first` to `first + count` of a seed into shards; a killed run goes on where it stopped.
 
-    Args (those of `Rendering`, and):
+    Args:
         count: number of frames, >= 1.
         first: index of the first frame, a multiple of `shard_size`.
         shard_size: frames a shard.
         counts: weight of each number of objects; by default 0.4, 0.4 and 0.2 for one, two and three.
+        options: those of `Rendering`.
     """
 
     def __init__(
         self,
         *,
-        seed: int,
         count: int,
-        folder: str | Path,
         first: int = 0,
-        resolution: int = 128,
-        samples: int = 8,
-        workers: int = 2,
-        renderer_python: str | Path = DEFAULT_PYTHON,
         shard_size: int = SHARD,
         counts: Mapping[int, float] | None = None,
+        **options: Any,
     ) -> None:
         if count < 1 or first < 0 or shard_size < 1:
             raise ValueError(f"count and shard_size must be >= 1 and first >= 0, got {count}, {shard_size}, {first}")
-        super().__init__(
-            seed=seed,
-            folder=folder,
-            resolution=resolution,
-            samples=samples,
-            workers=workers,
-            renderer_python=renderer_python,
-        )
+        super().__init__(**options)
         self.count, self.first, self.shard_size = count, first, shard_size
         self.sampler = SceneSampler(counts=dict(counts or {1: 0.4, 2: 0.4, 3: 0.2}))
 

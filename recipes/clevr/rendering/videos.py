@@ -15,9 +15,7 @@ reads them.
 The files are MP4 with lossless H.264 in RGB, so that a frame read back is the frame rendered, bit by bit.
 """
 
-import csv
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,12 +29,13 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from latent_geodesics.run.files import replacing, write_text
-from recipes.clevr.rendering.motion import Motion, Resize, Together, Translate, floor_directions
+from latent_geodesics.run.files import replacing
+from recipes.clevr.rendering.dataset import write_ends, write_manifest
+from recipes.clevr.rendering.motion import floor_directions, scenes_between, translated
 from recipes.clevr.rendering.pairs import FRAMES, PLANS, PairPlan, draw_pair
 from recipes.clevr.rendering.pool import Renderer
 from recipes.clevr.rendering.sampling import MIN_DISTANCE, SceneSampler, is_clear
-from recipes.clevr.rendering.scene import SIZES, ClevrScene, SceneObject, caption
+from recipes.clevr.rendering.scene import SIZES, ClevrScene, caption
 
 ATTEMPTS = 20_000
 SPECK = 0.005  # radius of an object that is not there yet, world units: a third of a pixel wide
@@ -103,10 +102,10 @@ def crossfade(sources: Sequence[Frames], generator: np.random.Generator) -> Fram
     return fade
 
 
-def _clip(motion: Motion, *, first: ClevrScene | None = None) -> Clip:
-    """The clip of a motion; `first` is what its first frame shows where that is not its first scene."""
-    scenes = tuple(motion.scenes(FRAMES))
-    return Clip(scenes=scenes, prompt_a=caption(first or scenes[0]), prompt_b=caption(scenes[-1]))
+def _clip(start: ClevrScene, end: ClevrScene, *, shown: ClevrScene | None = None) -> Clip:
+    """The clip of a motion; `shown` is what its first frame shows where that is not its first scene."""
+    scenes = tuple(scenes_between(start, end, FRAMES))
+    return Clip(scenes=scenes, prompt_a=caption(shown or start), prompt_b=caption(end))
 
 
 def _drawn(attempt: Callable[[np.random.Generator], Clip | None], generator: np.random.Generator) -> Clip:
@@ -131,27 +130,21 @@ def _crossing(generator: np.random.Generator) -> Clip | None:
     reach, depth, shift = generator.uniform(0.9, 1.15), generator.uniform(1.7, 2.0), generator.uniform(-0.4, 0.4)
     near = -reach * right + (shift - depth / 2) * away
     far = reach * right + (shift + depth / 2) * away
-    start = replace(
-        scene, objects=tuple(_at(item, place) for item, place in zip(scene.objects, (near, far), strict=True))
-    )
-    parts = tuple(
-        Translate(start=start, index=index, offset=_pair(sign * 2 * reach * right)) for index, sign in ((0, 1), (1, -1))
-    )
-    clip = _clip(Together(start=start, parts=parts))
+    start = scene.with_object(0, position=_pair(near)).with_object(1, position=_pair(far))
+    way = 2 * reach * right
+    end = translated(translated(start, _pair(way)), _pair(-way), index=1)
+    clip = _clip(start, end)
     one, other = (item.color for item in start.objects)
     passes = min(_nearness(scene) for scene in clip.scenes) < CLOSEST
-    return clip if passes and one != other and is_clear(start) and is_clear(clip.scenes[-1]) else None
+    return clip if passes and one != other and is_clear(start) and is_clear(end) else None
 
 
 def _appear(generator: np.random.Generator) -> Clip | None:
     """The first of two objects grows from nothing to a large one on its place."""
-    end = SAMPLER.draw(generator, count=2)
-    item, *others = end.objects
-    end = replace(end, objects=(replace(item, radius=SIZES["large"]), *others))
+    end = SAMPLER.draw(generator, count=2).with_object(0, radius=SIZES["large"])
     if not is_clear(end):
         return None
-    start = replace(end, objects=(replace(end.objects[0], radius=SPECK), *others))
-    return _clip(Resize(start=start, radius=SIZES["large"]), first=replace(end, objects=tuple(others)))
+    return _clip(end.with_object(0, radius=SPECK), end, shown=replace(end, objects=end.objects[1:]))
 
 
 def _enter(generator: np.random.Generator) -> Clip | None:
@@ -161,18 +154,14 @@ def _enter(generator: np.random.Generator) -> Clip | None:
     side = math.copysign(1.0, end.camera.project(item.centre)[0] - 0.5)
     right = np.array(floor_directions(end.camera)[0])
     for distance in np.arange(0.5, 6.0, 0.1):
-        outside = _at(item, np.array(item.position) + side * distance * right)
+        start = end.with_object(0, position=_pair(np.array(item.position) + side * distance * right))
+        outside = start.objects[0]
         x, radius = end.camera.project(outside.centre)[0], end.camera.projected_radius(outside.centre, outside.reach)
         if not -radius < x < 1.0 + radius:
-            start = replace(end, objects=(outside, *end.objects[1:]))
-            motion = Translate(start=start, offset=_pair(-side * distance * right))
-            clip = _clip(motion, first=replace(end, objects=end.objects[1:]))
+            reached = translated(start, _pair(-side * distance * right))
+            clip = _clip(start, reached, shown=replace(end, objects=end.objects[1:]))
             return clip if all(_apart(scene) for scene in clip.scenes) else None
     return None
-
-
-def _at(item: SceneObject, place: np.ndarray) -> SceneObject:
-    return replace(item, position=_pair(place))
 
 
 def _pair(vector: np.ndarray) -> tuple[float, float]:
@@ -195,50 +184,27 @@ def _apart(scene: ClevrScene) -> bool:
     return min(gaps) >= MIN_DISTANCE and _nearness(scene) >= 1.0
 
 
+# number of objects and amount, in world units and degrees; a turn stays below a cube's symmetry of 90 degrees
+MOVED: Mapping[str, Sequence[tuple[int, float]]] = {
+    "translate_x": ((1, 1.0), (1, 1.7), (2, 1.2), (2, 1.7)),
+    "translate_depth": ((1, 1.6), (1, 2.8), (2, 1.8), (2, 2.5)),
+    "rotate": ((1, 30.0), (1, 60.0), (2, 45.0), (2, 60.0)),
+    "resize": ((1, 0.0), (1, 0.0), (2, 0.0), (2, 0.0)),
+    "recolour": ((1, 0.0), (1, 0.0), (2, 0.0), (2, 0.0)),
+    "orbit": ((1, 30.0), (2, 20.0), (2, 30.0), (2, 40.0)),
+    "rise": ((1, 1.5), (1, 2.0), (2, 1.0), (2, 1.5)),
+}
+"""The motions of the kinds that the shipped pairs know; a resize and a recolour have no amount."""
+POSED = {"crossing": _crossing, "appear": _appear, "enter": _enter}
 _TEMPLATES: Mapping[str, PairPlan] = {plan.group: plan for plan in reversed(PLANS)}
 
-
-def _moved(kind: str, objects: int, amount: float = 0.0) -> VideoPlan:
-    return VideoPlan(kind=kind, draw=partial(_as_pair, replace(_TEMPLATES[kind], objects=objects, amount=amount)))
-
-
-def _posed(kind: str, attempt: Callable[[np.random.Generator], Clip | None]) -> VideoPlan:
-    return VideoPlan(kind=kind, draw=partial(_drawn, attempt))
-
-
-# amounts in world units and degrees; a turn stays below a cube's symmetry of 90 degrees
 VIDEOS: tuple[VideoPlan, ...] = (
-    _moved("translate_x", 1, 1.0),
-    _moved("translate_x", 1, 1.7),
-    _moved("translate_x", 2, 1.2),
-    _moved("translate_x", 2, 1.7),
-    _moved("translate_depth", 1, 1.6),
-    _moved("translate_depth", 1, 2.8),
-    _moved("translate_depth", 2, 1.8),
-    _moved("translate_depth", 2, 2.5),
-    _moved("rotate", 1, 30.0),
-    _moved("rotate", 1, 60.0),
-    _moved("rotate", 2, 45.0),
-    _moved("rotate", 2, 60.0),
-    _moved("resize", 1),
-    _moved("resize", 1),
-    _moved("resize", 2),
-    _moved("resize", 2),
-    _moved("recolour", 1),
-    _moved("recolour", 1),
-    _moved("recolour", 2),
-    _moved("recolour", 2),
-    _moved("orbit", 1, 30.0),
-    _moved("orbit", 2, 20.0),
-    _moved("orbit", 2, 30.0),
-    _moved("orbit", 2, 40.0),
-    _moved("rise", 1, 1.5),
-    _moved("rise", 1, 2.0),
-    _moved("rise", 2, 1.0),
-    _moved("rise", 2, 1.5),
-    *[_posed("crossing", _crossing)] * 4,
-    *[_posed("appear", _appear)] * 4,
-    *[_posed("enter", _enter)] * 4,
+    *(
+        VideoPlan(kind=kind, draw=partial(_as_pair, replace(_TEMPLATES[kind], objects=objects, amount=amount)))
+        for kind, motions in MOVED.items()
+        for objects, amount in motions
+    ),
+    *(VideoPlan(kind=kind, draw=partial(_drawn, attempt)) for kind, attempt in POSED.items() for _ in range(4)),
 )
 
 CONTROLS: tuple[Control, ...] = (
@@ -280,10 +246,8 @@ def render_videos(
         row |= {"sources": " ".join(names[source] for source in control.sources)}
         first, last = (clips[control.sources[end]] for end in (0, -1))
         rows.append(row | _prompts(first, last) | _written(folder, names[number], frames))
-    _write_manifest(folder / "manifest.csv", rows)
-    ends = zip(names, (clip.scenes for clip in clips), strict=False)
-    lines = (json.dumps({"id": name, "a": scenes[0].to_dict(), "b": scenes[-1].to_dict()}) for name, scenes in ends)
-    write_text(folder / "scenes.jsonl", "".join(line + "\n" for line in lines))
+    write_manifest(folder, COLUMNS, rows)
+    write_ends(folder, {name: (clip.scenes[0], clip.scenes[-1]) for name, clip in zip(names, clips, strict=False)})
     return sum(map(len, rendered))
 
 
@@ -306,10 +270,3 @@ def _written(folder: Path, name: str, frames: Frames) -> dict[str, Any]:
     file = folder / f"{name}.mp4"
     save_video(file, frames)
     return {"file": file.name, "frames": len(frames), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-
-
-def _write_manifest(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with replacing(file) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
