@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import latent_geodesics as lg
-from latent_geodesics.data.plane_arcs import half_plane_geodesic, poincare_disc_geodesic
+from latent_geodesics.data.scenes import half_plane_geodesic, poincare_disc_geodesic
 
 U = torch.linspace(0, 1, 20001, dtype=torch.float64)
 HALF_PLANE = [([-1.5, 0.35], [1.0, 1.1]), ([0.3, 0.2], [0.3, 2.0]), ([2.0, 1.0], [-2.0, 0.1])]

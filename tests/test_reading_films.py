@@ -10,7 +10,7 @@ from PIL import Image
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data import read_image, read_video
-from latent_geodesics.data.video_files import read_film
+from latent_geodesics.data.videos import read_film
 
 SIZE = (32, 32)
 COLOURS = ((200, 30, 60), (30, 180, 90), (40, 60, 220), (255, 255, 255), (0, 0, 0))

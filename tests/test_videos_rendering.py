@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from latent_geodesics.data import VideoData
-from latent_geodesics.data.video_files import read_video
+from latent_geodesics.data.videos import read_video
 from recipes.clevr.rendering.pairs import FRAMES
 from recipes.clevr.rendering.scene import ClevrScene
 from recipes.clevr.rendering.videos import (

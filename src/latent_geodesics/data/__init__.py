@@ -20,8 +20,7 @@ if TYPE_CHECKING:
         read_manifest,
         read_shard,
     )
-    from latent_geodesics.data.video_files import read_video
-    from latent_geodesics.data.videos import Video, VideoBatch, VideoData
+    from latent_geodesics.data.videos import Video, VideoBatch, VideoData, read_video
 
 __all__ = [
     "Afhq",

@@ -113,14 +113,7 @@ class CelebAHq(PairSelection):
         selection: `split`, `every`, `limit`, `batch_size` and `shard`; see `PairSelection`.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        pairs: int = 50,
-        seed: int = 0,
-        **selection: Any,
-    ) -> None:
+    def __init__(self, *, root: str | Path, pairs: int = 50, seed: int = 0, **selection: Any) -> None:
         root = _folder(Path(root), "CelebA-HQ")
         male = _male(root / ATTRIBUTES)
         files = [file for file in _images(_folder(root / "CelebA-HQ-img", "CelebA-HQ")) if file.name in male]

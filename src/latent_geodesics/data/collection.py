@@ -21,6 +21,7 @@ from latent_geodesics.data.manifests import ManifestRow, read_columns, read_rows
 from latent_geodesics.data.pairs import ImagePair, read_manifest
 
 FEWEST = 2
+REQUIRED, OPTIONAL = ("id", "image"), ("prompt", "family", "position", "sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +61,11 @@ def read_collection(
         found = _of_folder(source)
     elif not source.is_file():
         raise UserError(f"The images '{source}' do not exist: give a folder of images or a CSV manifest.")
-    elif _is_manifest_of_pairs(source):
+    elif {"image_a", "image_b"} <= set(read_columns(source)):
         found = images_of_pairs(_chosen(read_manifest(source, verify=verify), pairs, source), frames=frames)
     else:
-        found = _of_manifest(source, verify=verify)
+        rows = read_rows(source, required=REQUIRED, optional=OPTIONAL, thing="image", option="task.images")
+        found = [_listed(row, verify=verify) for row in rows]
     if len(found) < FEWEST:
         raise UserError(f"'{source}' holds {counted(len(found), 'image')}: distances need at least {FEWEST}.")
     return found
@@ -99,27 +101,14 @@ def _of_folder(folder: Path) -> list[CollectedImage]:
     return [CollectedImage(id=file.stem if stems.count(file.stem) == 1 else file.name, file=file) for file in files]
 
 
-def _is_manifest_of_pairs(manifest: Path) -> bool:
-    return {"image_a", "image_b"} <= set(read_columns(manifest))
-
-
-def _of_manifest(manifest: Path, *, verify: bool) -> list[CollectedImage]:
-    optional = ("prompt", "family", "position", "sha256")
-    return [
-        _listed(row, verify=verify)
-        for row in read_rows(manifest, required=("id", "image"), optional=optional, thing="image", option="task.images")
-    ]
-
-
 def _listed(row: ManifestRow, *, verify: bool) -> CollectedImage:
     file = row.path("image")
     if not file.is_file():
         raise UserError(f"The image '{row['id']}' in {row.place} is '{file}', which is no file.")
     if verify:
         row.check("sha256", file)
-    return CollectedImage(
-        id=row["id"], file=file, prompt=row["prompt"], family=row["family"], position=_position(row)
-    )  # fmt: skip
+    place = _position(row)
+    return CollectedImage(id=row["id"], file=file, prompt=row["prompt"], family=row["family"], position=place)
 
 
 def _position(row: ManifestRow) -> float | None:

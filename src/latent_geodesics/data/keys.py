@@ -20,6 +20,7 @@ from latent_geodesics.data.images import SMALLEST_SIDE, read_image
 from latent_geodesics.data.manifests import ManifestRow, read_rows
 from latent_geodesics.data.pairs import ImagePair, PairBatch, PairSelection
 
+OPTIONAL_COLUMNS = ("id", "group", "times", "prompts")
 BETWEEN = "|"
 LONGEST_NAME = 4
 
@@ -107,7 +108,10 @@ class KeyData(PairSelection):
         elif times is not None or prompts is not None:
             raise UserError("Times or prompts were given without keys: give data.keys=[a.png,b.png,c.png] with them.")
         elif manifest is not None:
-            sequences = _listed(Path(manifest), loop=loop)
+            rows = read_rows(
+                Path(manifest), required=("keys",), optional=OPTIONAL_COLUMNS, thing="sequence", files=("keys",)
+            )
+            sequences = [_of_row(row, loop=loop) for row in rows]
         else:
             raise UserError("No keys were given: set data.keys=[a.png,b.png,c.png], or data.manifest.")
         for file in dict.fromkeys(file for sequence in sequences for file in sequence.images):
@@ -124,12 +128,6 @@ def read_keys(sequences: Sequence[KeySequence], *, size: tuple[int, int]) -> Key
         pairs=sequence.legs, images_a=images[:-1], images_b=images[1:], truth=(None,) * (len(images) - 1)
     )  # fmt: skip
     return KeyBatch(sequence=sequence, legs=legs)
-
-
-def _listed(manifest: Path, *, loop: bool) -> list[KeySequence]:
-    optional = ("id", "group", "times", "prompts")
-    rows = read_rows(manifest, required=("keys",), optional=optional, thing="sequence", files=("keys",))
-    return [_of_row(row, loop=loop) for row in rows]
 
 
 def _of_row(row: ManifestRow, *, loop: bool) -> KeySequence:

@@ -133,8 +133,7 @@ class Selection:
             return chosen
         number, count = read_shard(self.shard)
         # Whole batches, so that every batch is the one it would be in a single run, and so are its numbers.
-        batches = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
-        return tuple(pair for batch in batches[number - 1 :: count] for pair in batch)
+        return tuple(pair for batch in in_batches(chosen, self.batch_size)[number - 1 :: count] for pair in batch)
 
 
 def read_shard(shard: str) -> tuple[int, int]:
@@ -245,12 +244,8 @@ def read_manifest(manifest: str | Path, *, verify: bool = True) -> list[ImagePai
     same = [(first.setdefault(replace(pair, id="", group=""), pair.id), pair.id) for pair in pairs]
     again = [f"'{name}' is '{known}'" for known, name in same if known != name]
     if again:
-        log.warning(
-            "In '%s', %s of the same images as another count twice: %s.",
-            manifest,
-            counted(len(again), "pair"),
-            "; ".join(again[:3]),
-        )
+        said = counted(len(again), "pair"), "; ".join(again[:3])
+        log.warning("In '%s', %s of the same images as another count twice: %s.", manifest, *said)
     return pairs
 
 
@@ -262,17 +257,9 @@ def _manifest_pair(row: ManifestRow, *, verify: bool) -> ImagePair:
             raise UserError(f"The pair '{row['id']}' in {row.place} names '{files[side]}', which is no file.")
         if verify:
             row.check(f"sha256_{side}", files[side])
+    told: dict[str, Any] = {name: row[name] for name in DESCRIBING if name != "difficulty"}
     return ImagePair(
-        id=row["id"],
-        group=row["group"],
-        image_a=files["a"],
-        image_b=files["b"],
-        prompt_a=row["prompt_a"],
-        prompt_b=row["prompt_b"],
-        frames=_true_frames(row),
-        difficulty=_difficulty(row),
-        split=row["split"],
-        cluster=row["cluster"],
+        image_a=files["a"], image_b=files["b"], frames=_true_frames(row), difficulty=_difficulty(row), **told
     )
 
 

@@ -27,14 +27,8 @@ class Start:
 def starts_of_pairs(pairs: Sequence[ImagePair]) -> tuple[Start, ...]:
     """The first image of each pair, its second as the other."""
     return tuple(
-        Start(
-            id=pair.id,
-            image=pair.image_a,
-            prompt=pair.prompt_a,
-            second=pair.image_b,
-            second_prompt=pair.prompt_b,
-        )
-        for pair in pairs
+        Start(id=one.id, image=one.image_a, prompt=one.prompt_a, second=one.image_b, second_prompt=one.prompt_b)
+        for one in pairs
     )
 
 

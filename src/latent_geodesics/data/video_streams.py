@@ -7,11 +7,12 @@ it needs a choice of what to keep.
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -19,7 +20,6 @@ import torch
 from PIL import Image
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.data.containers import ends_early
 from latent_geodesics.data.films import Film
 from latent_geodesics.data.images import as_shown, fitted
 
@@ -27,6 +27,8 @@ HIGH_DYNAMIC_RANGE = {16: "PQ", 18: "HLG"}  # by the number of the transfer char
 MATRIX_UNKNOWN = 2
 HIGH_DEFINITION = (1280, 577)
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # Matroska and WebM
+RIFF = b"RIFF"  # AVI
 HALF_PICTURES = "interlaced: its half pictures are made whole frames (yadif)"
 
 
@@ -215,3 +217,53 @@ def _playable(file: Path) -> Iterator[None]:
         raise UserError(
             f"The video '{file}' cannot be read ({reason}): it may be damaged or cut short; save it again as MP4."
         ) from error
+
+
+def ends_early(file: Path) -> bool:
+    """Whether an AVI, Matroska or WebM file, which FFmpeg reads silently, is shorter than its header says."""
+    length = file.stat().st_size
+    with file.open("rb") as content:
+        start = content.read(4)
+        content.seek(0)
+        if start == RIFF:
+            return _riff_end(content, length) > length
+        if start == EBML:
+            return _segment_end(content) > length
+    return False
+
+
+def _riff_end(content: BinaryIO, length: int) -> int:
+    """Where the last of the RIFF chunks ends that follow one another from the start."""
+    end = 0
+    while end + 8 <= length:
+        content.seek(end)
+        if content.read(4) != RIFF:
+            break
+        size = int.from_bytes(content.read(4), "little")
+        if size == 0:  # was never filled in, as by a recorder that writes to a pipe
+            break
+        end += 8 + size + size % 2
+    return end
+
+
+def _segment_end(content: BinaryIO) -> int:
+    """Where the segment ends, which holds everything but a short header; 0 where its length was never filled in."""
+    content.seek(len(EBML), os.SEEK_CUR)
+    header = _number(content)
+    content.seek(header or 0, os.SEEK_CUR)
+    if content.read(4) != SEGMENT:
+        return 0
+    size = _number(content)
+    return content.tell() + size if size is not None else 0
+
+
+def _number(content: BinaryIO) -> int | None:
+    """A number of EBML, whose first byte's leading zeros tell its length; None for one that means "unknown"."""
+    first = content.read(1)
+    if not first or not first[0]:
+        return None
+    extra = 8 - first[0].bit_length()
+    rest = content.read(extra)
+    bits = 7 * (extra + 1)
+    value = int.from_bytes(first + rest, "big") & ((1 << bits) - 1)
+    return None if value == (1 << bits) - 1 else value

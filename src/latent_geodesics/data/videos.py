@@ -1,8 +1,14 @@
-"""Videos with their prompts, from a manifest or of the user's own.
+"""Videos with their prompts, from a manifest or of the user's own, and their frames as tensors.
 
 A manifest is a CSV file with a line a video: `id, kind, file, prompt_a, prompt_b`, and optionally `control` (1 for a
 video that shows no motion of anything) and `sha256`; paths are relative to the manifest. The two prompts say what the
 first and the last frame show. See `data.manifests` for how a manifest is written.
+
+A film is a video file (whatever FFmpeg reads), an animated picture, or a folder of numbered frames. Frames are read as
+single images are: shown as a viewer or player shows them, cropped around their centre to the wanted proportions and
+resized. A film with more frames than are asked for gives those evenly spaced in time, its first and its last among
+them; a frame that repeats the one before it, as slow recordings hold them, is left out, since a path has no direction
+there. Times serve that choice alone: frames that a recorder dropped leave no gap in the path.
 """
 
 import logging
@@ -10,16 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.core.errors import UserError
+from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.data.file_order import image_files, visible_files
+from latent_geodesics.data.films import FEWEST_FRAMES, Film, is_animation, open_animation, open_folder
 from latent_geodesics.data.manifests import ManifestRow, read_rows
 from latent_geodesics.data.pairs import in_batches
-from latent_geodesics.data.video_files import read_film
+from latent_geodesics.data.video_streams import open_stream
 
 REQUIRED_COLUMNS = ("id", "kind", "file", "prompt_a", "prompt_b")
 # The last three are what `task=render_videos` notes for its readers.
@@ -78,6 +86,10 @@ class VideoData:
         limit: Take only the first so many videos.
         batch_size: How many videos are encoded together.
         verify: Compare the files with the checksums of the manifest.
+
+    Raises:
+        UserError: when the manifest is none (see `read_rows`), one of its files is missing or does not match its
+            checksum, a control is neither 0 nor 1, or no video is given.
     """
 
     def __init__(
@@ -100,7 +112,8 @@ class VideoData:
         elif prompt is not None:
             raise UserError("A prompt was given without a video: give data.video=<file or folder> with it.")
         elif manifest is not None:
-            videos = _read_manifest(Path(manifest), verify=verify)
+            rows = read_rows(Path(manifest), required=REQUIRED_COLUMNS, optional=OPTIONAL_COLUMNS, thing="video")
+            videos = [_listed(row, verify=verify) for row in rows]
         else:
             raise UserError("No videos were given: set data.manifest, or data.video=<file or folder>.")
         self.videos = tuple(videos[:limit])
@@ -156,18 +169,7 @@ def _own_videos(path: Path, prompt: str) -> list[Video]:
     ]
 
 
-def _read_manifest(manifest: Path, *, verify: bool) -> list[Video]:
-    """Reads and checks a manifest (see the module's text for its columns).
-
-    Raises:
-        UserError: when the manifest is none (see `read_rows`), one of its files is missing or does not match its
-            checksum, or a control is neither 0 nor 1.
-    """
-    rows = read_rows(manifest, required=REQUIRED_COLUMNS, optional=OPTIONAL_COLUMNS, thing="video")
-    return [_manifest_video(row, verify=verify) for row in rows]
-
-
-def _manifest_video(row: ManifestRow, *, verify: bool) -> Video:
+def _listed(row: ManifestRow, *, verify: bool) -> Video:
     file = row.path("file")
     if verify and row["sha256"] and file.is_dir():
         raise UserError(f"'{file}' in {row.place} is a folder, which has no checksum: empty the cell sha256.")
@@ -175,11 +177,66 @@ def _manifest_video(row: ManifestRow, *, verify: bool) -> Video:
         row.check("sha256", file)
     if row["control"] not in ("", "0", "1"):
         raise UserError(f"The control of '{row['id']}' in {row.place} must be 0 or 1, got {row['control']!r}.")
-    return Video(
-        id=row["id"],
-        file=file,
-        prompt_a=row["prompt_a"],
-        prompt_b=row["prompt_b"],
-        kind=row["kind"],
-        control=row["control"] == "1",
-    )
+    told: dict[str, Any] = {name: row[name] for name in ("id", "kind", "prompt_a", "prompt_b")}
+    return Video(file=file, control=row["control"] == "1", **told)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmFrames:
+    """The frames of a film.
+
+    Attributes:
+        frames: In [0, 1].
+        remark: What of the film a person would not expect in them, in words; nothing for most.
+    """
+
+    frames: Float[Tensor, "n 3 h w"]
+    remark: str = ""
+
+
+def read_video(path: str | Path, *, size: tuple[int, int], frames: int | None = None) -> Float[Tensor, "n 3 h w"]:
+    """Reads the frames of one film as float32 RGB in [0, 1]; see `read_film`."""
+    return read_film(path, size=size, frames=frames).frames
+
+
+def read_film(path: str | Path, *, size: tuple[int, int], frames: int | None = None) -> FilmFrames:
+    """Reads the frames of one film as float32 RGB in [0, 1], with a remark where they are not simply its frames.
+
+    Args:
+        path: A video file; an animated GIF, WebP, PNG or AVIF, or a TIFF stack; or a folder of images, in the order of
+            the numbers in their names.
+        size: Height and width of the result in pixels.
+        frames: Take at most so many, evenly spaced in time, at least 3; all of them if not given.
+
+    Raises:
+        UserError: when it is missing, no video, damaged or cut short; when its frames differ in size, are less than 8
+            pixels a side, or have no plain order; when it is of high dynamic range, or turned by no right angle; when
+            it has, or shows, fewer than 3 different frames.
+    """
+    if frames is not None and frames < FEWEST_FRAMES:
+        raise UserError(f"data.frames must be at least {FEWEST_FRAMES} (two ends and one between), got {frames}.")
+    film = _open(Path(path), size)
+    film.check()
+    chosen = film.spread(frames)
+    video = film.read(chosen)
+    changed = (video[1:] != video[:-1]).flatten(1).any(1)
+    kept = video[torch.cat([torch.ones(1, dtype=torch.bool), changed])]
+    if len(kept) < FEWEST_FRAMES:
+        raise UserError(
+            f"The video '{path}' shows only {counted(len(kept), 'different frame')} among {len(chosen)}: a path needs "
+            f"at least {FEWEST_FRAMES}; give a video in which something moves."
+        )
+    remarks = [*film.remarks, *filter(None, [film.uneven])]
+    if len(kept) < len(video):
+        remarks.append(f"{len(video) - len(kept)} of {len(video)} frames repeat the one before and are left out")
+    return FilmFrames(frames=kept, remark="; ".join(remarks))
+
+
+def _open(path: Path, size: tuple[int, int]) -> Film:
+    if path.is_dir():
+        return open_folder(path, size)
+    if not path.is_file():
+        raise UserError(f"The video '{path}' does not exist: give a video file, a GIF, or a folder of frames.")
+    if path.stat().st_size == 0:
+        raise UserError(f"The video '{path}' is empty (0 bytes): give a file that holds a video.")
+    return open_animation(path, size) if is_animation(path) else open_stream(path, size)

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.file_order import numbered_images
-from latent_geodesics.data.films import Film
+from latent_geodesics.data.films import Film, is_animation, open_animation, open_folder
 from latent_geodesics.data.images import read_image
-from latent_geodesics.data.picture_films import is_animation, open_animation, open_folder
 from latent_geodesics.data.video_streams import open_stream
 
 GAP = 2
