@@ -23,9 +23,9 @@ from latent_geodesics.methods import (
     WangGolland,
 )
 from latent_geodesics.methods.aid import beta_quantiles
-from latent_geodesics.methods.curves import adain, slerp
 from latent_geodesics.methods.freemorph import replace_high_frequencies
 from latent_geodesics.methods.impus import lora_rank
+from latent_geodesics.methods.lines import adain, slerp
 from latent_geodesics.methods.nao import _cost
 from latent_geodesics.methods.wang_golland import _rounds
 from latent_geodesics.models.lora import LoraTraining

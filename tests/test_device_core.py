@@ -25,7 +25,7 @@ from latent_geodesics.core.solvers import ControlPointPath
 from latent_geodesics.core.solvers.base import BoundarySolver
 from latent_geodesics.core.solvers.initial import InitialSolver
 from latent_geodesics.data.scenes import load_scenes
-from latent_geodesics.methods.curves import FormulaPath, slerp
+from latent_geodesics.methods.lines import FormulaPath, slerp
 
 CONF = Path(__file__).parents[1] / "conf"
 U = torch.linspace(0, 1, 9, dtype=torch.float64)

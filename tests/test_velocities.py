@@ -11,8 +11,14 @@ from tiny_model import pictures
 import latent_geodesics as lg
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.data.starts import Start, pairs_named, pick_pairs, starts_on_disk
-from latent_geodesics.methods.continuations import GeodesicOn, GreatCircleOn, StraightOn
-from latent_geodesics.methods.departure import Departure, Encoded, encode_images
+from latent_geodesics.methods.departure import (
+    Departure,
+    Encoded,
+    GeodesicOn,
+    GreatCircleOn,
+    StraightOn,
+    encode_images,
+)
 from latent_geodesics.methods.encoding import Setting
 from latent_geodesics.methods.velocities import BeyondSecond, ChangeOfPrompt, FromFile, RandomDirection, TowardImage
 from latent_geodesics.models.scores import Conditional

@@ -16,13 +16,12 @@ from latent_geodesics.methods.base import (
 from latent_geodesics.methods.diffmorpher import DiffMorpher
 from latent_geodesics.methods.encoding import EncodedPairs, PairEncoder
 from latent_geodesics.methods.freemorph import FreeMorph
-from latent_geodesics.methods.geodesic import Geodesic
+from latent_geodesics.methods.geodesic import Geodesic, Reposed
 from latent_geodesics.methods.impus import Impus
 from latent_geodesics.methods.lines import AdainSlerp, Lerp, LinearCombination, Slerp
 from latent_geodesics.methods.nao import NormGuided
 from latent_geodesics.methods.noise_diffusion import NoiseDiffusion
 from latent_geodesics.methods.references import AutoencodedTruth, CrossFade, InvertedTruth, TrueFrames
-from latent_geodesics.methods.reposed import Reposed
 from latent_geodesics.methods.smooth_diffusion import SmoothDiffusion
 from latent_geodesics.methods.timing import AttributeDistance, PerceptualTiming, Timing
 from latent_geodesics.methods.wang_golland import WangGolland

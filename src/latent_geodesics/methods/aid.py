@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.base import PairMethod
-from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs
+from latent_geodesics.methods.lines import slerp
 from latent_geodesics.methods.sampling import check_share, check_tau, frame_groups, guided, noise_level, noisy_ends
 from latent_geodesics.methods.timing import Draw
 from latent_geodesics.models.attention import AttentionMixture, Inner, Outer
@@ -25,6 +26,7 @@ def beta_quantiles(u: Float[Tensor, " n"], alpha: float, beta: float) -> Float[T
     return torch.as_tensor(betaincinv(alpha, beta, u.detach().cpu().double().numpy())).to(u)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _AttentionInterpolation(PairMethod):
     """The common part of both kinds.
 
@@ -37,21 +39,18 @@ class _AttentionInterpolation(PairMethod):
         guidance: Classifier-free guidance, whose negative branch is left alone; None is the run's.
     """
 
-    def __init__(
-        self,
-        *,
-        fused: bool = True,
-        warmup: float = 0.5,
-        alpha: float = 3.0,
-        beta: float = 3.0,
-        tau: float | None = 1.0,
-        guidance: float | None = 7.5,
-    ) -> None:
-        if not (0 < alpha < float("inf") and 0 < beta < float("inf")):
-            raise UserError(f"the Beta distribution needs alpha > 0 and beta > 0, got {alpha} and {beta}.")
-        self.fused, self.warmup = fused, check_share("warmup", warmup)
-        self.alpha, self.beta = alpha, beta
-        self.tau, self.guidance = check_tau(tau), guidance
+    fused: bool = True
+    warmup: float = 0.5
+    alpha: float = 3.0
+    beta: float = 3.0
+    tau: float | None = 1.0
+    guidance: float | None = 7.5
+
+    def __post_init__(self) -> None:
+        if not (0 < self.alpha < float("inf") and 0 < self.beta < float("inf")):
+            raise UserError(f"the Beta distribution needs alpha > 0 and beta > 0, got {self.alpha} and {self.beta}.")
+        check_share("warmup", self.warmup)
+        check_tau(self.tau)
 
     @abstractmethod
     def mixture(self, weights: Float[Tensor, " n"]) -> AttentionMixture:
@@ -74,8 +73,7 @@ class _AttentionInterpolation(PairMethod):
     ) -> Float[Tensor, "n 3 h w"]:
         model, schedule = pair.model, pair.model.schedule
         level = schedule.level(noise_level(pair, self.tau))
-        rows = torch.nn.functional.pad(weights, (1, 0))
-        rows = torch.nn.functional.pad(rows, (0, 1), value=1.0)
+        rows = torch.cat([weights.new_zeros(1), weights, weights.new_ones(1)])
         x = slerp(ends[:1], ends[1:], rows)[0]
         condition, mixture = pair.condition(rows)[0], self.mixture(rows.to(ends))
         weight = pair.guidance if self.guidance is None else self.guidance

@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.core.manifold import Manifold
+from latent_geodesics.core.manifold import Euclidean, Manifold
 from latent_geodesics.core.records import BoundaryProblem, Solution, Status
 from latent_geodesics.methods.encoding import EncodedPairs
 from latent_geodesics.methods.timing import Draw, Timing
@@ -171,15 +171,21 @@ class Meter:
 
 
 class CurveMethod(TimedMethod):
-    """A method that draws a path in the latent space and decodes it: a subclass says which path."""
+    """A method that draws a path in the latent space and decodes it: a subclass says which path.
+
+    Attributes:
+        flat: Whether the path leaves the sphere for the flat space around it.
+    """
+
+    flat: bool = False
 
     @abstractmethod
     def solution(self, pairs: EncodedPairs) -> Solution:
         """The path between the two ends of each pair."""
 
     def manifold(self, problem: BoundaryProblem) -> Manifold:
-        """What the path lies on: the problem's own manifold unless the method leaves it."""
-        return problem.manifold
+        """What the path lies on: the problem's own manifold, or the flat space around it."""
+        return Euclidean() if self.flat else problem.manifold
 
     def timed_morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"], timing: Timing | None) -> Morph:
         """Solves and decodes."""

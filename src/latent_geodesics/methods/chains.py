@@ -11,13 +11,13 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.joined import JoinedPath
-from latent_geodesics.core.manifold import Euclidean, Manifold, Sphere
+from latent_geodesics.core.manifold import Euclidean, Sphere
 from latent_geodesics.core.path import StraightLine
 from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.data import KeySequence
 from latent_geodesics.methods.base import CurveMethod, Meter, Method
 from latent_geodesics.methods.encoding import EncodedPairs, decode_paths
-from latent_geodesics.methods.reposed import Reposed
+from latent_geodesics.methods.geodesic import Reposed
 
 STANDING = 1e-2
 
@@ -115,7 +115,8 @@ def chain_of(method: Method, legs: EncodedPairs, sequence: KeySequence, *, smoot
         pairs, method = meeting(method.pose(legs), loop=sequence.loop), method.method
     if not isinstance(method, CurveMethod):
         raise UserError(f"{type(method).__name__} has no path of latents between two images.")
-    solution, on = method.solution(pairs), _unit(method.manifold(pairs.problem))
+    solution, on = method.solution(pairs), method.manifold(pairs.problem)
+    on = Sphere(1.0) if isinstance(on, Sphere) else on
     join = partial(JoinedPath, positions=sequence.positions, smooth=smooth, loop=sequence.loop)
     norms = StraightLine(x0=pairs.norms_a[:, None], x1=pairs.norms_b[:, None])
     conditions = StraightLine(x0=pairs.condition_a.flatten(1), x1=pairs.condition_b.flatten(1))
@@ -135,12 +136,8 @@ def draw_chain(
 ) -> tuple[Chain, Float[Tensor, "n 3 h w"], dict[str, Any]]:
     """The chain, its frames on the CPU, and what both cost: `evaluations` of the score, and the cost of a `Morph`.
 
-    Args:
-        method: As of `chain_of`.
-        legs: As of `chain_of`.
-        sequence: As of `chain_of`.
+    Args (those of `chain_of`, and):
         steps: How many steps between frames each leg has.
-        smooth: As of `chain_of`.
     """
     meter = Meter(legs.model)
     chain = chain_of(method, legs, sequence, smooth=smooth)
@@ -203,7 +200,3 @@ def positions_of(positions: Float[Tensor, " k1"], steps: Sequence[int]) -> Float
         for leg, count in enumerate(steps)
     ]
     return torch.cat([*parts, positions[-1:]])
-
-
-def _unit(manifold: Manifold) -> Manifold:
-    return Sphere(1.0) if isinstance(manifold, Sphere) else manifold

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.methods.base import TRAINED, PairMethod
-from latent_geodesics.methods.curves import adain, slerp
 from latent_geodesics.methods.encoding import EncodedPairs
+from latent_geodesics.methods.lines import adain, slerp
 from latent_geodesics.methods.sampling import check_share, check_tau, frame_groups, guided, noise_level
 from latent_geodesics.methods.timing import Draw
 from latent_geodesics.models.attention import Inner
@@ -18,6 +19,7 @@ from latent_geodesics.models.lora import Loras, LoraTraining
 from latent_geodesics.models.store import content_key
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DiffMorpher(PairMethod):
     """Creates DiffMorpher without its re-timing, which is `Retimed` with a perceptual timing around it.
 
@@ -42,31 +44,23 @@ class DiffMorpher(PairMethod):
     """
 
     status = TRAINED
+    lora: LoraTraining = LoraTraining()
+    attention_share: float = 0.6
+    statistics: bool = True
+    tau: float | None = 1.0
+    seed: int = 0
 
-    def __init__(
-        self,
-        *,
-        lora: LoraTraining | None = None,
-        attention_share: float = 0.6,
-        statistics: bool = True,
-        tau: float | None = 1.0,
-        seed: int = 0,
-    ) -> None:
-        self.lora = LoraTraining() if lora is None else lora
-        self.attention_share = check_share("attention_share", attention_share)
-        self.statistics, self.tau, self.seed = statistics, check_tau(tau), seed
+    def __post_init__(self) -> None:
+        check_share("attention_share", self.attention_share)
+        check_tau(self.tau)
 
     @contextmanager
     def sequence(self, pair: EncodedPairs) -> Iterator[Draw]:
         """Fits both LoRAs and inverts each image with its own."""
         batch = pair.batch
         with Loras(pair.model.network.steerable) as loras:
-            ends = torch.cat(
-                [
-                    self._end(pair, loras, "a", batch.images_a, pair.condition_a),
-                    self._end(pair, loras, "b", batch.images_b, pair.condition_b),
-                ]
-            )
+            first = self._end(pair, loras, "a", batch.images_a, pair.condition_a)
+            ends = torch.cat([first, self._end(pair, loras, "b", batch.images_b, pair.condition_b)])
 
             def draw(u: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
                 groups = frame_groups(pair.model, len(u))
@@ -83,15 +77,8 @@ class DiffMorpher(PairMethod):
         condition: Float[Tensor, "1 l c"],
     ) -> Float[Tensor, "1 d"]:
         """The latent of one image, inverted with a LoRA fitted to it, whatever the other image is."""
-        model = pair.model
-        self.lora.run(
-            model.network,
-            loras,
-            name,
-            latents=model.encode(image),
-            conditions=condition,
-            seed=int(content_key(image, self.seed)[:15], 16),
-        )
+        model, seed = pair.model, int(content_key(image, self.seed)[:15], 16)
+        self.lora.run(model.network, loras, name, latents=model.encode(image), conditions=condition, seed=seed)
         return model.invert(image, condition=condition, tau=noise_level(pair, self.tau)).sound
 
     def _frames(
@@ -109,17 +96,8 @@ class DiffMorpher(PairMethod):
         condition, mixture = pair.condition(rows)[0], Inner(weights=weights)
 
         def predict(x: Float[Tensor, "m d"], k: int) -> Float[Tensor, "m d"]:
-            early = level - k < self.attention_share * level
-            return guided(
-                model,
-                x,
-                k,
-                condition=condition,
-                weight=1.0,
-                mixture=mixture if early else None,
-                part="up_blocks",
-                cross=False,
-            )
+            early = mixture if level - k < self.attention_share * level else None
+            return guided(model, x, k, condition=condition, weight=1.0, mixture=early, part="up_blocks", cross=False)
 
         clean = descend(schedule, x, sampling_levels(level), predict)
         return model.decode(clean[1:-1])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -10,8 +11,8 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.aid import beta_quantiles
 from latent_geodesics.methods.base import PairMethod, pair_seed
-from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs
+from latent_geodesics.methods.lines import slerp
 from latent_geodesics.methods.sampling import check_share, check_tau, guided, noise_level
 from latent_geodesics.methods.timing import Draw
 from latent_geodesics.models.attention import AttentionMixture, FrameAverage, Outer
@@ -31,6 +32,7 @@ def replace_high_frequencies(
     return torch.real(torch.fft.ifft2(spectrum))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FreeMorph(PairMethod):
     """Creates FreeMorph, which trains nothing.
 
@@ -58,25 +60,23 @@ class FreeMorph(PairMethod):
         seed: Seed of the noise.
     """
 
-    def __init__(
-        self,
-        *,
-        tau: float | None = 0.8,
-        refinements: int = 5,
-        guidance: float | None = 7.5,
-        kept: float = 0.875,
-        beta: float = 20.0,
-        seed: int = 0,
-    ) -> None:
-        if refinements < 0 or not 0 < beta < float("inf"):
-            raise UserError(f"FreeMorph needs refinements >= 0 and beta > 0, got {refinements} and {beta}.")
-        self.tau, self.refinements, self.guidance = check_tau(tau), refinements, guidance
-        self.kept, self.beta, self.seed = check_share("kept", kept), beta, seed
+    tau: float | None = 0.8
+    refinements: int = 5
+    guidance: float | None = 7.5
+    kept: float = 0.875
+    beta: float = 20.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.refinements < 0 or not 0 < self.beta < float("inf"):
+            raise UserError(f"FreeMorph needs refinements >= 0 and beta > 0, got {self.refinements} and {self.beta}.")
+        check_tau(self.tau)
+        check_share("kept", self.kept)
 
     @contextmanager
     def sequence(self, pair: EncodedPairs) -> Iterator[Draw]:
         """Encodes both images."""
-        clean = pair.model.encode(torch.cat([pair.batch.images_a, pair.batch.images_b]))
+        clean = pair.model.encode(pair.images)
 
         def draw(u: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
             frames = self._frames(pair, slerp(clean[:1], clean[1:], u)[0], u)

@@ -1,10 +1,29 @@
-"""The geodesic of the density, in whichever geometry and by whichever boundary solver is given."""
+"""The geodesic of the density, in whichever geometry and by whichever boundary solver is given.
 
-from latent_geodesics.core.manifold import Euclidean, Manifold
+It is that of the run's problem, or, by `Reposed`, of one that has latents, a density and a power of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from latent_geodesics.core.records import BoundaryProblem, Solution
 from latent_geodesics.core.solvers import BoundarySolver
-from latent_geodesics.methods.base import PathMethod
-from latent_geodesics.methods.conditions import GeometryChoice, geometry_of
+from latent_geodesics.methods.base import CurveMethod, Meter, Morph, PathMethod, TimedMethod
+from latent_geodesics.methods.conditions import (
+    GeometryChoice,
+    PathCondition,
+    check_path_condition,
+    geometry_of,
+    power_of_density,
+)
+from latent_geodesics.methods.encoding import EncodedPairs, PairEncoder
+from latent_geodesics.methods.timing import Timing
+from latent_geodesics.models.scores import Score
 
 
 class Geodesic(PathMethod):
@@ -23,11 +42,11 @@ class Geodesic(PathMethod):
     """
 
     def __init__(self, *, solver: BoundarySolver, sphere: bool = True, geometry: GeometryChoice = None) -> None:
-        self.solver, self.sphere, self.geometry = solver, sphere, geometry
+        self.solver, self.flat, self.geometry = solver, not sphere, geometry
 
     def solve(self, problem: BoundaryProblem) -> Solution:
         """Runs the solver on all pairs of the batch together."""
-        if not self.sphere or self.geometry is not None:
+        if self.flat or self.geometry is not None:
             own = problem.geometry
             problem = BoundaryProblem(
                 field=problem.field,
@@ -38,6 +57,76 @@ class Geodesic(PathMethod):
             )
         return self.solver.solve(problem)
 
-    def manifold(self, problem: BoundaryProblem) -> Manifold:
-        """The problem's sphere, or the flat space around it."""
-        return problem.manifold if self.sphere else Euclidean()
+
+class Reposed(TimedMethod):
+    """Encodes the images anew by settings of its own, and runs a path method there.
+
+    Published settings come together: a score, its power, an inversion, embeddings. With those of `conf/method/
+    geodesic_published.yaml` this is the method of Yu et al. 2025 (arXiv 2504.06675) as its code has it, beside the same
+    descent on the run's own score. What is encoded here counts in the cost.
+
+    Deviation of those settings: every re-noised point draws its own diffusion time, where the published code draws one
+    for ten points. The levels of tau and the steps of DDIM are the run's.
+
+    Args:
+        method: What draws the path.
+        score: The score that makes the geometry.
+        alpha_d: Power of the density times the dimension; None where `alpha` is given.
+        alpha: The power itself.
+        condition: What the density is conditioned on; see `methods.conditions`.
+        guidance: Classifier-free guidance at decoding; None is the run's.
+        refinements: Refinements of a step of the inversion; 0 is the published inversion, None the model's own.
+        own_norms: Whether path points are taken back to the norms of the two inverted images before they are decoded;
+            without, all are decoded on the common sphere, as published.
+        textual_inversion: Options of `LatentModel.invert_text`; empty for the prompts' own embeddings.
+        seed: Where the random numbers of textual inversion start.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: CurveMethod,
+        score: Score,
+        alpha_d: float | None = None,
+        alpha: float | None = None,
+        condition: PathCondition = "mean",
+        guidance: float | None = None,
+        refinements: int | None = None,
+        own_norms: bool = True,
+        textual_inversion: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        power_of_density(alpha_d=alpha_d, alpha=alpha, dimension=1)  # which refuses what is no power
+        check_path_condition(condition)
+        self.method, self.guidance, self.own_norms = method, guidance, own_norms
+        self.settings: dict[str, Any] = {
+            "score": score,
+            "alpha_d": alpha_d,
+            "alpha": alpha,
+            "condition": condition,
+            "refinements": refinements,
+            "textual_inversion": dict(textual_inversion or {}),
+            "seed": seed,
+        }
+
+    def timed_morph(self, pairs: EncodedPairs, u: Float[Tensor, " n"], timing: Timing | None) -> Morph:
+        """Encodes, solves and decodes."""
+        meter = Meter(pairs.model)
+        posed = self.pose(pairs)
+        morph = self.method.timed_morph(posed, u, timing)
+        cost = meter.cost(len(pairs.batch))
+        return replace(
+            morph,
+            posed=posed,
+            **(cost | {"seconds_solving": cost["seconds"] - morph.seconds_decoding}),
+        )
+
+    def pose(self, pairs: EncodedPairs) -> EncodedPairs:
+        """The same images as the problem of these settings, at the run's noise level."""
+        guidance = pairs.guidance if self.guidance is None else self.guidance
+        encoder = PairEncoder(model=pairs.model, tau=pairs.tau, guidance=guidance, **self.settings)
+        posed = encoder.encode(pairs.batch).sound
+        if self.own_norms:
+            return posed
+        radius: Float[Tensor, " p"] = torch.linalg.vector_norm(posed.problem.x0, dim=-1)
+        return replace(posed, norms_a=radius, norms_b=radius)

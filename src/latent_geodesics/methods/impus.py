@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.base import TRAINED, PairMethod, pair_seed
-from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs
+from latent_geodesics.methods.lines import slerp
 from latent_geodesics.methods.sampling import check_tau, noise_level, noisy_ends
 from latent_geodesics.methods.timing import Distance, Draw
 from latent_geodesics.models.inversion import descend, sampling_levels, times
@@ -27,6 +28,7 @@ def lora_rank(diversity: float, *, most: int) -> int:
     return int(min(most, 2 ** min(max(0, math.floor(18 * diversity - 6)), 30)))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Impus(PairMethod):
     """Creates IMPUS without its uniform sampling, which is `Retimed` with a perceptual timing around it.
 
@@ -59,54 +61,39 @@ class Impus(PairMethod):
     """
 
     status = TRAINED
+    distance: Distance
+    embedding_steps: int = 2500
+    embedding_learning_rate: float = 2e-3
+    lora: LoraTraining = LoraTraining(rank=64, steps=150, learning_rate=1e-3)
+    unconditional: LoraTraining = LoraTraining(rank=2, steps=15, learning_rate=1e-3)
+    sampling_steps: int = 16
+    guidance_ends: float = 1.5
+    guidance_middle: float = 3.0
+    tau: float | None = 1.0
+    seed: int = 0
 
-    def __init__(
-        self,
-        *,
-        distance: Distance,
-        embedding_steps: int = 2500,
-        embedding_learning_rate: float = 2e-3,
-        lora: LoraTraining | None = None,
-        unconditional: LoraTraining | None = None,
-        sampling_steps: int = 16,
-        guidance_ends: float = 1.5,
-        guidance_middle: float = 3.0,
-        tau: float | None = 1.0,
-        seed: int = 0,
-    ) -> None:
-        if min(guidance_ends, guidance_middle) < 0 or sampling_steps < 1:
+    def __post_init__(self) -> None:
+        if min(self.guidance_ends, self.guidance_middle) < 0 or self.sampling_steps < 1:
             raise UserError(
                 "IMPUS needs guidance of at least 0 and at least one sampling step; got "
-                f"{guidance_ends}, {guidance_middle} and {sampling_steps}."
+                f"{self.guidance_ends}, {self.guidance_middle} and {self.sampling_steps}."
             )
-        self.distance = distance
-        self.embedding_steps, self.embedding_learning_rate = embedding_steps, embedding_learning_rate
-        self.lora = LoraTraining(rank=64, steps=150, learning_rate=1e-3) if lora is None else lora
-        self.unconditional = (
-            LoraTraining(rank=2, steps=15, learning_rate=1e-3) if unconditional is None else unconditional
-        )
-        self.sampling_steps, self.tau, self.seed = sampling_steps, check_tau(tau), seed
-        self.guidance_ends, self.guidance_middle = guidance_ends, guidance_middle
+        check_tau(self.tau)
 
     @contextmanager
     def sequence(self, pair: EncodedPairs) -> Iterator[Draw]:
         """Fits embeddings and LoRAs and inverts both images."""
-        model, seed = pair.model, pair_seed(pair, self.seed)
-        images = torch.cat([pair.batch.images_a, pair.batch.images_b])
+        model, images, seed = pair.model, pair.images, pair_seed(pair, self.seed)
         embeddings = self._embeddings(pair, images)
         rank = lora_rank(self._diversity(pair, images), most=self.lora.rank)
-        training = LoraTraining(
-            rank=rank,
-            steps=self.lora.steps,
-            learning_rate=self.lora.learning_rate,
-            batch_size=self.lora.batch_size,
-        )
         clean = model.encode(images)
         empty = model.condition([""]).to(embeddings).expand_as(embeddings)
         with Loras(model.network.steerable) as loras:
             network = model.network
             self.unconditional.run(network, loras, _UNCONDITIONAL, latents=clean, conditions=empty, seed=seed)
-            training.run(network, loras, _CONDITIONAL, latents=clean, conditions=embeddings, seed=seed)
+            replace(self.lora, rank=rank).run(
+                network, loras, _CONDITIONAL, latents=clean, conditions=embeddings, seed=seed
+            )
             ends = model.invert(images, condition=embeddings, tau=noise_level(pair, self.tau)).sound
 
             def draw(u: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:

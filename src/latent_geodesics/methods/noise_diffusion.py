@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from latent_geodesics.methods.sampling import check_tau, noise_level, noisy_ends
 from latent_geodesics.methods.timing import Draw
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class NoiseDiffusion(PairMethod):
     """Creates NoiseDiffusion.
 
@@ -41,27 +43,25 @@ class NoiseDiffusion(PairMethod):
         seed: Seed of that noise.
     """
 
-    def __init__(
-        self,
-        *,
-        tau: float | None = 0.7,
-        guidance: float | None = 10.0,
-        bound: float = 2.0,
-        boost: float = 1.2,
-        gamma: float = 0.0,
-        seed: int = 0,
-    ) -> None:
+    tau: float | None = 0.7
+    guidance: float | None = 10.0
+    bound: float = 2.0
+    boost: float = 1.2
+    gamma: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        bound, boost, gamma = self.bound, self.boost, self.gamma
         if bound <= 0 or boost < 0 or gamma < 0:
             raise UserError(f"NoiseDiffusion needs bound > 0, boost >= 0, gamma >= 0; got {bound}, {boost}, {gamma}.")
-        self.tau, self.guidance, self.seed = check_tau(tau), guidance, seed
-        self.bound, self.boost, self.gamma = bound, boost, gamma
+        check_tau(self.tau)
 
     @contextmanager
     def sequence(self, pair: EncodedPairs) -> Iterator[Draw]:
         """Encodes both images, clean and noisy."""
         model, level = pair.model, noise_level(pair, self.tau)
         noisy = noisy_ends(pair, self.tau).clamp(-self.bound, self.bound)
-        clean = model.encode(torch.cat([pair.batch.images_a, pair.batch.images_b]))
+        clean = model.encode(pair.images)
         rng = torch.Generator().manual_seed(pair_seed(pair, self.seed))
         noise = torch.randn(model.dimension, generator=rng).to(clean)
         guidance = pair.guidance if self.guidance is None else self.guidance

@@ -37,9 +37,8 @@ def noisy_ends(pair: EncodedPairs, tau: float | None) -> Float[Tensor, "2 d"]:
     """Both images' latents at that level; those of the run where it is the run's."""
     if tau is None:
         return torch.cat([pair.latents_a, pair.latents_b])
-    images = torch.cat([pair.batch.images_a, pair.batch.images_b])
     condition = torch.cat([pair.condition_a, pair.condition_b])
-    return pair.model.invert(images, condition=condition, tau=noise_level(pair, tau)).sound
+    return pair.model.invert(pair.images, condition=condition, tau=noise_level(pair, tau)).sound
 
 
 def frame_groups(model: LatentModel, count: int) -> list[slice]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.base import PairMethod
-from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs
+from latent_geodesics.methods.lines import slerp
 from latent_geodesics.methods.sampling import check_tau, noise_level
 from latent_geodesics.methods.timing import Draw
 from latent_geodesics.models.lora import Loras
@@ -48,13 +48,12 @@ class SmoothDiffusion(PairMethod):
     def sequence(self, pair: EncodedPairs) -> Iterator[Draw]:
         """Inverts both images with the LoRA."""
         model, level = pair.model, noise_level(pair, self.tau)
-        images = torch.cat([pair.batch.images_a, pair.batch.images_b])
         guidance = pair.guidance if self.guidance is None else self.guidance
         with Loras(model.network.steerable) as loras:
             loras.load("smooth", self.weights)
             loras.weigh({"smooth": 1.0})
             condition = torch.cat([pair.condition_a, pair.condition_b])
-            ends = model.invert(images, condition=condition, tau=level).sound
+            ends = model.invert(pair.images, condition=condition, tau=level).sound
 
             def draw(u: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
                 x = slerp(ends[:1], ends[1:], u)[0]

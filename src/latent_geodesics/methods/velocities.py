@@ -18,9 +18,7 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.core.manifold import Manifold, Sphere
-from latent_geodesics.core.records import BoundaryProblem
 from latent_geodesics.core.solvers import BoundarySolver
-from latent_geodesics.methods.conditions import geometry_of
 from latent_geodesics.methods.departure import Departure, Launch, Lead
 from latent_geodesics.models.sources import why_unreadable
 
@@ -144,22 +142,13 @@ class BeyondSecond(InitialVelocity):
         """The second image of each pair, and the velocity of the geodesic there times `share`."""
         first, second = departure.first, departure.second
         assert second is not None
-        setting = departure.setting
-        radius = (first.norms + second.norms) / 2
-        sphere = Sphere(radius=radius)
-        problem = BoundaryProblem(
-            field=setting.field(first.condition, second.condition),
-            manifold=sphere,
-            x0=first.latents * (radius / first.norms)[:, None],
-            x1=second.latents * (radius / second.norms)[:, None],
-            geometry=geometry_of(setting.geometry, setting.power),
-        )
+        problem = departure.setting.problem(first.latents, second.latents, first.condition, second.condition)
         solution = self.solver.solve(problem)
         v = solution.path.velocity(torch.ones(1, dtype=torch.float64))[:, 0]
         tangent = tangent_part(
             v,
             problem.x1,
-            sphere,
+            problem.manifold,
             ids=departure.ids,
             cause="that of the geodesic between two images",
             remedy="give two images that differ",
@@ -167,7 +156,7 @@ class BeyondSecond(InitialVelocity):
         return Launch(
             x0=problem.x1,
             v0=self.share * tangent,
-            radius=radius,
+            radius=(first.norms + second.norms) / 2,
             norms=second.norms,
             condition0=second.condition,
             lead=Lead(solution=solution, first=first, second=second, problem=problem),

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.methods.base import PairMethod, pair_seed
-from latent_geodesics.methods.curves import slerp
 from latent_geodesics.methods.encoding import EncodedPairs
+from latent_geodesics.methods.lines import slerp
 from latent_geodesics.methods.sampling import check_share
 from latent_geodesics.methods.timing import Draw
 from latent_geodesics.models.inversion import descend, sampling_levels, times
@@ -49,7 +49,7 @@ class WangGolland(PairMethod):
     @contextmanager
     def sequence(self, pair: EncodedPairs) -> Iterator[Draw]:
         """Encodes both images."""
-        clean = pair.model.encode(torch.cat([pair.batch.images_a, pair.batch.images_b]))
+        clean = pair.model.encode(pair.images)
 
         def draw(u: Float[Tensor, " n"]) -> Float[Tensor, "n 3 h w"]:
             rng = torch.Generator().manual_seed(pair_seed(pair, self.seed))

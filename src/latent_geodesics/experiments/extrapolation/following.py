@@ -13,8 +13,15 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.records import InitialProblem, Solution
 from latent_geodesics.data import in_batches, read_image
 from latent_geodesics.data.starts import Start
-from latent_geodesics.methods.continuations import Continuation, GeodesicOn
-from latent_geodesics.methods.departure import Departure, Encoded, Launch, Lead, encode_images
+from latent_geodesics.methods.departure import (
+    Continuation,
+    Departure,
+    Encoded,
+    GeodesicOn,
+    Launch,
+    Lead,
+    encode_images,
+)
 from latent_geodesics.methods.encoding import Setting
 from latent_geodesics.methods.velocities import InitialVelocity
 from latent_geodesics.metrics import PathCurves, closed_curves

@@ -18,7 +18,7 @@ from latent_geodesics.experiments.extrapolation.rows import (
     path_row,
     show_departure,
 )
-from latent_geodesics.methods.continuations import Continuation, GeodesicOn, GreatCircleOn, StraightOn
+from latent_geodesics.methods.departure import Continuation, GeodesicOn, GreatCircleOn, StraightOn
 from latent_geodesics.methods.encoding import Setting
 from latent_geodesics.methods.velocities import InitialVelocity
 from latent_geodesics.run.each import Rows
