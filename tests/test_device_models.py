@@ -18,8 +18,7 @@ from latent_geodesics.methods.departure import Departure, encode_images
 from latent_geodesics.methods.encoding import Setting
 from latent_geodesics.metrics import MetricPanel, RunFacts, topiq
 from latent_geodesics.metrics import networks as networks_module
-from latent_geodesics.metrics.features import Inception
-from latent_geodesics.metrics.networks import Lpips, build_lpips
+from latent_geodesics.metrics.networks import Inception, Lpips, build_lpips
 from latent_geodesics.metrics.typicality import Typicality
 from latent_geodesics.models import Conditional, load_model
 from latent_geodesics.models.weights import WeightsRegistry

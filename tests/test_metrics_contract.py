@@ -168,12 +168,12 @@ def test_two_metrics_of_one_column_are_refused():
 @pytest.mark.parametrize(
     ("option", "facts", "words"),
     [
-        ("truth", {"with_truth": 0}, ["TruthError", "12 pair"]),
-        ("topiq_truth", {"with_truth": 0}, ["TopiqTruth", "12 pair"]),
-        ("fid", {"pairs": 3}, ["fid", "16 images", "3 pair", "6 images"]),
-        ("protocols_clevr", {"pairs": 5}, ["fd_clevr", "10 "]),
-        ("lpips_alex", {"image_size": (16, 16)}, ["lpips_alex", "31", "16 x 16"]),
-        ("topiq", {"image_size": (16, 24)}, ["topiq_nr", "32", "24 x 16"]),
+        ("truth", {"with_truth": 0}, ["'pixel error to truth' needs", "12 pair"]),
+        ("topiq_truth", {"with_truth": 0}, ["'TOPIQ against truth' needs", "12 pair"]),
+        ("fid", {"pairs": 3}, ["'FID' needs", "16 images", "3 pair", "6 images"]),
+        ("protocols_clevr", {"pairs": 5}, ["'Fréchet distance, clevr' needs", "10 "]),
+        ("lpips_alex", {"image_size": (16, 16)}, ["(lpips alex)' needs", "31", "16 x 16"]),
+        ("topiq", {"image_size": (16, 24)}, ["'TOPIQ, no reference' needs", "32", "24 x 16"]),
     ],
 )
 def test_what_the_data_cannot_serve_is_skipped_naming_both(option, facts, words, monkeypatch):

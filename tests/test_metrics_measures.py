@@ -34,9 +34,9 @@ from latent_geodesics.metrics import (
     Typicality,
     Variance,
 )
+from latent_geodesics.metrics.feature_distances import frechet_distance
+from latent_geodesics.metrics.pixels import laplacian_variance
 from latent_geodesics.metrics.protocol import PROTOCOLS
-from latent_geodesics.metrics.set_distances import frechet_distance
-from latent_geodesics.metrics.sharpness import laplacian_variance
 from latent_geodesics.metrics.typicality import bounded_log_density
 
 STEPS = torch.tensor([[1.0, 2.0, 3.0, 6.0], [2.0, 2.0, 2.0, 2.0]])
@@ -350,7 +350,7 @@ def test_too_few_real_images_are_refused(tmp_path):
 
     for number in range(5):
         Image.new("RGB", (16, 16)).save(tmp_path / f"{number}.png")
-    with pytest.raises(UserError, match=r"Typicality needs at least 20 real images.*holds 5"):
+    with pytest.raises(UserError, match=r"'typical frames, real = 0.95' needs at least 20 real images.*holds 5"):
         Typicality(reference=str(tmp_path))
     with pytest.raises(UserError, match="levels"):
         Typicality(reference=str(tmp_path), levels=[0.6, 0.2])

@@ -25,8 +25,8 @@ from latent_geodesics.metrics import (
     TruthError,
     UnitRange,
 )
+from latent_geodesics.metrics.feature_distances import frechet_distance, kernel_distance
 from latent_geodesics.metrics.networks import build_lpips
-from latent_geodesics.metrics.set_distances import frechet_distance, kernel_distance
 from latent_geodesics.metrics.topiq import build_topiq
 from latent_geodesics.models.weights import FOLDER_VARIABLE, WeightsRegistry
 

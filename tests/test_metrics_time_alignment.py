@@ -8,7 +8,7 @@ from measured import NETWORK, fade, measured, motion
 from test_metrics_contract import CONF
 
 from latent_geodesics.metrics import TruthError
-from latent_geodesics.metrics.time_alignment import align
+from latent_geodesics.metrics.perceptual import align
 
 
 @pytest.fixture(autouse=True)

@@ -14,20 +14,9 @@ from latent_geodesics.data import PairBatch
 from latent_geodesics.data.images import read_image
 from latent_geodesics.experiments.truth.errors import compare_methods, inner_means, method_means, verdict, verdicts
 from latent_geodesics.experiments.truth.floor import read_scenes, track
-from latent_geodesics.metrics.attributes import object_errors
-from latent_geodesics.metrics.objects import SeenObject, match, see_objects
+from latent_geodesics.metrics.attributes import SeenObject, match, object_errors, see_objects
 from latent_geodesics.models.attributes import DetectedObject, shared_network
-from recipes.clevr.rendering.motion import (
-    Orbit,
-    Recolour,
-    Resize,
-    Rise,
-    Rotate,
-    Together,
-    Translate,
-    floor_position,
-    scene_between,
-)
+from recipes.clevr.rendering.motion import floor_position, orbited, risen, scene_between, translated
 from recipes.clevr.rendering.scene import Camera, ClevrScene, SceneObject
 
 NETWORK = "data/models/clevr-attributes"
@@ -42,23 +31,42 @@ START = ClevrScene(
     ),
     camera=Camera(position=(7.2, -6.4, 5.1), shift=0.02),
 )
-MOTIONS = [
-    Translate(start=START, offset=(1.2, 0.4)),
-    Rotate(start=START, degrees=-45),
-    Resize(start=START, index=1, radius=0.7),
-    Recolour(start=START, rgb=(0.9, 0.9, 0.1)),
-    Orbit(start=START, degrees=40),
-    Orbit(start=START, degrees=-170),
-    Rise(start=START, height=-1.5),
-]
+ORBITS = (40, -170)
+
+
+def turned(degrees):
+    """Where the camera is after a part of an orbit, by complex numbers."""
+    x, y, z = START.camera.position
+    place = complex(x, y) * np.exp(1j * np.radians(degrees))
+    return (place.real, place.imag, z)
 
 
 @pytest.mark.parametrize(
-    "motion", [*MOTIONS, Together(start=START, parts=(MOTIONS[0], MOTIONS[3], MOTIONS[4]))], ids=str
+    ("end", "objects", "camera"),
+    [
+        (translated(START, (1.2, 0.4)), lambda u: {"position": (0.4 + 1.2 * u, -1.1 + 0.4 * u)}, None),
+        (START.with_object(0, rotation=-15), lambda u: {"rotation": 30 - 45 * u}, None),
+        (START.with_object(0, radius=0.35), lambda u: {"radius": 0.7 - 0.35 * u}, None),
+        (
+            START.with_object(0, rgb=(0.9, 0.9, 0.1)),
+            lambda u: {"rgb": (0.2 + 0.7 * u, 0.3 + 0.6 * u, 0.8 - 0.7 * u)},
+            None,
+        ),
+        *((orbited(START, angle), lambda u: {}, lambda u, angle=angle: turned(u * angle)) for angle in ORBITS),
+        (risen(START, -1.5), lambda u: {}, lambda u: (7.2, -6.4, 5.1 - 1.5 * u)),
+        (
+            orbited(translated(START, (1.2, 0.4)), 40),
+            lambda u: {"position": (0.4 + 1.2 * u, -1.1 + 0.4 * u)},
+            lambda u: turned(40 * u),
+        ),
+    ],
+    ids=["translate", "rotate", "resize", "recolour", "orbit", "orbit_back", "rise", "together"],
 )
-def test_the_scene_between_two_ends_is_that_of_the_motion(motion):
+def test_the_scene_between_two_ends_is_that_of_the_motion(end, objects, camera):
     for u in (0.0, 0.3, 0.75, 1.0):
-        found, true = scene_between(motion.scene(0.0), motion.scene(1.0), u), motion.scene(u)
+        found, true = scene_between(START, end, u), START.with_object(0, **objects(u))
+        if camera is not None:
+            true = replace(true, camera=replace(START.camera, position=camera(u)))
         assert found.pixels() == [pytest.approx(pixel, abs=1e-9) for pixel in true.pixels()]
         np.testing.assert_allclose(found.camera.position, true.camera.position, atol=1e-9)
         for a, b in zip(found.objects, true.objects, strict=True):

@@ -11,11 +11,7 @@ from latent_geodesics.metrics.base import (
     SetMetric,
     known_columns,
 )
-from latent_geodesics.metrics.density_bow import DensityBow
 from latent_geodesics.metrics.feature_distances import FeatureDistances
-from latent_geodesics.metrics.features import ClevrFeatures, FeatureNetwork, Inception
-from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
-from latent_geodesics.metrics.inputs import ImageNetRange, InputRange, SignedRange, UnitRange
 from latent_geodesics.metrics.measured import (
     FrameDistances,
     GivenPairs,
@@ -27,17 +23,32 @@ from latent_geodesics.metrics.measured import (
     path_curves,
     reference_curves,
 )
-from latent_geodesics.metrics.networks import ClevrPerception, Lpips, Package, PerceptualNetwork
-from latent_geodesics.metrics.optical_flow import OpticalFlow
+from latent_geodesics.metrics.networks import (
+    ClevrFeatures,
+    ClevrPerception,
+    FeatureNetwork,
+    ImageNetRange,
+    Inception,
+    InputRange,
+    Lpips,
+    Package,
+    PerceptualNetwork,
+    SignedRange,
+    UnitRange,
+)
 from latent_geodesics.metrics.panel import MetricPanel, MetricRecord, check_metrics
-from latent_geodesics.metrics.path_quality import NoiseNorm, PathQuality
+from latent_geodesics.metrics.path_quality import DensityBow, NoiseNorm, PathQuality
 from latent_geodesics.metrics.perceptual import PerceptualSmoothness, Reconstruction, TruthError
-from latent_geodesics.metrics.protocol import Protocol
-from latent_geodesics.metrics.protocol_steps import ProtocolSteps
-from latent_geodesics.metrics.sharpness import Sharpness
-from latent_geodesics.metrics.step_statistics import (
+from latent_geodesics.metrics.pixels import Ghosting, OpticalFlow, Sharpness, Verdict, verdict_word
+from latent_geodesics.metrics.protocol import (
+    AllFrames,
     Average,
     Evenness,
+    FrameChoice,
+    InnerFrames,
+    Protocol,
+    ProtocolSteps,
+    RandomFrames,
     StandardDeviation,
     StepStatistic,
     Total,
@@ -45,69 +56,16 @@ from latent_geodesics.metrics.step_statistics import (
 )
 from latent_geodesics.metrics.topiq import TopiqNoReference, TopiqTruth
 from latent_geodesics.metrics.typicality import Typicality
-from latent_geodesics.metrics.verdict import Ghosting, Verdict, verdict_word
 from latent_geodesics.metrics.visible import ColorVideoVdp, Flip
 
 __all__ = [
-    "AllFrames",
-    "AttributeErrors",
-    "Average",
-    "ClevrFeatures",
-    "ClevrPerception",
-    "ColorVideoVdp",
-    "Column",
-    "Ghosting",
-    "DensityBow",
-    "Evenness",
-    "FeatureDistances",
-    "FeatureNetwork",
-    "Flip",
-    "FrameChoice",
-    "FrameDistances",
-    "FrameMetric",
-    "GivenPairs",
-    "ImageNetRange",
-    "Inception",
-    "InnerFrames",
-    "InputRange",
-    "Lpips",
-    "MeasuredMorph",
-    "MetricMemory",
-    "MetricPanel",
-    "MetricRecord",
-    "MorphMetric",
-    "NoiseNorm",
-    "OpticalFlow",
-    "Package",
-    "PathCurves",
-    "PathQuality",
-    "PerceptualNetwork",
-    "PerceptualSmoothness",
-    "Protocol",
-    "ProtocolSteps",
-    "Provenance",
-    "RandomFrames",
-    "Reconstruction",
-    "RunFacts",
-    "SequenceMetric",
-    "SetMetric",
-    "Sharpness",
-    "SignedRange",
-    "StandardDeviation",
-    "StepStatistic",
-    "TopiqNoReference",
-    "TopiqTruth",
-    "Total",
-    "TruthError",
-    "Typicality",
-    "UnitRange",
-    "Variance",
-    "Verdict",
-    "check_metrics",
-    "closed_curves",
-    "in_eight_bits",
-    "known_columns",
-    "path_curves",
-    "reference_curves",
-    "verdict_word",
-]
+    "AllFrames", "AttributeErrors", "Average", "ClevrFeatures", "ClevrPerception", "ColorVideoVdp", "Column",
+    "DensityBow", "Evenness", "FeatureDistances", "FeatureNetwork", "Flip", "FrameChoice", "FrameDistances",
+    "FrameMetric", "Ghosting", "GivenPairs", "ImageNetRange", "Inception", "InnerFrames", "InputRange", "Lpips",
+    "MeasuredMorph", "MetricMemory", "MetricPanel", "MetricRecord", "MorphMetric", "NoiseNorm", "OpticalFlow",
+    "Package", "PathCurves", "PathQuality", "PerceptualNetwork", "PerceptualSmoothness", "Protocol",
+    "ProtocolSteps", "Provenance", "RandomFrames", "Reconstruction", "RunFacts", "SequenceMetric", "SetMetric",
+    "Sharpness", "SignedRange", "StandardDeviation", "StepStatistic", "TopiqNoReference", "TopiqTruth", "Total",
+    "TruthError", "Typicality", "UnitRange", "Variance", "Verdict", "check_metrics", "closed_curves",
+    "in_eight_bits", "known_columns", "path_curves", "reference_curves", "verdict_word",
+]  # fmt: skip

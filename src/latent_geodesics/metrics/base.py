@@ -33,29 +33,26 @@ OF_METRIC = OF_DENSITY | {"alpha", "alpha_d", "geometry"}
 MOST_MISFIT = 0.5
 """The largest misfit of a number that is ranked, as a share of the gain."""
 
-_FIRST = ("path_quality", "verdict", "perceptual", "optical_flow", "sharpness", "typicality")
-"""The modules whose columns stand first in tables; the others follow by name."""
+_FIRST = (
+    *("PathQuality", "NoiseNorm", "Ghosting", "Verdict", "PerceptualSmoothness", "TruthError", "Reconstruction"),
+    *("OpticalFlow", "Sharpness", "Typicality", "AttributeErrors", "DensityBow"),
+)
+"""The metrics whose columns stand first in tables; the others follow, module by module."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A number that a metric gives.
+    """A number that a metric gives."""
 
-    Attributes:
-        title: Its heading in tables.
-        better: Which way is better; None where neither is, so that no value is marked as the best.
-        shown: Whether the tables of a page have it; those in files always do.
-        within: The settings that the number is one of: rows that differ in them are not ranked against one another.
-        bound: The column that says how far off the number may be, in its unit, because the score is no exact gradient.
-        against: The column of what the number is a gain on; see `closes`.
-    """
-
-    title: str
+    title: str  # its heading in tables
+    # Which way is better; None where neither is, so that no value is marked as the best
     better: Literal["higher", "lower"] | None = None
-    shown: bool = True
+    shown: bool = True  # whether the tables of a page have it; those in files always do
+    # The settings that the number is one of: rows that differ in them are not ranked against one another
     within: frozenset[str] = frozenset()
+    # The column that says how far off the number may be, in its unit, because the score is no exact gradient
     bound: str | None = None
-    against: str | None = None
+    against: str | None = None  # the column of what the number is a gain on; see `closes`
 
     def closes(self, value: float, bound: float, against: float) -> bool:
         """Whether means over pairs are known well enough to be ranked.
@@ -68,69 +65,42 @@ class Column:
 
 
 def known_columns(needs: str | None = None) -> Mapping[str, Column]:
-    """The columns of every metric of this package, by name; those of a published protocol hold an `@`.
-
-    Args:
-        needs: Of the metrics that need this alone, such as `path`; of all if not given.
-    """
+    """The columns of every metric here, or of those that need this alone; those of a published protocol hold an `@`."""
     package = importlib.import_module("latent_geodesics.metrics")
-    columns: dict[str, Column] = {}
-    for module in sorted((found.name for found in pkgutil.iter_modules(package.__path__)), key=_place):
-        for item in vars(importlib.import_module(f"{package.__name__}.{module}")).values():
-            metric = isinstance(item, type) and issubclass(item, package.MorphMetric)
-            if metric and needs in (None, getattr(item, "needs", "")):
-                columns |= getattr(item, "columns", {})
-    return columns
-
-
-def _place(module: str) -> tuple[int, str]:
-    return (_FIRST.index(module) if module in _FIRST else len(_FIRST), module)
+    modules = [
+        importlib.import_module(f"{package.__name__}.{one.name}") for one in pkgutil.iter_modules(package.__path__)
+    ]
+    classes = [item for module in modules for item in vars(module).values() if isinstance(item, type)]
+    found = [item for item in classes if issubclass(item, MorphMetric) and needs in (None, item.needs)]
+    found.sort(key=lambda metric: _FIRST.index(metric.__name__) if metric.__name__ in _FIRST else len(_FIRST))
+    return {name: column for metric in found for name, column in getattr(metric, "columns", {}).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What is known of a run before it starts, for a metric to say whether it can be had.
+    """What is known of a run before it starts, for a metric to say whether it can be had."""
 
-    Attributes:
-        pairs: How many pairs of images there are.
-        with_truth: How many of them have true frames at the positions of the sequences.
-        frames: Images of a sequence.
-        image_size: Height and width in pixels.
-        retimed: Whether the frames are spaced evenly by perceptual distance.
-        paths: Whether the sequences may have paths in the latent space; those that others made have none.
-        model: Whether a diffusion model is at hand.
-        images: Whether the images that sequences lead between are known otherwise than by their ends.
-    """
-
-    pairs: int
-    with_truth: int
-    frames: int
-    image_size: tuple[int, int]
-    retimed: bool = False
-    paths: bool = True
-    model: bool = True
-    images: bool = True
+    pairs: int  # how many pairs of images there are
+    with_truth: int  # how many of them have true frames at the positions of the sequences
+    frames: int  # images of a sequence
+    image_size: tuple[int, int]  # height and width in pixels
+    retimed: bool = False  # whether the frames are spaced evenly by perceptual distance
+    paths: bool = True  # whether the sequences may have paths in the latent space; those that others made have none
+    model: bool = True  # whether a diffusion model is at hand
+    images: bool = True  # whether the images that sequences lead between are known otherwise than by their ends
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What a number was made of.
+    """What a number was made of."""
 
-    Attributes:
-        protocol: The published protocol that it follows, if any.
-        network: The network whose features or distances it uses, if any.
-        weights: Name -> sha256 of that network's weights.
-        counts: What it is a number of: `pairs`, or `generated`, `reference` and `dimensions`.
-        notes: Where it departs from its protocol, and what else to know before quoting it.
-        over_pairs: Whether it is the mean of what each pair gives, or the sum.
-    """
-
-    protocol: str | None = None
-    network: str | None = None
-    weights: Mapping[str, str] = field(default_factory=dict)
+    protocol: str | None = None  # the published protocol that it follows, if any
+    network: str | None = None  # the network whose features or distances it uses, if any
+    weights: Mapping[str, str] = field(default_factory=dict)  # name -> sha256 of that network's weights
+    # What it is a number of: `pairs`, or `generated`, `reference` and `dimensions`
     counts: Mapping[str, int] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-    over_pairs: Literal["mean", "sum"] = "mean"
+    notes: Sequence[str] = ()  # where it departs from its protocol, and what else to know before quoting it
+    over_pairs: Literal["mean", "sum"] = "mean"  # whether it is the mean of what each pair gives, or the sum
 
 
 class MorphMetric(Metric, ABC):
@@ -142,6 +112,9 @@ class MorphMetric(Metric, ABC):
     needs: ClassVar[Literal["frames", "path", "model"]] = "frames"
     """What it is made of: the frames and images alone, a path in the latent space, or a diffusion model's view."""
 
+    package: ClassVar[Package | None] = None
+    """The optional package that it needs, if any."""
+
     full_state_update = False
     is_differentiable = False
 
@@ -149,6 +122,11 @@ class MorphMetric(Metric, ABC):
     def names(self) -> Sequence[str]:
         """The columns that this metric gives: all of its class, unless it says otherwise."""
         return tuple(self.columns)
+
+    @property
+    def title(self) -> str:
+        """What sentences call it: the heading of its first column, between quotation marks."""
+        return f"'{self.columns[self.names[0]].title}'"
 
     @property
     def networks(self) -> Sequence[JudgingNetwork]:
@@ -163,7 +141,7 @@ class MorphMetric(Metric, ABC):
     @property
     def packages(self) -> Sequence[Package]:
         """The optional packages that it needs."""
-        return ()
+        return () if self.package is None else (self.package,)
 
     @property
     def weights(self) -> Mapping[str, str]:
@@ -171,18 +149,13 @@ class MorphMetric(Metric, ABC):
         return {name: digest for network in self.networks for name, digest in network.weights.items()}
 
     def check(self, facts: RunFacts) -> None:
-        """Refuses, before a run starts, what its data cannot serve: images too small for a network, here.
-
-        Raises:
-            UserError: names the metric and what is lacking.
-        """
+        """Refuses, before a run starts, what its data cannot serve: images too small for a network, here."""
         for network in self.networks:
             if min(facts.image_size) < network.least_side:
                 height, width = facts.image_size
                 raise UserError(
-                    f"The metric {type(self).__name__} by {network.name} needs images of at least {network.least_side} "
-                    f"pixels a side, and those of this run have {width} x {height}: leave it out, or take larger "
-                    "images."
+                    f"The metric {self.title} needs images of at least {network.least_side} pixels a side, and those "
+                    f"of this run have {width} x {height}: leave it out, or take larger images."
                 )
 
     @abstractmethod
@@ -237,8 +210,7 @@ class SequenceMetric(MorphMetric):
                 self.sums[index] += known.sum()
                 self.counts[index] += len(known)
 
-    def compute(self) -> Mapping[str, Float[Tensor, ""]]:
-        """The means over the pairs."""
+    def compute(self) -> Mapping[str, Float[Tensor, ""]]:  # noqa: D102
         return dict(zip(self.names, self.sums / self.counts, strict=True))
 
     def provenance(self, column: str, facts: RunFacts) -> Provenance:
@@ -257,8 +229,7 @@ class FrameMetric(SequenceMetric):
     def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:
         """Column name -> value of each frame; NaN where the frame cannot be measured."""
 
-    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """The means over the frames."""
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:  # noqa: D102
         return {name: values.nanmean(-1) for name, values in self.per_frame(measured).items()}
 
 

@@ -1,6 +1,20 @@
-"""Distances of what a method made to the real images: FID, KID, and the same by the shipped network's features."""
+r"""Distances of what a method made to the real images: FID, KID, and the same by the shipped network's features.
+
+Of two sets of images with the features x_1 .. x_n and y_1 .. y_m in R^d: Fréchet (Heusel et al. 2017,
+arXiv 1706.08500), with means and covariances (over n - 1 and m - 1):
+
+    |mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)).
+
+With S_x = A^T A and S_y = B^T B, tr (S_x S_y)^(1/2) is the sum of the singular values of A B^T. This takes the root of
+no matrix, and is exact where there are fewer images than dimensions, as is usual here.
+
+Kernel (Bińkowski et al. 2018, arXiv 1801.01401): the unbiased estimate of the squared maximum mean discrepancy under
+k(a, b) = (a.b / d + 1)^3. All images are used at once; the mean over random subsets, which others report, has the same
+expectation with more variance.
+"""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
@@ -8,17 +22,19 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
 
 from latent_geodesics.core.errors import UserError, counted
 from latent_geodesics.metrics.base import Column, Provenance, RunFacts, SetMetric
-from latent_geodesics.metrics.features import FeatureNetwork
 from latent_geodesics.metrics.measured import MeasuredMorph
+from latent_geodesics.metrics.networks import FeatureNetwork
 from latent_geodesics.metrics.protocol import PROTOCOLS, Protocol
-from latent_geodesics.metrics.set_distances import frechet_distance, kernel_distance
 
 FEWEST = 2
 FEWEST_LEFT = 3
 GROUPS = 20
+_ROWS = 1024
+_TITLES = {"fid": "FID", "kid": "KID", "fd_clevr": "Fréchet distance, clevr", "kd_clevr": "kernel distance, clevr"}
 
 
 class FeatureDistances(SetMetric):
@@ -38,12 +54,7 @@ class FeatureDistances(SetMetric):
     columns: ClassVar = {
         f"{name}@{protocol}": Column(title=f"{title} ({protocol})", better="lower")
         for protocol in PROTOCOLS
-        for name, title in (
-            ("fid", "FID"),
-            ("kid", "KID"),
-            ("fd_clevr", "Fréchet distance, clevr"),
-            ("kd_clevr", "kernel distance, clevr"),
-        )
+        for name, title in _TITLES.items()
     }
 
     frames: list[Tensor]
@@ -63,12 +74,15 @@ class FeatureDistances(SetMetric):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     @property
-    def names(self) -> Sequence[str]:
-        """By the protocols."""
+    def names(self) -> Sequence[str]:  # noqa: D102
         return tuple(protocol.column(stem) for protocol in self.protocols.values() for stem in self._stems(protocol))
 
-    def check(self, facts: RunFacts) -> None:
-        """Refuses a run of too few images."""
+    @property
+    def title(self) -> str:
+        """What sentences call it, whatever its protocols."""
+        return f"'{_TITLES[self.network.frechet]}'"
+
+    def check(self, facts: RunFacts) -> None:  # noqa: D102
         generated = min(
             facts.pairs * len(protocol.generated.choose(facts.frames, seed=self.seed, pair=0)[0])
             for protocol in self.protocols.values()
@@ -76,15 +90,14 @@ class FeatureDistances(SetMetric):
         fewest, side = min((generated, "frames"), (2 * facts.pairs, "images"))
         if fewest < self.least:
             raise UserError(
-                f"The metric {self.network.frechet} needs at least {self.least} images on both sides, and this "
+                f"The metric {self.title} needs at least {self.least} images on both sides, and this "
                 f"run of {counted(facts.pairs, 'pair')} has {fewest} {side}: take more pairs, or lower "
                 "`least` of the metric, knowing that so few say little."
             )
 
     def update(self, measured: MeasuredMorph) -> None:
         """Takes in the features of all frames and of both images of each pair."""
-        batch = measured.pairs.batch
-        made = measured.morph.frames
+        batch, made = measured.pairs.batch, measured.morph.frames
         images = torch.stack([batch.images_a, batch.images_b], dim=1)
         # Pair by pair: what a network finds in a pair must not depend, by rounding, on the pairs beside it.
         key = ("features", self.network.name)
@@ -92,7 +105,9 @@ class FeatureDistances(SetMetric):
         real = measured.shared.recall(key, lambda: torch.stack([self.network.features(one) for one in images]))
         self.frames.append(torch.where(measured.failed[:, None, None], torch.nan, found))
         self.ends.append(real)
-        self.keys.append(torch.tensor([_key(id) for id in batch.ids]))
+        # A number of each pair that depends on its name alone.
+        digests = [hashlib.sha256(id.encode()).digest() for id in batch.ids]
+        self.keys.append(torch.tensor([int.from_bytes(digest[:7], "big") for digest in digests]))
 
     def compute(self) -> Mapping[str, Float[Tensor, ""]]:
         """The distances; those of several draws are means over them."""
@@ -135,10 +150,7 @@ class FeatureDistances(SetMetric):
 
     def _ordered(self) -> tuple[Int[Tensor, " p"], Float[Tensor, "p n d"], Float[Tensor, "p 2 d"]]:
         """The states, whether they are lists still or were joined over processes already."""
-        keys, frames, ends = (
-            torch.cat(list(state)) if isinstance(state, list) else state
-            for state in (self.keys, self.frames, self.ends)
-        )
+        keys, frames, ends = (dim_zero_cat(state) for state in (self.keys, self.frames, self.ends))
         order = keys.argsort()
         return keys[order], frames[order], ends[order]
 
@@ -152,8 +164,7 @@ class FeatureDistances(SetMetric):
         ]
 
     @property
-    def networks(self) -> Sequence[FeatureNetwork]:
-        """Its own."""
+    def networks(self) -> Sequence[FeatureNetwork]:  # noqa: D102
         return (self.network,)
 
     def provenance(self, column: str, facts: RunFacts) -> Provenance:
@@ -178,6 +189,38 @@ class FeatureDistances(SetMetric):
         )
 
 
-def _key(id: str) -> int:
-    """A number of a pair that depends on its name alone."""
-    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:7], "big")
+def frechet_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
+    """The Fréchet distance, in float64; NaN for a set of fewer than two. Biased upwards for few images."""
+    if min(len(x), len(y)) < FEWEST:
+        return float("nan")
+    x, y = x.double(), y.double()
+    a, b = _factor(x), _factor(y)
+    shared: Tensor = torch.linalg.svdvals(a @ b.T).sum()
+    found: Tensor = (x.mean(0) - y.mean(0)).square().sum() + a.square().sum() + b.square().sum() - 2 * shared
+    return float(found)
+
+
+def kernel_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
+    """The kernel distance, in float64; NaN for a set of fewer than two. Unbiased, so that it may fall below 0."""
+    if min(len(x), len(y)) < FEWEST:
+        return float("nan")
+    x, y = x.double(), y.double()
+    return _mean_kernel(x, x, apart=True) + _mean_kernel(y, y, apart=True) - 2 * _mean_kernel(x, y, apart=False)
+
+
+def _factor(x: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
+    """A with A^T A the covariance, in as few rows as it needs."""
+    centred: Tensor = (x - x.mean(0)) / math.sqrt(len(x) - 1)
+    if len(x) <= x.shape[1]:
+        return centred
+    _, triangle = torch.linalg.qr(centred, mode="r")
+    return torch.as_tensor(triangle)
+
+
+def _mean_kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], *, apart: bool) -> float:
+    """The mean of the kernel over pairs; `apart` leaves out those of an image with itself."""
+    total = math.fsum(float(((rows @ y.T) / x.shape[1] + 1).pow(3).sum()) for rows in torch.split(x, _ROWS))
+    if not apart:
+        return total / (len(x) * len(y))
+    own = float((x.square().sum(-1) / x.shape[1] + 1).pow(3).sum())
+    return (total - own) / (len(x) * (len(x) - 1))

@@ -47,26 +47,16 @@ _FRAMES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class PathCurves:
-    """What a path is like along its way.
+    """What a path is like along its way."""
 
-    Attributes:
-        u: Positions in [0, 1].
-        log_density: In nats, relative to the start.
-        speed: Euclidean speed |g'|.
-        residual: Norm of the geodesic gradient, in 1/[x].
-        length: Length relative to the density at the start.
-        strength: alpha int |P s| |g'| du, without a unit.
-        alpha: The power on the density.
-        reference: The same of another path between the same ends, against which this one is closed; None for none.
-    """
-
-    u: Float[Tensor, " n"]
-    log_density: Float[Tensor, "p n"]
-    speed: Float[Tensor, "p n"]
-    residual: Float[Tensor, "p n"]
-    length: Float[Tensor, " p"]
-    strength: Float[Tensor, " p"]
-    alpha: float
+    u: Float[Tensor, " n"]  # positions in [0, 1]
+    log_density: Float[Tensor, "p n"]  # in nats, relative to the start
+    speed: Float[Tensor, "p n"]  # Euclidean speed |g'|
+    residual: Float[Tensor, "p n"]  # norm of the geodesic gradient, in 1/[x]
+    length: Float[Tensor, " p"]  # length relative to the density at the start
+    strength: Float[Tensor, " p"]  # alpha int |P s| |g'| du, without a unit
+    alpha: float  # the power on the density
+    # The same of another path between the same ends, against which this one is closed; None for none
     reference: "PathCurves | None" = None
 
     def inner_mean(self, values: Float[Tensor, "p n"]) -> Float[Tensor, " p"]:
@@ -96,17 +86,10 @@ def path_curves(
     positions: int = 65,
     reference: PathCurves | None = None,
 ) -> PathCurves:
-    """Follows each path at evenly spaced positions; costs that many evaluations of the score a pair.
+    """Follows each path at evenly spaced positions, at least 4; costs that many evaluations of the score a pair.
 
-    Scores as coarse as bfloat16's are measured in float32, where the field has it.
-
-    Args:
-        path: The paths.
-        field: The score.
-        manifold: What the paths lie on.
-        alpha: The power on the density, or a geometry.
-        positions: At how many positions, at least 4.
-        reference: The curves of other paths between the same ends; see `reference_curves`.
+    Scores as coarse as bfloat16's are measured in float32, where the field has it. `alpha` is the power on the density,
+    or a geometry; `reference` the curves of other paths between the same ends, see `reference_curves`.
     """
     if positions < LEAST_POSITIONS:
         raise ValueError(f"a path is followed at {LEAST_POSITIONS} positions or more; received {positions}.")
@@ -121,12 +104,7 @@ def path_curves(
     referred = geometry.refer(log_density)
     acceleration, pull = manifold.tangent(x, path.acceleration(u)), manifold.tangent(x, score)
     slope = rate @ _slopes(positions).to(rate).T if geometry.needs_curvature else torch.zeros_like(rate)
-    sight = Sight(
-        velocity=v,
-        pull=pull,
-        curvature=slope - (pull * acceleration).sum(-1),
-        log_density=referred.to(x),
-    )
+    sight = Sight(velocity=v, pull=pull, curvature=slope - (pull * acceleration).sum(-1), log_density=referred.to(x))
     weight = geometry.weight(geometry.strength, geometry.gauge(sight))[..., None]
     bend = acceleration / speed.square().clamp_min(1e-30)[..., None]
     gradient = normal_to(v, weight * geometry.force(sight) + bend)
@@ -177,7 +155,7 @@ def _cumulative(values: Float[Tensor, "p n"]) -> Float[Tensor, "p n"]:
 
 
 class MetricMemory:
-    """What several metrics need of the same images, found once."""
+    """What several metrics, and copies of them, need of the same images, found once."""
 
     def __init__(self) -> None:
         self._found: dict[Hashable, Any] = {}
@@ -189,54 +167,36 @@ class MetricMemory:
         found: T = self._found[key]
         return found
 
+    def __deepcopy__(self, memo: Any) -> "MetricMemory":
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrameDistances:
-    """Perceptual distances of sequences, from one pass over their frames.
+    """Perceptual distances of sequences, from one pass over their frames."""
 
-    Attributes:
-        steps: D(x_k, x_{k+1}).
-        truth: D(x_k, y_k) to the true frames y; NaN for pairs that have none.
-    """
-
-    steps: Float[Tensor, "*p m"]
-    truth: Float[Tensor, "*p n"]
+    steps: Float[Tensor, "*p m"]  # D(x_k, x_{k+1})
+    truth: Float[Tensor, "*p n"]  # D(x_k, y_k) to the true frames y; NaN for pairs that have none
 
 
 @dataclass(frozen=True, kw_only=True)
 class GivenPairs:
-    """Pairs between which others made sequences: images and true frames, and no latents.
+    """Pairs between which others made sequences: images and true frames, and no latents."""
 
-    Attributes:
-        batch: The images.
-        model: A diffusion model, for the metrics that need one to judge frames.
-    """
-
-    batch: PairBatch
-    model: LatentModel | None = None
+    batch: PairBatch  # the images
+    model: LatentModel | None = None  # a diffusion model, for the metrics that need one to judge frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredMorph:
-    """A method's sequences with what metrics may need of them.
+    """A method's sequences with what metrics may need of them; frames are of the size of the images."""
 
-    Attributes:
-        pairs: The pairs, their true frames among them.
-        morph: What the method made.
-        u: The positions of its frames in [0, 1].
-        curves: Density, speed and residual along its path, for the methods that have a path.
-        own: Found once for these sequences.
-        shared: Found once for these pairs, whatever the method.
-
-    Raises:
-        UserError: when the frames are of another size than the images.
-    """
-
-    pairs: EncodedPairs | GivenPairs
-    morph: Morph
-    u: Float[Tensor, " n"]
-    curves: PathCurves | None
-    own: MetricMemory = field(default_factory=MetricMemory, repr=False, compare=False)
+    pairs: EncodedPairs | GivenPairs  # the pairs, their true frames among them
+    morph: Morph  # what the method made
+    u: Float[Tensor, " n"]  # the positions of its frames in [0, 1]
+    curves: PathCurves | None  # density, speed and residual along its path, for the methods that have a path
+    own: MetricMemory = field(default_factory=MetricMemory, repr=False, compare=False)  # found once for these sequences
+    # Found once for these pairs, whatever the method
     shared: MetricMemory = field(default_factory=MetricMemory, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -268,13 +228,33 @@ class MeasuredMorph:
         """Which sequences are none, because their frames are not all numbers."""
         return ~self.morph.frames.isfinite().flatten(1).all(-1).cpu()
 
+    @property
+    def empty(self) -> Float[Tensor, "p n"]:
+        """A NaN for every frame."""
+        return torch.full(self.morph.frames.shape[:2], torch.nan)
+
     def truth(self, row: int) -> Float[Tensor, "n 3 h w"] | None:
         """The true frames of a pair at the positions of the sequence; None where it has none there."""
         return self.pairs.batch.true_frames(row, len(self.u))
 
+    def against_truth(self, compare: Callable[[Tensor, Tensor], Tensor]) -> Float[Tensor, "p n"]:
+        """What `compare` gives of each frame and the true one; NaN without true frames."""
+        found = self.empty
+        for row, sequence in enumerate(self.morph.frames):
+            truth = self.truth(row)
+            if truth is not None:
+                found[row] = compare(sequence, truth.to(sequence))
+        return found
+
     def distances(self, network: PerceptualNetwork) -> FrameDistances:
         """The distances that sequence metrics are made of; each frame goes through the network once."""
-        return self.own.recall(("distances", network.key), lambda: self._distances(network))
+
+        def find() -> FrameDistances:
+            found = [_distances(network, frames, self.truth(row)) for row, frames in enumerate(self.morph.frames)]
+            steps, truth = torch.stack([one.steps for one in found]), torch.stack([one.truth for one in found])
+            return FrameDistances(steps=steps, truth=truth)
+
+        return self.own.recall(("distances", network.key), find)
 
     def truth_distances(self, network: PerceptualNetwork, row: int) -> Float[Tensor, "n n"] | None:
         """The distance of each frame of a sequence from each true frame; None where there are no true frames."""
@@ -284,12 +264,6 @@ class MeasuredMorph:
         frames = self.morph.frames[row]
         found: Tensor = self.own.recall(("against truth", network.key, row), lambda: _across(network, frames, truth))
         return found
-
-    def _distances(self, network: PerceptualNetwork) -> FrameDistances:
-        found = [_distances(network, frames, self.truth(row)) for row, frames in enumerate(self.morph.frames)]
-        return FrameDistances(
-            steps=torch.stack([one.steps for one in found]), truth=torch.stack([one.truth for one in found])
-        )
 
 
 def _distances(

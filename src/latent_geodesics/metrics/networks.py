@@ -1,4 +1,4 @@
-r"""Networks between whose features of two images a perceptual distance is taken, behind one seam.
+r"""Networks by which metrics see images: perceptual distances between two images, and features of one.
 
 Every distance here has the form
 
@@ -8,6 +8,7 @@ with F_l the feature maps of a network, each place's channels scaled to unit len
 arXiv 1801.03924). An image's features are found once and compared with as many others as need be.
 """
 
+import hashlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -24,24 +25,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.metrics.inputs import InputRange, SignedRange
 from latent_geodesics.models.attributes import shared_network
 from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
+
+NETWORKS = ("clevr", "lpips_alex", "lpips_vgg", "lpips_squeeze", "lpips_squeeze_fp16")
+"""The perceptual networks, by the names that columns carry."""
+
+Images = Float[Tensor, "n 3 h w"]
+Features = Sequence[Float[Tensor, "n c i j"]]
+
+_CHUNK = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """An optional package, which a plain installation does not bring because of its licence or weight.
+    """An optional package, which a plain installation does not bring because of its licence or weight."""
 
-    Attributes:
-        name: What it is called where packages are had.
-        module: What it is imported as.
-        extra: The extra of this project that brings it.
-    """
-
-    name: str
-    module: str
-    extra: str
+    name: str  # what it is called where packages are had
+    module: str  # what it is imported as
+    extra: str  # the extra of this project that brings it
 
     @property
     def present(self) -> bool:
@@ -61,14 +63,7 @@ class Package:
 
 
 def require_packages(needed: Iterable[tuple[str, Package]]) -> None:
-    """Refuses metrics whose package is not installed.
-
-    Args:
-        needed: The name of a metric, and a package that it needs.
-
-    Raises:
-        UserError: names the first metric, its package and how it is installed.
-    """
+    """Refuses metrics whose package is not installed, given the names of metrics and what each needs."""
     for metric, package in needed:
         if not package.present:
             raise UserError(
@@ -77,10 +72,47 @@ def require_packages(needed: Iterable[tuple[str, Package]]) -> None:
             )
 
 
-NETWORKS = ("clevr", "lpips_alex", "lpips_vgg", "lpips_squeeze", "lpips_squeeze_fp16")
-"""The names that columns carry."""
+class InputRange(ABC):
+    """Turns images in [0, 1] into what a network is given: networks do not check it, and sources differ in it."""
 
-Features = Sequence[Float[Tensor, "n c i j"]]
+    words: str
+    """The range, for a table's note."""
+
+    @abstractmethod
+    def __call__(self, images: Images) -> Images:
+        """The images in that range."""
+
+
+@dataclass(frozen=True)
+class SignedRange(InputRange):
+    """[-1, 1], which LPIPS was made for."""
+
+    words = "[-1, 1]"
+
+    def __call__(self, images: Images) -> Images:  # noqa: D102
+        return 2 * images - 1
+
+
+@dataclass(frozen=True)
+class UnitRange(InputRange):
+    """[0, 1] as it is, which some published code hands to LPIPS."""
+
+    words = "[0, 1]"
+
+    def __call__(self, images: Images) -> Images:  # noqa: D102
+        return images
+
+
+@dataclass(frozen=True)
+class ImageNetRange(InputRange):
+    """Standardised by the mean and the standard deviation of ImageNet's pixels, channel by channel."""
+
+    words = "ImageNet mean and deviation"
+
+    def __call__(self, images: Images) -> Images:  # noqa: D102
+        mean = torch.tensor([0.485, 0.456, 0.406], device=images.device)[:, None, None]
+        deviation = torch.tensor([0.229, 0.224, 0.225], device=images.device)[:, None, None]
+        return (images - mean) / deviation
 
 
 class JudgingNetwork(ABC):
@@ -115,56 +147,98 @@ class PerceptualNetwork(JudgingNetwork):
         return self.name
 
     @abstractmethod
-    def embed(self, images: Float[Tensor, "n 3 h w"]) -> Features:
+    def embed(self, images: Images) -> Features:
         """The normalised feature maps of images in [0, 1]."""
 
     @abstractmethod
     def compare(self, a: Features, b: Features) -> Float[Tensor, " n"]:
         """The distances between images, from their features."""
 
-    def distance(self, a: Float[Tensor, "n 3 h w"], b: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+    def distance(self, a: Images, b: Images) -> Float[Tensor, " n"]:
         """The distances between images in [0, 1]."""
         return self.compare(self.embed(a), self.embed(b))
 
 
-class ClevrPerception(PerceptualNetwork):
-    """`perceptual_clevr`: the shipped attribute network's features, with unit weights. Not LPIPS.
+class FeatureNetwork(JudgingNetwork):
+    """One vector of features an image, in which sets of images are compared."""
 
-    Args:
-        folder: The attribute network's folder.
-    """
+    frechet: str
+    """What a Fréchet distance between these features is called."""
+
+    kernel: str
+    """What a kernel distance between them is called."""
+
+    @abstractmethod
+    def features(self, images: Images) -> Float[Tensor, "n d"]:
+        """The features of images in [0, 1]."""
+
+
+class _Shipped(JudgingNetwork):
+    """The shipped attribute network of a folder, under the name that it has as `use`."""
 
     name = "clevr"
-    least_side = 4
+    use: str
 
     def __init__(self, *, folder: str) -> None:
         self.folder = Path(folder)
         self._network = shared_network(folder)
 
     @property
+    def weights(self) -> Mapping[str, str]:  # noqa: D102
+        return {f"{self.use}_clevr": network_hash(self.folder)}
+
+
+class _Published(JudgingNetwork):
+    """A network whose weights are one file of a registry, by the file's id."""
+
+    file: str
+
+    def __init__(self, *, weights: WeightsRegistry | None = None) -> None:
+        self._registry = weights or WeightsRegistry()
+
+    @property
+    def requirements(self) -> Sequence[Requirement]:  # noqa: D102
+        return (Requirement(registry=self._registry, id=self.file),)
+
+    @property
+    def weights(self) -> Mapping[str, str]:  # noqa: D102
+        return {self.file: weights_file_hash(self._registry.take(self.file))}
+
+
+class ClevrPerception(_Shipped, PerceptualNetwork):
+    """`perceptual_clevr`: features of the attribute network of a folder, with unit weights. Not LPIPS."""
+
+    use, least_side = "perceptual", 4
+
+    @property
     def key(self) -> Hashable:
         """The folder tells networks apart."""
         return (self.name, str(self.folder))
 
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The hash of the folder's files."""
-        return {"perceptual_clevr": network_hash(self.folder)}
-
     @torch.no_grad()
-    def embed(self, images: Float[Tensor, "n 3 h w"]) -> Features:
+    def embed(self, images: Images) -> Features:
         """The maps at full, half and quarter resolution."""
         maps = self._network.features(images.detach().float().cpu())
         return [functional.normalize(values, dim=1) for values in maps]
 
     def compare(self, a: Features, b: Features) -> Float[Tensor, " n"]:
         """`perceptual_clevr`: 0 for equal images, at most 12."""
-        return torch.stack([(one - two).square().sum(1).flatten(1).mean(1) for one, two in zip(a, b, strict=True)]).sum(
-            0
-        )
+        layers = [(one - two).square().sum(1).flatten(1).mean(1) for one, two in zip(a, b, strict=True)]
+        return torch.stack(layers).sum(0)
 
 
-class Lpips(PerceptualNetwork):
+class ClevrFeatures(_Shipped, FeatureNetwork):
+    """The attribute network's last feature maps, averaged over the places of the image. Not Inception."""
+
+    use, frechet, kernel = "features", "fd_clevr", "kd_clevr"
+
+    @torch.no_grad()
+    def features(self, images: Images) -> Float[Tensor, "n d"]:  # noqa: D102
+        chunks = torch.split(images.detach().float().cpu(), _CHUNK)
+        return torch.cat([self._network.features(chunk)[-1].mean(dim=(2, 3)) for chunk in chunks])
+
+
+class Lpips(_Published, PerceptualNetwork):
     """LPIPS v0.1 by the `lpips` package: an ImageNet network under the linear heads that the package ships.
 
     Its random-network mode, whose numbers look like LPIPS and are not, cannot be reached from here.
@@ -172,7 +246,7 @@ class Lpips(PerceptualNetwork):
     Args:
         variant: `alex`, `vgg`, `squeeze`, or `squeeze_fp16` for SqueezeNet rounded to half precision.
         inputs: The range in which images are given to it.
-        weights: Where the ImageNet network's weights are taken from.
+        weights: Where the ImageNet network's weights are taken from; the heads come with the package.
     """
 
     BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1", "squeeze_fp16": "squeezenet1_1_fp16"}
@@ -181,11 +255,11 @@ class Lpips(PerceptualNetwork):
     def __init__(
         self, *, variant: str = "alex", inputs: InputRange | None = None, weights: WeightsRegistry | None = None
     ) -> None:
+        super().__init__(weights=weights)
         if variant not in self.BACKBONES:
             raise UserError(f"LPIPS has the variants {', '.join(self.BACKBONES)}; got {variant!r}.")
         self.variant, self.inputs = variant, inputs or SignedRange()
-        self.name, self.least_side = f"lpips_{variant}", self.LEAST_SIDES[variant]
-        self._registry = weights or WeightsRegistry()
+        self.name, self.least_side, self.file = f"lpips_{variant}", self.LEAST_SIDES[variant], self.BACKBONES[variant]
 
     @property
     def key(self) -> Hashable:
@@ -193,26 +267,16 @@ class Lpips(PerceptualNetwork):
         return (self.name, self.inputs)
 
     @property
-    def requirements(self) -> Sequence[Requirement]:
-        """The ImageNet network; the heads come with the package."""
-        return (Requirement(registry=self._registry, id=self.BACKBONES[self.variant]),)
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """Of the ImageNet network and of the heads."""
-        file = self._registry.take(self.BACKBONES[self.variant])
-        return {
-            self.BACKBONES[self.variant]: weights_file_hash(file),
-            f"{self.name}_heads": weights_file_hash(_heads(self.variant)),
-        }
+    def weights(self) -> Mapping[str, str]:  # noqa: D102
+        return {**super().weights, f"{self.name}_heads": weights_file_hash(_heads(self.variant))}
 
     @cached_property
     def network(self) -> Any:
         """The package's network, loaded when it is first needed."""
-        return build_lpips(self.variant, load_tensors(self._registry.take(self.BACKBONES[self.variant])))
+        return build_lpips(self.variant, load_tensors(self._registry.take(self.file)))
 
     @torch.no_grad()
-    def embed(self, images: Float[Tensor, "n 3 h w"]) -> Features:
+    def embed(self, images: Images) -> Features:
         """The package's layers, normalised as it does."""
         from lpips import normalize_tensor
 
@@ -228,20 +292,39 @@ class Lpips(PerceptualNetwork):
         return torch.stack(layers).sum(0).cpu()
 
 
+class Inception(_Published, FeatureNetwork):
+    """The 2048 pooled features of the Inception network that FID is defined by, as torch-fidelity computes them."""
+
+    name, frechet, kernel = "inception", "fid", "kid"
+    file = "inception"
+
+    @cached_property
+    def network(self) -> Any:
+        """torch-fidelity's extractor, loaded when it is first needed."""
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Extractor
+
+        file = self._registry.take(self.file)
+        load_tensors(file)  # the extractor would run any code that the file may hold
+        with torch.random.fork_rng(devices=[]):
+            return Extractor("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file))
+
+    @torch.no_grad()
+    def features(self, images: Images) -> Float[Tensor, "n d"]:
+        """Of the images in eight bits, which is what it takes."""
+        network = self.network.to(images.device)
+        whole = images.detach().clamp(0, 1).mul(255).round().to(torch.uint8)
+        return torch.cat([network(chunk)[0].flatten(1).cpu() for chunk in torch.split(whole, _CHUNK)])
+
+
 def as_network(network: str | PerceptualNetwork) -> PerceptualNetwork:
     """A network as given, or the shipped kind in a folder."""
     return network if isinstance(network, PerceptualNetwork) else ClevrPerception(folder=network)
 
 
 def build_lpips(variant: str, state: Mapping[str, Tensor]) -> Any:
-    """The `lpips` package's network around the weights of a torchvision network.
+    """The `lpips` package's network around torchvision's `state`, of which what is not in `features.*` is passed over.
 
-    Args:
-        variant: As of `Lpips`.
-        state: torchvision's state dict; what it holds besides `features.*` is passed over.
-
-    Raises:
-        UserError: when the state is not that of the variant's network.
+    A `UserError` when the state is not that of the variant's network.
     """
     import lpips
 
@@ -251,21 +334,17 @@ def build_lpips(variant: str, state: Mapping[str, Tensor]) -> Any:
         network = lpips.LPIPS(net=variant.removesuffix("_fp16"), pnet_rand=True, verbose=False)
     names = network.net.state_dict()
     wanted = {name: f"features.{name.partition('.')[2]}" for name in names}
-    lacking = [
-        source for name, source in wanted.items() if source not in state or state[source].shape != names[name].shape
-    ]
-    if lacking:
-        raise UserError(
-            f"The weights given for LPIPS-{variant} lack {lacking[0]} in the right shape: restore the file."
-        )
+    for name, source in wanted.items():
+        if source not in state or state[source].shape != names[name].shape:
+            raise UserError(
+                f"The weights given for LPIPS-{variant} lack {source} in the right shape: restore the file."
+            )
     network.net.load_state_dict({name: state[source].float() for name, source in wanted.items()})
     return network.eval().requires_grad_(False)
 
 
 def network_hash(folder: str | Path) -> str:
     """The sha256 of an attribute network's files."""
-    import hashlib
-
     files = sorted(file for file in Path(folder).iterdir() if file.suffix in (".safetensors", ".json"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.metrics.base import MorphMetric, Provenance, RunFacts, SequenceMetric
+from latent_geodesics.metrics.base import Column, MorphMetric, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.networks import require_packages
 from latent_geodesics.models.weights import require
@@ -17,29 +17,17 @@ from latent_geodesics.models.weights import require
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRecord(Provenance):
-    """A number of a run with all that it depends on besides the run's configuration.
+    """A number of a run with all that it depends on besides the run's configuration."""
 
-    Attributes:
-        method: Whose sequences were measured.
-        column: What was measured.
-        title: The same in words.
-        better: `higher`, `lower` or None.
-        value: The number; NaN where nothing could be measured.
-        standard_error: Over pairs, where the number is no mean over pairs (those are in `results.csv`).
-        seed: The run's.
-        frames: Images of a sequence.
-        image_size: Height and width in pixels.
-    """
-
-    method: str
-    column: str
-    title: str
-    better: str | None
-    value: float
-    standard_error: float | None
-    seed: int
-    frames: int
-    image_size: tuple[int, int]
+    method: str  # whose sequences were measured
+    column: str  # what was measured
+    title: str  # the same in words
+    better: str | None  # `higher`, `lower` or None
+    value: float  # the number; NaN where nothing could be measured
+    standard_error: float | None  # over pairs, where the number is no mean over pairs (those are in `results.csv`)
+    seed: int  # the run's
+    frames: int  # images of a sequence
+    image_size: tuple[int, int]  # height and width in pixels
 
     def as_dict(self) -> dict[str, Any]:
         """For a JSON file, in which what could not be measured is null."""
@@ -48,12 +36,7 @@ class MetricRecord(Provenance):
 
 
 class MetricPanel:
-    """Copies of some metrics that gather what one method makes.
-
-    Args:
-        method: The method's name.
-        metrics: Name -> metric.
-    """
+    """Copies of some metrics, by name, that gather what one method makes."""
 
     def __init__(self, *, method: str, metrics: Mapping[str, MorphMetric]) -> None:
         self.method = method
@@ -93,7 +76,24 @@ class MetricPanel:
 
     def records(self, facts: RunFacts, *, seed: int) -> list[MetricRecord]:
         """What all batches amount to."""
-        return [self._record(*computed, facts, seed) for computed in self._computed()]
+        found = []
+        for metric, column, value, error in self._computed():
+            known = metric.columns.get(column) or Column(title=column)
+            found.append(
+                MetricRecord(
+                    method=self.method,
+                    column=column,
+                    title=known.title,
+                    better=known.better,
+                    value=value,
+                    standard_error=error,
+                    seed=seed,
+                    frames=facts.frames,
+                    image_size=facts.image_size,
+                    **vars(metric.provenance(column, facts)),
+                )
+            )
+        return found
 
     def _computed(self) -> Iterator[tuple[MorphMetric, str, float, float | None]]:
         """Every metric, column, value and standard error."""
@@ -103,29 +103,9 @@ class MetricPanel:
                 for column, value in metric.compute().items():
                     yield metric, column, float(value), errors.get(column)
 
-    def _record(
-        self, metric: MorphMetric, column: str, value: float, error: float | None, facts: RunFacts, seed: int
-    ) -> MetricRecord:
-        known, origin = metric.columns.get(column), metric.provenance(column, facts)
-        return MetricRecord(
-            method=self.method,
-            column=column,
-            title=known.title if known else column,
-            better=known.better if known else None,
-            value=value,
-            standard_error=error,
-            seed=seed,
-            frames=facts.frames,
-            image_size=facts.image_size,
-            **vars(origin),
-        )
-
 
 def check_metrics(metrics: Mapping[str, MorphMetric], facts: RunFacts) -> tuple[dict[str, MorphMetric], dict[str, str]]:
-    """Sees, before a run starts, which of its metrics can be had.
-
-    Returns:
-        The metrics that the data can serve, and of each other one why it is skipped, in a sentence.
+    """Sees, before a run starts, which of its metrics can be had, and why each other one is skipped, in a sentence.
 
     Raises:
         UserError: where two metrics fill one column, or weight files (all are named) or packages are missing.
@@ -152,9 +132,11 @@ def check_metrics(metrics: Mapping[str, MorphMetric], facts: RunFacts) -> tuple[
 
 
 def _check_needs(metric: MorphMetric, facts: RunFacts) -> None:
-    lacking = {"path": "a path in the latent space", "model": "a diffusion model"}
+    lacking = {
+        "path": ("a path in the latent space", "leave it out"),
+        "model": ("a diffusion model", "leave it out, or set 'task.model=${model}'"),
+    }
     has = {"frames": True, "path": facts.paths, "model": facts.model}
     if not has[metric.needs]:
-        raise UserError(
-            f"The metric {type(metric).__name__} needs {lacking[metric.needs]}, which frames alone do not have."
-        )
+        what, remedy = lacking[metric.needs]
+        raise UserError(f"The metric {metric.title} needs {what}, which frames alone do not have: {remedy}.")

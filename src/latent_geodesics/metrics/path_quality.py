@@ -1,6 +1,7 @@
 """Numbers of a path in the latent space, from its curves and from the noise that the network finds on it."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from latent_geodesics.metrics.base import OF_DENSITY, OF_METRIC, Column, FrameMe
 from latent_geodesics.metrics.measured import MeasuredMorph
 
 MIDDLE = (0.25, 0.75)
+_gain = partial(Column, better="higher", within=OF_DENSITY, bound="closure")
 
 
 class PathQuality(SequenceMetric):
@@ -35,29 +37,13 @@ class PathQuality(SequenceMetric):
 
     needs = "path"
     columns: ClassVar = {
-        "log_density_mean": Column(
-            title="mean log-density, nats",
-            better="higher",
-            within=OF_DENSITY,
-            bound="closure",
-            against="log_density_reference",
-        ),
-        "log_density_min": Column(
-            title="least log-density, nats",
-            better="higher",
-            within=OF_DENSITY,
-            bound="closure",
-            against="log_density_min_reference",
-        ),
+        "log_density_mean": _gain(title="mean log-density, nats", against="log_density_reference"),
+        "log_density_min": _gain(title="least log-density, nats", against="log_density_min_reference"),
         "log_density_end": Column(title="log-density at the far end, nats", shown=False),
         "log_density_reference": Column(title="the great circle's mean log-density, nats", shown=False),
         "log_density_min_reference": Column(title="the great circle's least log-density, nats", shown=False),
         "length": Column(
-            title="relative length",
-            better="lower",
-            within=OF_METRIC,
-            bound="length_misfit",
-            against="length_reference",
+            title="relative length", better="lower", within=OF_METRIC, bound="length_misfit", against="length_reference"
         ),
         "length_misfit": Column(title="misfit of the length", shown=False),
         "length_reference": Column(title="the great circle's length", shown=False),
@@ -66,8 +52,7 @@ class PathQuality(SequenceMetric):
         "strength": Column(title="strength"),
     }
 
-    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """The columns named above."""
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:  # noqa: D102
         curves = measured.curves
         if curves is None:
             return {}
@@ -87,9 +72,8 @@ class PathQuality(SequenceMetric):
         found = {name: torch.where(moving, torch.nan, values) for name, values in of_one_density.items()}
         found["residual_mean"] = curves.inner_mean(curves.residual)
         if measured.morph.posed is not None:
-            found = {name: torch.full_like(values, torch.nan) for name, values in found.items()} | {
-                "closure": found["closure"]
-            }
+            empty = {name: torch.full_like(values, torch.nan) for name, values in found.items()}
+            found = empty | {"closure": found["closure"]}
         return found | {"strength": reference.strength}
 
 
@@ -111,8 +95,7 @@ class NoiseNorm(FrameMetric):
         "noise_norm_ends": Column(title="|eps| / sqrt(d) at the ends"),
     }
 
-    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:
-        """`noise_norm` at the position of each frame; NaN without a path."""
+    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:  # noqa: D102
         solution, pairs = measured.morph.solution, measured.posed
         if solution is None:
             return {"noise_norm": torch.full(measured.morph.frames.shape[:2], torch.nan)}
@@ -122,9 +105,28 @@ class NoiseNorm(FrameMetric):
         eps = model.network.noise(rows, t, pairs.condition(measured.u).flatten(0, 1))
         return {"noise_norm": (eps.norm(dim=-1) / model.dimension**0.5).view(x.shape[:2]).cpu()}
 
-    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """Both columns."""
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:  # noqa: D102
         found = self.per_frame(measured)["noise_norm"]
         low, high = MIDDLE
         middle = ((measured.u >= low) & (measured.u <= high)).cpu()
         return {"noise_norm": found[:, middle].mean(-1), "noise_norm_ends": found[:, [0, -1]].mean(-1)}
+
+
+class DensityBow(SequenceMetric):
+    """`log_density_bow` = max_u |log p(g(u)) - (1 - u) log p(g(0)) - u log p(g(1))|, in nats.
+
+    How far the log-density of a path is from linear: zero where log p changes evenly along it, as along the geodesics
+    of the graph of log p; large where a path cuts across improbable points, or climbs to improbably probable ones. A
+    method without a path, or under a prompt that moves, has none.
+    """
+
+    needs = "path"
+    columns: ClassVar = {"log_density_bow": Column(title="bow of the log-density, nats", better="lower")}
+
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:  # noqa: D102
+        if measured.curves is None:
+            return {}
+        level = measured.curves.log_density
+        linear = torch.lerp(level[:, :1], level[:, -1:], measured.curves.u.to(level))
+        moving = measured.posed.moving.to(level.device)
+        return {"log_density_bow": torch.where(moving, torch.nan, (level - linear).abs().amax(-1))}

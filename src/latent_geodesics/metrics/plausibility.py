@@ -37,21 +37,13 @@ NORM_MARGIN = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class PlausibilityCurves:
-    """What the points of paths are like.
+    """What the points of paths are like."""
 
-    Attributes:
-        u: Positions in [0, 1].
-        level: `log p` without a prompt, in nats above the median of the real latents.
-        norm: `|x| / sqrt(d)`.
-        noise: `|sigma s| / sqrt(d)`, without a prompt.
-        plausible: Whether level and norm are those of real latents.
-    """
-
-    u: Float[Tensor, " n"]
-    level: Float[Tensor, "p n"]
-    norm: Float[Tensor, "p n"]
-    noise: Float[Tensor, "p n"]
-    plausible: Bool[Tensor, "p n"]
+    u: Float[Tensor, " n"]  # positions in [0, 1]
+    level: Float[Tensor, "p n"]  # `log p` without a prompt, in nats above the median of the real latents
+    norm: Float[Tensor, "p n"]  # `|x| / sqrt(d)`
+    noise: Float[Tensor, "p n"]  # `|sigma s| / sqrt(d)`, without a prompt
+    plausible: Bool[Tensor, "p n"]  # whether level and norm are those of real latents
 
     @property
     def until(self) -> Float[Tensor, " p"]:
@@ -64,16 +56,7 @@ class PlausibilityCurves:
 
 
 class RealLatents:
-    """The latents of real images, and what they say of others.
-
-    Args:
-        model: The diffusion model.
-        latents: The real images' latents at the noise level, at least 4.
-        tau: The noise level.
-
-    Raises:
-        UserError: if there are fewer than 4.
-    """
+    """The latents of real images, at least 4, at the noise level tau, and what they say of others."""
 
     def __init__(self, *, model: LatentModel, latents: Float[Tensor, "m d"], tau: float) -> None:
         if len(latents) < FEWEST:

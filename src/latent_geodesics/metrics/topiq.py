@@ -7,8 +7,8 @@ Both lie near [0, 1]; more is better. They were trained on photographs, at sever
 an extra of this project: its licence forbids commercial use since its version 0.1.16.
 """
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import Column, FrameMetric, Provenance, RunFacts
-from latent_geodesics.metrics.frame_choice import AllFrames, FrameChoice, InnerFrames, RandomFrames
 from latent_geodesics.metrics.measured import MeasuredMorph
 from latent_geodesics.metrics.networks import Package, require_packages
 from latent_geodesics.metrics.perceptual import check_truth
+from latent_geodesics.metrics.protocol import FrameChoice, InnerFrames, RandomFrames
 from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
 
 LEAST_SIDE = 32
@@ -31,39 +31,28 @@ _CHUNK = 8
 
 
 class _Topiq(FrameMetric):
-    """What both have in common.
-
-    Args:
-        weights: Where the network's weights are taken from.
-    """
+    """What both have in common."""
 
     network: ClassVar[str]
+    package = PYIQA
 
     def __init__(self, *, weights: WeightsRegistry | None = None) -> None:
         super().__init__()
         self._registry = weights or WeightsRegistry()
 
     @property
-    def requirements(self) -> Sequence[Requirement]:
-        """One file, the backbone's weights in it."""
+    def requirements(self) -> Sequence[Requirement]:  # noqa: D102
         return (Requirement(registry=self._registry, id=self.network),)
 
     @property
-    def packages(self) -> Sequence[Package]:
-        """Pyiqa, whose licence is non-commercial since its 0.1.16."""
-        return (PYIQA,)
-
-    @property
-    def weights(self) -> Mapping[str, str]:
-        """The hash of its file."""
+    def weights(self) -> Mapping[str, str]:  # noqa: D102
         return {self.network: weights_file_hash(self._registry.take(self.network))}
 
-    def check(self, facts: RunFacts) -> None:
-        """Refuses images too small for the network."""
+    def check(self, facts: RunFacts) -> None:  # noqa: D102
         if min(facts.image_size) < LEAST_SIDE:
             height, width = facts.image_size
             raise UserError(
-                f"The metric {self.network} needs images of at least {LEAST_SIDE} pixels a side, and those of this run "
+                f"The metric {self.title} needs images of at least {LEAST_SIDE} pixels a side, and those of this run "
                 f"have {width} x {height}: leave it out, or take a model of larger images."
             )
 
@@ -74,22 +63,12 @@ class _Topiq(FrameMetric):
             chunks = zip(*(torch.split(part.detach().float().clamp(0, 1), _CHUNK) for part in images), strict=True)
             return torch.cat([network(*chunk).flatten().cpu() for chunk in chunks])
 
-    @abstractmethod
-    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:
-        """The column, frame by frame."""
-
-    def provenance(self, column: str, facts: RunFacts) -> Provenance:
-        """The network and the number of pairs."""
+    def provenance(self, column: str, facts: RunFacts) -> Provenance:  # noqa: D102
         return Provenance(network=self.network, weights=self.weights, counts={"pairs": self.count(column)})
 
 
 class TopiqNoReference(_Topiq):
-    """`topiq_nr` over the inner frames, or others.
-
-    Args:
-        frames: Which frames; they must be the same for every pair.
-        weights: Where the network's weights are taken from.
-    """
+    """`topiq_nr` over the inner frames, or others, which must be the same for every pair."""
 
     network = "topiq_nr"
     columns: ClassVar = {"topiq_nr": Column(title="TOPIQ, no reference", better="higher")}
@@ -100,10 +79,8 @@ class TopiqNoReference(_Topiq):
         super().__init__(weights=weights)
         self.frames: FrameChoice = frames or InnerFrames()
 
-    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:
-        """`topiq_nr` of the chosen frames; NaN for the others."""
-        made = measured.morph.frames
-        found = torch.full(made.shape[:2], torch.nan)
+    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:  # noqa: D102
+        made, found = measured.morph.frames, measured.empty
         chosen = list(self.frames.choose(made.shape[1], seed=0, pair=0)[0])
         for row, sequence in enumerate(made):
             found[row, chosen] = self.score(sequence[chosen])
@@ -111,33 +88,19 @@ class TopiqNoReference(_Topiq):
 
     def provenance(self, column: str, facts: RunFacts) -> Provenance:
         """With the frames that count."""
-        found = super().provenance(column, facts)
-        words = "all frames" if isinstance(self.frames, AllFrames) else self.frames.words
-        return Provenance(network=found.network, weights=found.weights, counts=found.counts, notes=[words])
+        return replace(super().provenance(column, facts), notes=[self.frames.words])
 
 
 class TopiqTruth(_Topiq):
-    """`topiq_fr` of every frame against the true one.
-
-    Args:
-        weights: Where the network's weights are taken from.
-    """
+    """`topiq_fr` of every frame against the true one."""
 
     network = "topiq_fr"
     columns: ClassVar = {"topiq_fr": Column(title="TOPIQ against truth", better="higher")}
 
-    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:
-        """`topiq_fr` of each frame; NaN without true frames."""
-        made = measured.morph.frames
-        found = torch.full(made.shape[:2], torch.nan)
-        for row, sequence in enumerate(made):
-            truth = measured.truth(row)
-            if truth is not None:
-                found[row] = self.score(sequence, truth.to(sequence))
-        return {"topiq_fr": found}
+    def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:  # noqa: D102
+        return {"topiq_fr": measured.against_truth(self.score)}
 
-    def check(self, facts: RunFacts) -> None:
-        """Refuses a run without true frames, and images too small."""
+    def check(self, facts: RunFacts) -> None:  # noqa: D102
         super().check(facts)
         check_truth(self, facts)
 
@@ -146,9 +109,6 @@ def build_topiq(name: str, file: Path) -> Any:
     """Pyiqa's network with the weights of a file, all of which must fit.
 
     Its own loading fetches a second network that the file holds already, and passes over weights that do not fit.
-
-    Raises:
-        UserError: when the file is not that network's, or pyiqa is not installed.
     """
     require_packages([(name, PYIQA)])
     import pyiqa

@@ -20,7 +20,8 @@ so that it is one density for all. Real images go through the autoencoder once b
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -35,13 +36,6 @@ from latent_geodesics.models.latent_model import LatentModel
 
 FEWEST = 20
 TAILS = (0.025, 0.975)
-
-
-class _Shared(MetricMemory):
-    """What the copies of a metric share."""
-
-    def __deepcopy__(self, memo: Any) -> "_Shared":
-        return self
 
 
 class Typicality(SequenceMetric):
@@ -71,20 +65,25 @@ class Typicality(SequenceMetric):
         self.images = read_collection(reference, frames=2)
         if len(self.images) < FEWEST:
             raise UserError(
-                f"The metric Typicality needs at least {FEWEST} real images for a histogram, and '{reference}' holds "
+                f"The metric {self.title} needs at least {FEWEST} real images for a histogram, and '{reference}' holds "
                 f"{len(self.images)}: give it more, or leave it out."
             )
         self.reference, self.levels, self.draws, self.seed = reference, tuple(levels), draws, seed
-        self._known = _Shared()
+        self._known = MetricMemory()  # in common with its copies
 
-    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """Both columns."""
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:  # noqa: D102
         model = measured.model
-        real = self._known.recall(model.fingerprint, lambda: self._of_real_images(model))
+        density = partial(bounded_log_density, model, levels=self.levels, draws=self.draws, seed=self.seed)
+
+        def of_real_images() -> Float[Tensor, " m"]:
+            images = torch.stack([read_image(image.file, size=model.image_size) for image in self.images])
+            return density(model.decode(model.encode(images, tau=0.0), tau=0.0))
+
+        real = self._known.recall(model.fingerprint, of_real_images)
         inner = measured.morph.frames[:, 1:-1]
         found = torch.full(inner.shape[:2], torch.nan, dtype=torch.float64)
         for row in torch.nonzero(~measured.failed).flatten().tolist():
-            found[row] = self._log_density(model, inner[row])
+            found[row] = density(inner[row])
         low, high = torch.quantile(real, torch.tensor(TAILS, dtype=real.dtype))
         below = (real < found[..., None]).double() + (real == found[..., None]).double() / 2
         return {
@@ -92,15 +91,7 @@ class Typicality(SequenceMetric):
             "density_rank": below.mean(-1).mean(-1),
         }
 
-    def _log_density(self, model: LatentModel, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-        return bounded_log_density(model, images, levels=self.levels, draws=self.draws, seed=self.seed)
-
-    def _of_real_images(self, model: LatentModel) -> Float[Tensor, " m"]:
-        images = torch.stack([read_image(image.file, size=model.image_size) for image in self.images])
-        return self._log_density(model, model.decode(model.encode(images, tau=0.0), tau=0.0))
-
-    def provenance(self, column: str, facts: RunFacts) -> Provenance:
-        """How many pairs, and how many real images."""
+    def provenance(self, column: str, facts: RunFacts) -> Provenance:  # noqa: D102
         return Provenance(
             counts={"pairs": self.count(column), "reference": len(self.images)},
             notes=[f"real images: {self.reference}"],
@@ -110,14 +101,10 @@ class Typicality(SequenceMetric):
 def bounded_log_density(
     model: LatentModel, images: Float[Tensor, "n 3 h w"], *, levels: Sequence[float], draws: int, seed: int
 ) -> Float[Tensor, " n"]:
-    """l(z) of the images' latents, in nats up to a constant; costs `draws * len(levels)` evaluations an image.
+    """l(z) of the latents of images in [0, 1], in nats up to a constant.
 
-    Args:
-        model: The diffusion model.
-        images: In [0, 1].
-        levels: Noise levels, increasing, in (0, 1).
-        draws: How many eps at each level.
-        seed: Where they start.
+    The noise levels increase, in (0, 1); each has as many eps as there are draws, which start at the seed. Costs
+    `draws * len(levels)` evaluations an image.
     """
     z = model.encode(images, tau=0.0)
     condition = model.condition([""]).expand(len(z), -1, -1)

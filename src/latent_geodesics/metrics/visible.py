@@ -12,7 +12,7 @@ Of each, with D(test, reference) and frames x_0 .. x_m:
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from latent_geodesics.metrics.base import Column, Provenance, RunFacts, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
-from latent_geodesics.metrics.networks import Package
+from latent_geodesics.metrics.networks import Images, Package
 
 PIXELS_PER_DEGREE = 67.0
 DISPLAY = "standard_fhd"
@@ -44,16 +44,10 @@ class _Visible(SequenceMetric):
     """How it looks at images, for a table's note."""
 
     @abstractmethod
-    def differences(self, test: Float[Tensor, "n 3 h w"], reference: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+    def differences(self, test: Images, reference: Images) -> Float[Tensor, " n"]:
         """The differences between images in [0, 1], two by two."""
 
-    @property
-    def packages(self) -> Sequence[Package]:
-        """Its own."""
-        return (self.package,)
-
-    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """The columns of the module's text."""
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:  # noqa: D102
         frames = measured.morph.frames.detach().float().clamp(0, 1)
         length, spread, error = torch.full((3, len(frames)), torch.nan, dtype=torch.float64)
         for row in torch.nonzero(~measured.failed).flatten().tolist():
@@ -64,8 +58,7 @@ class _Visible(SequenceMetric):
                 error[row] = self.differences(frames[row], truth.to(frames)).double().mean()
         return dict(zip(self.names, (length, spread, error), strict=True))
 
-    def provenance(self, column: str, facts: RunFacts) -> Provenance:
-        """The model of vision, its version and how it looks at images."""
+    def provenance(self, column: str, facts: RunFacts) -> Provenance:  # noqa: D102
         notes = [f"{self.package.name} {self.package.version}, {self.conditions}"]
         return Provenance(network=self.name, counts={"pairs": self.count(column)}, notes=notes)
 
@@ -78,8 +71,7 @@ class Flip(_Visible):
     conditions = f"{PIXELS_PER_DEGREE:g} pixels a degree"
     columns: ClassVar = _columns("flip", "FLIP")
 
-    def differences(self, test: Float[Tensor, "n 3 h w"], reference: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-        """The mean error of each image."""
+    def differences(self, test: Images, reference: Images) -> Float[Tensor, " n"]:  # noqa: D102
         import flip_evaluator
 
         options = {"ppd": PIXELS_PER_DEGREE}
@@ -99,7 +91,7 @@ class ColorVideoVdp(_Visible):
     conditions = f"display {DISPLAY}, still images"
     columns: ClassVar = _columns("cvvdp", "ColorVideoVDP, JOD")
 
-    def differences(self, test: Float[Tensor, "n 3 h w"], reference: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+    def differences(self, test: Images, reference: Images) -> Float[Tensor, " n"]:
         """10 minus the quality of each image, in JOD."""
         model = _vision(str(test.device))
         with torch.no_grad():
@@ -115,6 +107,6 @@ def _vision(device: str) -> Any:
     return pycvvdp.cvvdp(display_name=DISPLAY, device=torch.device(device), quiet=True)
 
 
-def _arrays(images: Float[Tensor, "n 3 h w"]) -> list[Any]:
+def _arrays(images: Images) -> list[Any]:
     """Images as arrays [h w 3], each in a row of its own in memory."""
     return [image.movedim(0, -1).contiguous().cpu().numpy() for image in images]

@@ -27,8 +27,8 @@ from latent_geodesics.metrics import (
     TopiqNoReference,
     TopiqTruth,
 )
+from latent_geodesics.metrics.feature_distances import frechet_distance, kernel_distance
 from latent_geodesics.metrics.networks import Package, build_lpips
-from latent_geodesics.metrics.set_distances import frechet_distance, kernel_distance
 from latent_geodesics.models.store import content_key
 from latent_geodesics.models.weights import KNOWN, WeightsRegistry
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from latent_geodesics.experiments.score.sequences import GivenFrames, SequenceData
 from latent_geodesics.metrics import MetricRecord
-from latent_geodesics.metrics.verdict import MEANING
+from latent_geodesics.metrics.pixels import MEANING
 from latent_geodesics.run.compare.report import IN_BRACKETS, write_own
 from latent_geodesics.run.each import Tables
 from latent_geodesics.run.files import file_stem, title_of

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics import FrameMetric, MeasuredMorph
+from latent_geodesics.metrics.attributes import match
 from latent_geodesics.metrics.base import Column
 from latent_geodesics.metrics.networks import network_hash
-from latent_geodesics.metrics.objects import match
 from latent_geodesics.models.attributes import AttributeNetwork, shared_network
 from recipes.clevr.rendering.motion import floor_position, scene_between
 from recipes.clevr.rendering.scene import ClevrScene

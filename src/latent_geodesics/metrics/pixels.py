@@ -1,6 +1,7 @@
-r"""What the pixels alone say of each sequence: does it fade, morph, or jump?
+r"""What the pixels alone say of each sequence: does it fade, morph, or jump, is it sharp, and how far do things move?
 
-With the frames x_0 .. x_m, the step k changes the mean square of the pixels by c_k = |x_{k+1} - x_k|^2, of all steps C.
+For the verdict: with the frames x_0 .. x_m, the step k changes the mean square of the pixels by
+c_k = |x_{k+1} - x_k|^2, of all steps C.
 
 - `largest_step` = max_k c_k / C: 1/m where every step changes as much, 1 for a cut between two frames;
 - `change_at`: the u by which half of C is passed, steps counted evenly inside; `change_width`: from there to where the
@@ -20,10 +21,13 @@ noise together. A fade of one colour into another is a fade, even where it was m
 from collections.abc import Mapping
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
+from latent_geodesics.data.images import as_uint8
 from latent_geodesics.metrics.base import Column, SequenceMetric
 from latent_geodesics.metrics.measured import MeasuredMorph
 
@@ -32,9 +36,11 @@ VERDICTS: Mapping[str, str] = {"fades": "fade", "morphs": "morph", "jumps": "jum
 MOST_GHOSTING = 0.5
 MEANING = (
     "Fade: a blend of the two images explains more than half of what sets the inner frames apart from them (ghosting "
-    "above 0.5). Jump: one step changes more than half way from an even change to a cut. Morph: neither."
+    "above 0.5). Jump: one of the m steps makes up more than (1 + 1/m) / 2 of their squared change. Morph: neither."
 )
 """The rule for who reads a table."""
+_LUMINANCE = (0.299, 0.587, 0.114)
+_LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 
 
 class Ghosting(SequenceMetric):
@@ -59,8 +65,7 @@ class Ghosting(SequenceMetric):
         "blend_rmse": Column(title="distance to a cross-fade", shown=False),
     }
 
-    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """Both columns."""
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:  # noqa: D102
         batch = measured.pairs.batch
         ghosting, rest = blends(measured.morph.frames, batch.images_a, batch.images_b)
         return {"ghosting": ghosting, "blend_rmse": rest.mean(-1).sqrt()}
@@ -95,8 +100,7 @@ class Verdict(SequenceMetric):
         "change_width": Column(title="middle half of the change, in u", shown=False),
     }
 
-    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:
-        """All columns."""
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:  # noqa: D102
         batch, frames = measured.pairs.batch, measured.morph.frames
         one_by_one = zip(frames[:, :-1].unbind(1), frames[:, 1:].unbind(1), strict=True)
         steps = torch.stack([(later - sooner).double().square().mean((1, 2, 3)) for sooner, later in one_by_one], dim=1)
@@ -128,3 +132,61 @@ def _passed(shares: Float[Tensor, "p m"], share: float, u: Float[Tensor, " n"]) 
     inside = (share - (done.gather(-1, step) - here)) / here
     u = u.to(shares)
     return torch.lerp(u[step], u[step + 1], inside.clamp(0, 1))[:, 0]
+
+
+class OpticalFlow(SequenceMetric):
+    """`flow` = mean over steps and pixels of |v|, in pixels a step: tells a morph that moves from one that fades.
+
+    v is the optical flow between consecutive frames by Farnebäck's polynomial expansion (2003), as OpenCV has it, on
+    grey images in eight bits: 3 levels, each half the size, window 15 pixels, 3 iterations, neighbourhood 5, deviation
+    1.2. Sequences of one pair and one number of frames compare; published numbers of the kind depend on their own
+    estimator.
+    """
+
+    columns: ClassVar = {"flow": Column(title="optical flow, pixels a step")}
+
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:  # noqa: D102
+        return {"flow": torch.tensor([_mean_flow(sequence) for sequence in as_uint8(measured.morph.frames)])}
+
+
+def _mean_flow(frames: np.ndarray) -> float:
+    """Of one sequence, [n h w 3] in eight bits."""
+    import cv2
+
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    found = []
+    for before, after in zip(grey[:-1], grey[1:], strict=True):
+        start = np.zeros((*before.shape, 2), dtype=np.float32)
+        flow = cv2.calcOpticalFlowFarneback(before, after, start, 0.5, 3, 15, 3, 5, 1.2, 0)
+        found.append(float(np.linalg.norm(flow, axis=-1).mean()))
+    return float(np.mean(found))
+
+
+class Sharpness(SequenceMetric):
+    """Whether frames are as sharp as the images they lead between: a blend of two sharp images is not.
+
+    With V(x) the variance over pixels of the discrete Laplacian of x's luminance (Pertuz et al. 2013),
+
+        sharpness = mean over the inner frames of V(x_k) / ((1 - u_k) V(A) + u_k V(B)).
+
+    1: as sharp as the two images; below: blurred; above: sharper, or noisier, which this cannot tell apart. NaN where
+    both images are of one colour.
+    """
+
+    columns: ClassVar = {"sharpness": Column(title="sharpness, ends = 1")}
+
+    def measure(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, " p"]]:  # noqa: D102
+        batch, frames = measured.pairs.batch, measured.morph.frames
+        inner = frames[:, 1:-1]
+        found = laplacian_variance(inner.flatten(0, 1)).view(inner.shape[:2])
+        first, second = laplacian_variance(batch.images_a.to(frames)), laplacian_variance(batch.images_b.to(frames))
+        expected = torch.lerp(first[:, None], second[:, None], measured.u[1:-1].to(first))
+        return {"sharpness": torch.where(expected > 0, found / expected, torch.nan).mean(-1)}
+
+
+def laplacian_variance(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+    """The variance of the Laplacian of the luminance of images in [0, 1], over the pixels that have four neighbours."""
+    images = images.double()
+    luminance = (images * torch.tensor(_LUMINANCE).to(images)[:, None, None]).sum(1, keepdim=True)
+    kernel = torch.tensor(_LAPLACIAN).to(images)[None, None]
+    return functional.conv2d(luminance, kernel).flatten(1).var(-1, correction=0)
