@@ -249,7 +249,7 @@ def test_a_decoder_that_overflows_is_asked_again_in_float32(model, caplog):
     codec = model._codec
     latents = model.encode(pictures(2))
     true = codec.decode(latents)
-    codec._decoding = torch.float16
+    codec.decoding = torch.float16
     near = codec.decode(latents)
     assert 0 < float((near - true).abs().max()) < 1 / 255
     with torch.no_grad():

@@ -16,7 +16,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -28,23 +28,19 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 
-Rows = tuple[Tensor, ...]
-
 
 def choose_device(name: str | torch.device) -> torch.device:
     """The torch device of a name; `auto` is an accelerator where there is one that can be used, else the CPU.
 
-    Where several processes share the work each takes an accelerator of its own.
-
-    Raises:
-        UserError: when there is no such device here, or it has no float64, in which sums are taken and positions kept.
+    Where several processes share the work each takes an accelerator of its own. A `UserError` when there is no such
+    device here, or it has no float64, in which sums are taken and positions kept.
     """
     if name == "auto":
-        return _own(*_usable())
-    if not isinstance(name, str | torch.device):
-        raise UserError(f"device must be auto, cpu or a device such as cuda:0; received {name!r}")
+        kind, count = _usable()
+        # Lightning numbers the processes of a machine.
+        return torch.device(kind, int(os.environ.get("LOCAL_RANK", 0)) % count) if count > 1 else torch.device(kind)
     try:
-        device = torch.device(name)
+        device = torch.device(str(name))
     except RuntimeError:
         raise UserError(f"device must be auto, cpu or a device such as cuda:0; received {name!r}") from None
     count = _count(device.type)
@@ -86,15 +82,9 @@ def processor() -> str:
     return platform.processor()
 
 
-def give_back_memory(device: torch.device) -> None:
-    """Lets go of memory that the device keeps for later."""
-    _ask(device, "empty_cache")
-
-
 def device_name(device: torch.device) -> str:
     """What the maker calls an accelerator; its kind where torch does not say."""
-    found = _ask(device, "get_device_name", device)
-    return device.type if found is None else str(found)
+    return str(_ask(device, "get_device_name", device) or device.type)
 
 
 def reset_peak(device: torch.device) -> bool:
@@ -130,13 +120,6 @@ def _usable() -> tuple[str, int]:
     return "cpu", 0
 
 
-def _own(kind: str, count: int) -> torch.device:
-    """This process's share of the accelerators; Lightning numbers the processes of a machine."""
-    if count < 2:
-        return torch.device(kind)
-    return torch.device(kind, int(os.environ.get("LOCAL_RANK", 0)) % count)
-
-
 def _count(kind: str) -> int:
     """How many devices of a kind can be used."""
     try:
@@ -160,8 +143,7 @@ COMPILERS = ("g++", "clang++", "c++")
 def compile_network(unet: Any, device: torch.device) -> None:
     """Has a U-Net compile itself at its first call; its weights and its name stay what they are.
 
-    Raises:
-        UserError: on a CPU without a C++ compiler, which the library would tell of in the middle of the run.
+    A `UserError` on a CPU without a C++ compiler, which the library would tell of in the middle of the run.
     """
     named = os.environ.get("CXX")
     if device.type == "cpu" and not any(map(shutil.which, (named,) if named else COMPILERS)):
@@ -182,18 +164,11 @@ ENCODING, INVERSION, SOLVING, DECODING, METRICS = STAGES = ("encoding", "inversi
 
 
 class Stopwatch:
-    """Starts when it is made. The device is waited for where a stage ends and nowhere else.
-
-    Args:
-        device: Where the work is done.
-
-    Attributes:
-        seconds: Stage -> seconds so far.
-    """
+    """Starts when it is made; the device is waited for where a stage ends and nowhere else."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}  # stage -> seconds so far
         wait(device)
         self._since = time.perf_counter()
 
@@ -206,11 +181,7 @@ class Stopwatch:
 
 
 class Chunker:
-    """Applies a function of rows to chunks of rows.
-
-    Args:
-        size: the largest number of rows in one call, at least 1; halved whenever the device runs out of memory.
-    """
+    """Applies a function of rows to chunks of at most `size` rows, halved whenever the device runs out of memory."""
 
     def __init__(self, *, size: int) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -231,8 +202,8 @@ class Chunker:
             # In every round nearly equally many rows, as many at once as there may be.
             rounds = -(-(total - start) // (self.size * cores))
             stop = start + -(-(total - start) // rounds)
-            parts = _deal(rows, start, stop, cores)
-            columns = zip(*parts, strict=True)
+            # A column for each of the tensors: its parts, one for each core.
+            columns = [column[start:stop].tensor_split(min(cores, stop - start)) for column in rows]
             try:
                 found = list(map(function, *columns) if alone else _side_by_side(function, cores, *columns))
             except torch.OutOfMemoryError:
@@ -251,7 +222,7 @@ class Chunker:
                 "use dtype=float16, a smaller image size or a larger device"
             )
         self.size //= 2
-        give_back_memory(device)
+        _ask(device, "empty_cache")  # memory that the device keeps for later
 
 
 @contextmanager
@@ -279,13 +250,7 @@ def _threads() -> int:
     return torch.get_num_threads() if _allowance is None else _allowance
 
 
-def _deal(rows: Rows, start: int, stop: int, cores: int) -> list[Rows]:
-    """The rows from `start` to `stop`, in as many nearly equal parts."""
-    parts = [part[start:stop].tensor_split(min(cores, stop - start)) for part in rows]
-    return list(zip(*parts, strict=True))
-
-
-def _side_by_side(function: Callable[..., Tensor], cores: int, *columns: Rows) -> Iterable[Tensor]:
+def _side_by_side(function: Callable[..., Tensor], cores: int, *columns: Sequence[Tensor]) -> Iterable[Tensor]:
     """`map(function, *columns)` by threads that share the cores between them."""
     share = max(1, cores // len(columns[0]))
     lanes = max(1, _threads() // share)

@@ -17,6 +17,7 @@ on leaving, whatever happened.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,43 +36,33 @@ class AttentionMixture(ABC):
         """The weighted sources, given every row's own."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Inner(AttentionMixture):
     """Attends to the blend of both ends' features: `Attn(Q, (1-w) K_0 + w K_1, (1-w) V_0 + w V_1)`.
 
-    Args:
-        weights: w of every row, in [0, 1]; 0 and 1 at the two ends leave them as they are.
-        fused: whether a row attends to its own features beside the blend.
-
-    References:
-        Zhang et al. 2023, arXiv 2312.07409 (DiffMorpher); He et al. 2024, arXiv 2403.17924 (AID, inner).
+    Zhang et al. 2023, arXiv 2312.07409 (DiffMorpher); He et al. 2024, arXiv 2403.17924 (AID, inner).
     """
 
-    def __init__(self, *, weights: Float[Tensor, " n"], fused: bool = False) -> None:
-        self.weights, self.fused = weights, fused
+    weights: Float[Tensor, " n"]  # w of every row, in [0, 1]; 0 and 1 at the two ends leave them as they are
+    fused: bool = False  # whether a row attends to its own features beside the blend
 
-    def sources(self, own: Float[Tensor, "n m c"]) -> Sequence[Source]:
-        """The one blend."""
+    def sources(self, own: Float[Tensor, "n m c"]) -> Sequence[Source]:  # noqa: D102
         weights = self.weights.to(own)
         blend = torch.lerp(own[:1].expand_as(own), own[-1:].expand_as(own), weights[:, None, None])
         return [(torch.ones_like(weights), _beside(own, blend) if self.fused else blend)]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Outer(AttentionMixture):
     """Blends what comes of attending to either end: `(1-w) Attn(Q, K_0, V_0) + w Attn(Q, K_1, V_1)`.
 
-    Args:
-        weights: w of every row, in [0, 1]; 0 and 1 at the two ends leave them as they are.
-        fused: whether a row attends to its own features beside each end's.
-
-    References:
-        He et al. 2024, arXiv 2403.17924 (AID, outer); Cao et al. 2025, arXiv 2507.01953 (FreeMorph, step-oriented).
+    He et al. 2024, arXiv 2403.17924 (AID, outer); Cao et al. 2025, arXiv 2507.01953 (FreeMorph, step-oriented).
     """
 
-    def __init__(self, *, weights: Float[Tensor, " n"], fused: bool = False) -> None:
-        self.weights, self.fused = weights, fused
+    weights: Float[Tensor, " n"]  # w of every row, in [0, 1]; 0 and 1 at the two ends leave them as they are
+    fused: bool = False  # whether a row attends to its own features beside each end's
 
-    def sources(self, own: Float[Tensor, "n m c"]) -> Sequence[Source]:
-        """The first image's features and the second's."""
+    def sources(self, own: Float[Tensor, "n m c"]) -> Sequence[Source]:  # noqa: D102
         weights = self.weights.to(own)
         ends = [own[:1].expand_as(own), own[-1:].expand_as(own)]
         first, second = [_beside(own, end) for end in ends] if self.fused else ends
@@ -81,8 +72,7 @@ class Outer(AttentionMixture):
 class FrameAverage(AttentionMixture):
     """Every frame attends to every frame, each weighing the same; the two ends attend to themselves.
 
-    References:
-        Cao et al. 2025, arXiv 2507.01953 (FreeMorph, prior-driven).
+    Cao et al. 2025, arXiv 2507.01953 (FreeMorph, prior-driven).
     """
 
     def sources(self, own: Float[Tensor, "n m c"]) -> Sequence[Source]:
@@ -96,13 +86,10 @@ class FrameAverage(AttentionMixture):
 
 @contextmanager
 def attending(unet: Any, mixture: AttentionMixture | None, *, part: str = "", cross: bool = True) -> Iterator[None]:
-    """Lets the attention layers of a U-Net follow a mixture while the context lasts.
+    """Lets the attention layers of a conditional U-Net of diffusers follow a mixture while the context lasts, if any.
 
-    Args:
-        unet: a conditional U-Net of diffusers.
-        mixture: what to attend to; None changes nothing.
-        part: how the names of the layers begin, such as `up_blocks`; empty for all.
-        cross: whether cross-attention, to the text, follows it as well as self-attention.
+    `part` is how the names of the layers begin, such as `up_blocks`, empty for all; with `cross`, cross-attention, to
+    the text, follows it as well as self-attention.
     """
     if mixture is None:
         yield

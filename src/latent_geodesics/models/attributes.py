@@ -36,42 +36,25 @@ _CHUNK = 64
 
 @dataclass(frozen=True, kw_only=True)
 class DetectedObject:
-    """One object that the network sees.
+    """One object that the network sees."""
 
-    Args:
-        color: name of its colour.
-        shape: name of its shape.
-        size: name of its size.
-        material: name of its material.
-        position: (x, y) of the centre on the floor, world units.
-        pixel: (x, y) of the centre in the image, in [0, 1]^2, y down.
-        confidence: that an object is there, in (0, 1).
-    """
-
-    color: str
-    shape: str
-    size: str
-    material: str
-    position: tuple[float, float]
-    pixel: tuple[float, float]
-    confidence: float
+    color: str  # name of its colour
+    shape: str  # name of its shape
+    size: str  # name of its size
+    material: str  # name of its material
+    position: tuple[float, float]  # (x, y) of the centre on the floor, world units
+    pixel: tuple[float, float]  # (x, y) of the centre in the image, in [0, 1]^2, y down
+    confidence: float  # that an object is there, in (0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttributeNetworkConfig:
-    """Shape of the network and the names of what it tells apart.
+    """Shape of the network and the names of what it tells apart."""
 
-    Args:
-        widths: channels at full, half and quarter resolution.
-        blocks: residual blocks at quarter resolution.
-        attributes: names of the values of `color`, `shape`, `size` and `material`.
-        threshold: confidence above which a local maximum is an object, in (0, 1).
-    """
-
-    attributes: dict[str, list[str]]
-    widths: tuple[int, int, int] = (24, 48, 96)
-    blocks: int = 3
-    threshold: float = 0.4
+    attributes: dict[str, list[str]]  # names of the values of `color`, `shape`, `size` and `material`
+    widths: tuple[int, int, int] = (24, 48, 96)  # channels at full, half and quarter resolution
+    blocks: int = 3  # residual blocks at quarter resolution
+    threshold: float = 0.4  # confidence above which a local maximum is an object, in (0, 1)
 
     def __post_init__(self) -> None:
         if list(self.attributes) != ["color", "shape", "size", "material"]:
@@ -93,11 +76,7 @@ class CellMaps:
 
 
 class AttributeNetwork(nn.Module):
-    """The network; `from_folder` loads a trained one.
-
-    Args:
-        config: see `AttributeNetworkConfig`.
-    """
+    """The network of a configuration; `from_folder` loads a trained one."""
 
     def __init__(self, *, config: AttributeNetworkConfig) -> None:
         super().__init__()
@@ -115,11 +94,7 @@ class AttributeNetwork(nn.Module):
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "AttributeNetwork":
-        """The network that `save` wrote, in float32 and evaluation mode.
-
-        Raises:
-            UserError: when a file is missing or unreadable.
-        """
+        """The network that `save` wrote, in float32 and evaluation mode; a `UserError` when a file cannot be read."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -204,11 +179,7 @@ class AttributeNetwork(nn.Module):
 
 
 def shared_network(folder: str | Path) -> AttributeNetwork:
-    """The network of a folder, loaded once for all that use it; again when its weights have been written anew.
-
-    Raises:
-        UserError: when a file is missing or unreadable.
-    """
+    """The network of a folder, loaded once for all that use it; again when its weights have been written anew."""
     weights = Path(folder).resolve() / _WEIGHTS
     return _loaded(weights.parent, weights.stat().st_mtime_ns if weights.is_file() else 0)
 

@@ -7,7 +7,7 @@ numbers in the place of the former, anew at every load.
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,37 +49,26 @@ LARGE = 1_000_000_000
 """The weights of a text encoder that is not brought to float32."""
 
 
-def read_components(folder: Path, precision: torch.dtype) -> Components:
-    """The components of a folder, each checked first so that what is missing is named.
+def read_components(folder: Path, precision: torch.dtype | None) -> Components:
+    """The components of a folder in diffusers' format, all looked at before one is read: what is missing is named.
 
-    Args:
-        folder: A folder in diffusers' format.
-        precision: That of the denoising network; the autoencoder and the text encoders are read in float32, text
-            encoders of more than a milliard weights in the precision that they are stored in.
-
-    Raises:
-        UserError: when the folder lacks something, or holds what is not known here.
-    """
-    return _assembled(folder, lambda family, name: read_component(folder, family, name, precision))
-
-
-def look_at_components(folder: Path) -> Components:
-    """The components of a folder, the weights of which are held against their files and not read.
+    The precision is that of the denoising network; the autoencoder and the text encoders are read in float32, text
+    encoders of more than a milliard weights in the precision that they are stored in. None reads no weights: the
+    tensors that the files tell of are held against those that each component needs.
 
     Raises:
-        UserError: as `read_components` would.
+        UserError: when the folder lacks something, or holds what is not known here, or does not fit together.
     """
-    return _assembled(folder, lambda family, name: check_tensors(folder, family, name))
-
-
-def _assembled(folder: Path, make: Callable[[Family, str], Any]) -> Components:
-    """The components that a folder has, if they fit together."""
-    family = family_of(folder)
-    present = check_components(folder, family)
-    made = {name: make(family, name) if name in present else None for name in family.parts}
+    family, index = family_of(folder), _mapping(folder / INDEX)
+    absent = absent_parts(folder, family)
+    _check_classes(folder, family, index, absent)
+    present = [name for name in family.parts if name not in absent]
+    for name in present:
+        _check_component(folder, name)
+    made = {name: read_component(folder, family, name, precision) if name in present else None for name in family.parts}
     network, vae, scheduler = (made.pop(name) for name in (family.network, "vae", "scheduler"))
     _limit_tokens(made)
-    options = {name: value for name, value in _mapping(folder / INDEX).items() if isinstance(value, bool)}
+    options = {name: value for name, value in index.items() if isinstance(value, bool)}
     components = Components(family=family, vae=vae, network=network, scheduler=scheduler, texts=made, options=options)
     problems = family.problems(components)
     if problems:
@@ -90,36 +79,15 @@ def _assembled(folder: Path, make: Callable[[Family, str], Any]) -> Components:
     return components
 
 
-def check_components(folder: Path, family: Family) -> tuple[str, ...]:
-    """The components that a folder has, each looked at without reading its weights.
-
-    Raises:
-        UserError: when it lacks one that its family needs, or one is of a class whose meaning is not known.
-    """
-    absent = absent_parts(folder, family)
-    _check_classes(folder, family, _mapping(folder / INDEX), absent)
-    present = tuple(name for name in family.parts if name not in absent)
-    for name in present:
-        _check_component(folder, name)
-        if _mapping(folder / name / _FILES[_kind_of(name)][0]).get("quantization_config"):
-            raise UserError(
-                f"the {name} of the model {folder} is quantized, and such weights are not read: choose a model in "
-                "float32, float16 or bfloat16"
-            )
-    return present
-
-
-def read_component(folder: Path, family: Family, name: str, precision: torch.dtype) -> Any:
-    """One component; the libraries' many kinds of error become one sentence.
-
-    Raises:
-        UserError: when it cannot be read, or its weights are not those of its class.
-    """
+def read_component(folder: Path, family: Family, name: str, precision: torch.dtype | None) -> Any:
+    """One component, as `read_components` has it; the libraries' many kinds of error become one `UserError`."""
     weighty = _kind_of(name) == "network"
-    options: dict[str, Any] = {}
+    files = _whole_files(folder / name) if weighty else []
+    held = {key: tensor for file in files for key, tensor in shapes(file).items()} if precision is None else {}
+    options: dict[str, Any] = {"local_files_only": True}
     if weighty:  # told which file to read, the libraries do not complain of others that are not there
-        files = _whole_files(folder / name)
-        options = {"variant": variant_of(folder / name), "use_safetensors": files[0].suffix == ".safetensors"}
+        options |= {"variant": variant_of(folder / name), "use_safetensors": files[0].suffix == ".safetensors"}
+        options["output_loading_info"] = True
     if name in (family.network, "vae"):
         options["torch_dtype"] = precision if name == family.network else torch.float32
     elif weighty:
@@ -128,24 +96,22 @@ def read_component(folder: Path, family: Family, name: str, precision: torch.dty
         kind = _class(folder, family, name)
         with _without_progress_bars(), quiet("diffusers"), quiet("transformers"):
             if not weighty:
-                return _checked(kind.from_pretrained(str(folder / name), local_files_only=True))
-            part, said = kind.from_pretrained(
-                str(folder / name), local_files_only=True, output_loading_info=True, **options
-            )
+                return _checked(kind.from_pretrained(str(folder / name), **options))
+            if precision is None:
+                part, differences = compared(kind, folder / name, held, shards=len(files) > 1)
+            else:
+                part, said = kind.from_pretrained(str(folder / name), **options)
+                differences = {how: said[f"{how}_keys"] for how in KINDS}
     except Exception as error:
         raise _unreadable(folder, name, error) from error
-    _check_keys(folder, name, {kind: said[f"{kind}_keys"] for kind in KINDS})
+    _check_keys(folder, name, differences)
     _check_kinds(folder, name, files, {key for key, _ in part.named_parameters()})
     small = name.startswith("text_encoder") and sum(each.numel() for each in part.parameters()) < LARGE
-    return part.float() if small else part
+    return part.float() if small and precision is not None else part
 
 
 def _checked(part: Any) -> Any:
-    """A scheduler, or a tokenizer that can fill texts up to a length.
-
-    Raises:
-        ValueError: where a tokenizer cannot.
-    """
+    """A scheduler, or a tokenizer that can fill texts up to a length."""
     length = getattr(part, "model_max_length", 1)
     if isinstance(length, bool) or not isinstance(length, int) or length < 1:
         raise ValueError(f"model_max_length is {length!r} in tokenizer_config.json, and must be a whole number above 0")
@@ -154,31 +120,10 @@ def _checked(part: Any) -> Any:
     return part
 
 
-def check_tensors(folder: Path, family: Family, name: str) -> Any:
-    """A component, whose tensors are without numbers if it has any, and are the same as those of its files.
-
-    Raises:
-        UserError: when they are not.
-    """
-    if _kind_of(name) != "network":
-        return read_component(folder, family, name, torch.float32)
-    files = _whole_files(folder / name)
-    held = {key: tensor for file in files for key, tensor in shapes(file).items()}
-    try:
-        with _without_progress_bars(), quiet("diffusers"), quiet("transformers"):
-            found = compared(_class(folder, family, name), folder / name, held, shards=len(files) > 1)
-    except Exception as error:
-        raise _unreadable(folder, name, error) from error
-    _check_keys(folder, name, found.differences)
-    _check_kinds(folder, name, files, {key for key, _ in found.component.named_parameters()})
-    return found.component
-
-
 def _whole_files(part: Path) -> list[Path]:
     """The files of weights of a component, each of which has what the list of all says that it has.
 
-    Raises:
-        UserError: when one has not; diffusers goes by the list alone and would leave the tensor as it happens to be.
+    Diffusers goes by the list alone, and would leave a tensor that is missing as it happens to be.
     """
     files = weight_files(part)
     told = shard_index(part, files[0].suffix)
@@ -287,6 +232,7 @@ def _without_progress_bars() -> Iterator[None]:
 
 
 def _check_component(folder: Path, name: str) -> None:
+    """Refuse a component that lacks its settings or what else it is made of, or is quantized."""
     settings, patterns = _FILES[_kind_of(name)]
     part = folder / name
     missing = None
@@ -299,14 +245,15 @@ def _check_component(folder: Path, name: str) -> None:
             f"the model {folder} lacks the component {name}: there is no {part / missing}; "
             "copy the whole model folder again, or download it afresh"
         )
+    if _mapping(part / settings).get("quantization_config"):
+        raise UserError(
+            f"the {name} of the model {folder} is quantized, and such weights are not read: choose a model in "
+            "float32, float16 or bfloat16"
+        )
 
 
 def family_of(folder: Path) -> Family:
-    """The family of the pipeline that wrote a folder.
-
-    Raises:
-        UserError: when it is none that is known.
-    """
+    """The family of the pipeline that wrote a folder; a `UserError` when it is none that is known."""
     check_model_folder(folder)
     pipeline = _mapping(folder / INDEX).get("_class_name")
     for family in FAMILIES:

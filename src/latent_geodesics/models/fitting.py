@@ -22,6 +22,9 @@ from tqdm.auto import tqdm
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.network import Denoiser
 
+WEIGHT_DECAY = 0.01
+Parameters = Sequence[Sequence[Tensor]]
+
 _FIRST, _LEAST, _MOST = 2.0**10, 2.0**-10, 2.0**24
 _CALM = 100
 _NARROW = 1e6  # the largest number of a precision whose range has to be minded; float16's is 65,504
@@ -29,19 +32,12 @@ _NARROW = 1e6  # the largest number of a precision whose range has to be minded;
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyDraws:
-    """Draws of (image, t, eps), float32 as everything outside the network.
+    """Draws of (image, t, eps), float32 as everything outside the network."""
 
-    Args:
-        which: the number of the image that each is of.
-        x0: its clean latents.
-        t: diffusion times.
-        noise: what is added.
-    """
-
-    which: Int[Tensor, " n"]
-    x0: Float[Tensor, "n d"]
-    t: Int[Tensor, " n"]
-    noise: Float[Tensor, "n d"]
+    which: Int[Tensor, " n"]  # the number of the image that each is of
+    x0: Float[Tensor, "n d"]  # its clean latents
+    t: Int[Tensor, " n"]  # diffusion times
+    noise: Float[Tensor, "n d"]  # what is added
 
     @classmethod
     def sample(cls, latents: Float[Tensor, "m d"], count: int, *, times: int, rng: torch.Generator) -> "NoisyDraws":
@@ -66,22 +62,13 @@ class NoisyDraws:
 
 
 class Masters:
-    """Creates AdamW for groups of parameters, each group with a loss that no other group has a part in.
+    """AdamW for groups of float32 parameters, each group with a loss that no other group has a part in.
 
-    Args:
-        groups: the parameters, float32.
-        precision: what the network computes in.
-        learning_rate: step size of AdamW.
-        weight_decay: its decoupled weight decay.
+    The network computes in the precision; the weight decay is AdamW's decoupled one.
     """
 
     def __init__(
-        self,
-        groups: Sequence[Sequence[Tensor]],
-        *,
-        precision: torch.dtype,
-        learning_rate: float,
-        weight_decay: float = 0.01,
+        self, groups: Parameters, *, precision: torch.dtype, learning_rate: float, weight_decay: float = WEIGHT_DECAY
     ) -> None:
         self.groups = [list(group) for group in groups]
         self._all = [parameter for group in self.groups for parameter in group]
@@ -91,14 +78,9 @@ class Masters:
         self._calm = [0] * len(self.groups)
 
     def step(self, losses: Float[Tensor, " g"], *, divisor: float = 1.0) -> bool:
-        """Takes a step down each group's loss.
+        """Takes a step down the loss of each group; gradients are divided by the divisor.
 
-        Args:
-            losses: one for each group.
-            divisor: what the losses' gradients are divided by.
-
-        Returns:
-            False, with nothing changed, when a loss is not finite, or a gradient at whatever scale.
+        False, with nothing changed, when a loss is not finite, or a gradient at whatever scale.
         """
         while True:
             scales = losses.new_tensor(self.scales)
@@ -146,74 +128,52 @@ class Masters:
                 self.scales[place], self._calm[place] = min(2 * self.scales[place], _MOST), 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """A fit: what is fitted, for how long, and what to call it when it fails.
+def fit(
+    name: str,  # what the messages call it, as the subject of a sentence
+    groups: Parameters,  # the parameters of each loss, float32
+    *,
+    network: Denoiser,  # what the losses go through
+    steps: int,  # optimisation steps
+    learning_rate: float,  # step size of AdamW
+    draw: Callable[[], NoisyDraws],  # makes the draws of a step
+    losses: Callable[[NoisyDraws], Float[Tensor, " g"]],  # the losses on them
+    # The same as if nothing had been fitted, which is asked for when a fit fails, to tell why
+    without: Callable[[NoisyDraws], Float[Tensor, " g"]],
+    divisor: float = 1.0,  # what the losses' gradients are divided by
+    progress: bool | None = None,  # whether to show a bar; None shows it on a terminal only
+) -> None:
+    """Moves parameters, in place; gradients must be enabled.
 
-    Args:
-        name: what the messages call it, as the subject of a sentence.
-        steps: optimisation steps.
-        learning_rate: step size of AdamW.
-        weight_decay: its decoupled weight decay.
-        progress: whether to show a bar; None shows it on a terminal only.
+    Raises:
+        UserError: when a loss or its gradients are not finite, or the parameters are not in the end.
     """
+    precision = network.module.dtype
+    masters = Masters(groups, precision=precision, learning_rate=learning_rate)
+    for step in tqdm(range(steps), desc=name, disable=None if progress is None else not progress, leave=False):
+        draws = draw()
+        found = losses(draws)
+        if masters.step(found, divisor=divisor):
+            continue
+        with torch.no_grad():
+            if not _all_finite([*_weights(network, groups), draws.x0]):
+                cause = "weights of the model, or latents of the image, are not finite numbers; take others"
+            elif not bool(without(draws).isfinite().all()):
+                cause = _overflow("values without anything fitted", precision)
+            elif bool(found.isfinite().all()) and (step == 0 or _is_narrow(precision)):
+                cause = _overflow("gradients, though not its values,", precision)
+            else:
+                cause = _divergence(step, learning_rate, precision)
+        raise UserError(f"{name} failed at step {step + 1}: {cause}")
+    if not _all_finite(parameter for group in groups for parameter in group):
+        raise UserError(f"{name} failed at step {steps}: {_divergence(steps, learning_rate, precision)}")
 
-    name: str
-    steps: int
-    learning_rate: float
-    weight_decay: float = 0.01
-    progress: bool | None = None
 
-    def run(
-        self,
-        groups: Sequence[Sequence[Tensor]],
-        *,
-        network: Denoiser,
-        draw: Callable[[], NoisyDraws],
-        losses: Callable[[NoisyDraws], Float[Tensor, " g"]],
-        without: Callable[[NoisyDraws], Float[Tensor, " g"]],
-        divisor: float = 1.0,
-    ) -> None:
-        """Moves the parameters, in place; gradients must be enabled.
-
-        Args:
-            groups: the parameters of each loss, float32.
-            network: what the losses go through.
-            draw: makes the draws of a step.
-            losses: the losses on them.
-            without: the same as if nothing had been fitted, which is asked for when a fit fails, to tell why.
-            divisor: what the losses' gradients are divided by.
-
-        Raises:
-            UserError: when a loss or its gradients are not finite, or the parameters are not in the end.
-        """
-        precision = network.module.dtype
-        masters = Masters(groups, precision=precision, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
-        hide = None if self.progress is None else not self.progress
-        for step in tqdm(range(self.steps), desc=self.name, disable=hide, leave=False):
-            draws = draw()
-            found = losses(draws)
-            if masters.step(found, divisor=divisor):
-                continue
-            with torch.no_grad():
-                if not _all_finite([*_weights(network, groups), draws.x0]):
-                    cause = "weights of the model, or latents of the image, are not finite numbers; take others"
-                elif not bool(without(draws).isfinite().all()):
-                    cause = _overflow("values without anything fitted", precision)
-                elif bool(found.isfinite().all()) and (step == 0 or _is_narrow(precision)):
-                    cause = _overflow("gradients, though not its values,", precision)
-                else:
-                    cause = self._divergence(precision, step)
-            raise UserError(f"{self.name} failed at step {step + 1}: {cause}")
-        if not _all_finite(parameter for group in groups for parameter in group):
-            raise UserError(f"{self.name} failed at step {self.steps}: {self._divergence(precision, self.steps)}")
-
-    def _divergence(self, precision: torch.dtype, steps: int) -> str:
-        wider = ", or load the model with dtype=bfloat16 or float32" if _is_narrow(precision) else ""
-        return (
-            f"{steps} steps of {self.learning_rate:g} have taken what is fitted so far that the network is no longer "
-            f"finite; take a smaller learning_rate{wider}"
-        )
+def _divergence(steps: int, learning_rate: float, precision: torch.dtype) -> str:
+    wider = ", or load the model with dtype=bfloat16 or float32" if _is_narrow(precision) else ""
+    return (
+        f"{steps} steps of {learning_rate:g} have taken what is fitted so far that the network is no longer finite; "
+        f"take a smaller learning_rate{wider}"
+    )
 
 
 def _is_narrow(precision: torch.dtype) -> bool:
@@ -227,7 +187,7 @@ def _overflow(what: str, precision: torch.dtype) -> str:
     return f"the network's {what} leave the range of {name}; load the model with {wider}"
 
 
-def _weights(network: Denoiser, fitted: Sequence[Sequence[Tensor]]) -> Iterator[Tensor]:
+def _weights(network: Denoiser, fitted: Parameters) -> Iterator[Tensor]:
     """The network's weights, but for those that are fitted."""
     known = {id(parameter) for group in fitted for parameter in group}
     return (weight for weight in network.module.parameters() if id(weight) not in known)

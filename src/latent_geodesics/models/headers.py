@@ -5,7 +5,6 @@ No numbers are read, so that a model of many gigabytes is looked at in seconds.
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +19,15 @@ from latent_geodesics.models.sources import why_unreadable
 _PRECISIONS = {"F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """How the tensors of a component's files differ from those that it needs, by name.
-
-    Attributes:
-        differences: Those that are `missing`, those that are `unexpected`, and those of another shape, `mismatched`.
-        component: The component, its tensors without numbers.
-    """
-
-    differences: Mapping[str, Collection[str]]
-    component: Any
-
-
 def shapes(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file of weights, without their numbers.
-
-    Raises:
-        UserError: when it cannot be read.
-    """
+    """The tensors of a file of weights, without their numbers; a `UserError` when it cannot be read."""
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as content:
-                found = {key: content.get_slice(key) for key in content.keys()}  # noqa: SIM118 - it is no mapping
+                slices = {key: content.get_slice(key) for key in content.keys()}  # noqa: SIM118 - it is no mapping
+                kinds = {key: _PRECISIONS.get(one.get_dtype(), torch.float32) for key, one in slices.items()}
                 return {
-                    key: torch.empty(
-                        each.get_shape(), dtype=_PRECISIONS.get(each.get_dtype(), torch.float32), device="meta"
-                    )
-                    for key, each in found.items()
+                    key: torch.empty(one.get_shape(), dtype=kinds[key], device="meta") for key, one in slices.items()
                 }
         loaded = torch.load(file, map_location="meta", weights_only=True)
         found = loaded.get("state_dict", loaded)
@@ -59,14 +39,13 @@ def shapes(file: Path) -> dict[str, Tensor]:
         raise UserError(f"'{file}' cannot be read ({why_unreadable(error)}); copy it again{other}") from error
 
 
-def compared(kind: Any, part: Path, held: Mapping[str, Tensor], *, shards: bool) -> Compared:
-    """What the tensors of a component's files are to the class that reads them.
+def compared(
+    kind: Any, part: Path, held: Mapping[str, Tensor], *, shards: bool
+) -> tuple[Any, Mapping[str, Collection[Any]]]:
+    """A component, its tensors without numbers, and how those of its files differ from those that it needs.
 
-    Args:
-        kind: A class of diffusers or transformers.
-        part: The component's folder.
-        held: What its files hold, without numbers.
-        shards: Whether these are several, in which diffusers knows no former names.
+    By name: those that are `missing`, `unexpected`, and of another shape, `mismatched`. Of `shards` diffusers knows no
+    former names.
     """
     from diffusers import ModelMixin
 
@@ -79,17 +58,15 @@ def compared(kind: Any, part: Path, held: Mapping[str, Tensor], *, shards: bool)
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-        differences = {kind: said[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched")}
-        return Compared(differences=differences, component=model)
+        return model, {how: said[f"{how}_keys"] for how in ("missing", "unexpected", "mismatched")}
     with torch.device("meta"):
         model = kind.from_config(kind.load_config(str(part), local_files_only=True))
     held, needed = dict(held), model.state_dict()
     if not shards:
         model._fix_state_dict_keys_on_load(held)
     ignored = kind._keys_to_ignore_on_load_unexpected or ()
-    differences = {
+    return model, {
         "missing": needed.keys() - held.keys(),
         "unexpected": [key for key in held.keys() - needed.keys() if not any(re.search(each, key) for each in ignored)],
         "mismatched": [key for key in held.keys() & needed.keys() if held[key].shape != needed[key].shape],
     }
-    return Compared(differences=differences, component=model)

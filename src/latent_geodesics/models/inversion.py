@@ -35,7 +35,7 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.network import Denoiser, Guidance
-from latent_geodesics.models.noise_schedule import NoiseSchedule
+from latent_geodesics.models.noise_schedule import Latents, NoiseSchedule, Times
 
 UNSETTLED = 1e-3
 """The relative error of a step from which on a person should know."""
@@ -46,6 +46,9 @@ DOUBTFUL, LITTLE_SIGNAL = 1e-4, 0.1
 MISSED = 1e-2
 """The relative error of the way back from which on a person should know."""
 
+Predict = Callable[[Tensor, int], Tensor]
+"""The raw network output [n d] at latents [n d] of a DDIM level."""
+
 _MEMORY = 4
 # Keeps the small normal equations solvable when the last iterates are all but equal.
 _RIDGE = 1e-10
@@ -53,19 +56,12 @@ _RIDGE = 1e-10
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A step of an inversion that was left far from solved, or a way back that misses the latent of the image.
+    """A step of an inversion that was left far from solved, or a way back that misses the latent of the image."""
 
-    Attributes:
-        step: Which, from 1.
-        level: How many there are.
-        error: Its relative error; infinite where numbers were not finite from this step on.
-        missed: By how much of its norm the way back misses the latent of the image; 0 where it is little, or was not
-            walked.
-    """
-
-    step: int
-    level: int
-    error: float
+    step: int  # which, from 1
+    level: int  # how many there are
+    error: float  # its relative error; infinite where numbers were not finite from this step on
+    # By how much of its norm the way back misses the latent of the image; 0 where it is little, or was not walked
     missed: float = 0.0
 
     @property
@@ -96,21 +92,13 @@ class Fault:
 
 
 class Inverted(NamedTuple):
-    """Latents at a noise level, and of each the step that was left farthest from solved.
+    """Latents at a noise level, and of each the step that was left farthest from solved."""
 
-    Attributes:
-        x: The latents.
-        error: The largest relative error of a step; infinite where numbers were not finite.
-        step: Which step that was; 0 for no step at all.
-        missed: See `Fault`.
-        level: How many steps there were.
-    """
-
-    x: Float[Tensor, "n d"]
-    error: Float[Tensor, " n"]
-    step: Float[Tensor, " n"]
-    missed: Float[Tensor, " n"]
-    level: int
+    x: Latents  # the latents
+    error: Float[Tensor, " n"]  # the largest relative error of a step; infinite where numbers were not finite
+    step: Float[Tensor, " n"]  # which step that was; 0 for no step at all
+    missed: Float[Tensor, " n"]  # see `Fault`
+    level: int  # how many steps there were
 
     @property
     def faults(self) -> tuple[Fault | None, ...]:
@@ -122,17 +110,11 @@ class Inverted(NamedTuple):
         )
 
     @property
-    def sound(self) -> Float[Tensor, "n d"]:
-        """The latents, of which each is that of its image.
-
-        Raises:
-            UserError: where one is not.
-        """
+    def sound(self) -> Latents:
+        """The latents; a `UserError` where one is not that of its image."""
         lost = [fault for fault in self.faults if fault is not None and fault.lost]
         if lost:
-            raise UserError(
-                f"of {len(lost)} of {len(self.x)} images {max(lost, key=lambda fault: fault.size).sentence}"
-            )
+            raise UserError(self._of_the_worst("of", lost))
         return self.x
 
     def packed(self) -> Float[Tensor, "n d+3"]:
@@ -148,22 +130,23 @@ class Inverted(NamedTuple):
     def told(self) -> str | None:
         """One sentence on the latents that are not solved, by the worst of them; None where all are."""
         found = [fault for fault in self.faults if fault is not None]
-        if not found:
-            return None
-        return f"Of {len(found)} of {len(self.x)} images {max(found, key=lambda fault: fault.size).sentence}."
+        return f"{self._of_the_worst('Of', found)}." if found else None
+
+    def _of_the_worst(self, of: str, found: Sequence[Fault]) -> str:
+        return f"{of} {len(found)} of {len(self.x)} images {max(found, key=lambda fault: fault.size).sentence}"
 
 
-def denoise(network: Denoiser, x: Float[Tensor, "n d"], *, level: int, guidance: Guidance) -> Float[Tensor, "n d"]:
+def denoise(network: Denoiser, x: Latents, *, level: int, guidance: Guidance) -> Latents:
     """Take latents at a DDIM level down to level 0."""
 
-    def predict(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, "n d"]:
+    def predict(x: Latents, k: int) -> Latents:
         return network.guided_output(x, times(network.schedule, x, k), guidance)
 
     return descend(network.schedule, x, sampling_levels(level), predict)
 
 
 def invert(
-    network: Denoiser, x: Float[Tensor, "n d"], *, level: int, guidance: Guidance, refinements: int, tolerance: float
+    network: Denoiser, x: Latents, *, level: int, guidance: Guidance, refinements: int, tolerance: float
 ) -> Inverted:
     """Take clean latents up to a DDIM level, such that `denoise` leads back.
 
@@ -176,10 +159,9 @@ def invert(
             meant to be solved, so that none counts as unsolved).
         tolerance: relative change below which a latent's step is solved.
     """
-    before: list[Float[Tensor, "n d"]] = []
-    clean = x
+    before: list[Latents] = []
+    clean, schedule = x, network.schedule
     worst, where = x.new_zeros(len(x)), x.new_zeros(len(x))
-    schedule = network.schedule
 
     def raised(upper: Float[Tensor, "m d"], rows: Int[Tensor, " m"]) -> Float[Tensor, "m d"]:
         """The implicit equation's right-hand side: `x` of level k-1 raised to level k by what is said at `upper`."""
@@ -191,7 +173,9 @@ def invert(
         signal, factor = schedule.step_up(k)
         if factor == 0:  # both levels are of one time
             continue
-        first = x if refinements == 0 or not before else signal * x + factor * _extrapolated(before)
+        first = x
+        if refinements and before:  # the noise (or v) on a straight line through those of the last two steps
+            first = signal * x + factor * (2 * before[-1] - before[0])
         upper = solve_fixed_point(raised, first, evaluations=refinements + 1, tolerance=tolerance)
         before = [*before[-1:], (upper.x - signal * x) / factor]
         finite = torch.isfinite(upper.x).all(-1)
@@ -207,9 +191,7 @@ def invert(
     return Inverted(x, worst, where, missed, level)
 
 
-def _missed(
-    network: Denoiser, clean: Float[Tensor, "n d"], x: Float[Tensor, "n d"], *, level: int, guidance: Guidance
-) -> Float[Tensor, " n"]:
+def _missed(network: Denoiser, clean: Latents, x: Latents, *, level: int, guidance: Guidance) -> Float[Tensor, " n"]:
     """By how much of its norm the way back misses each latent; zero where that is little.
 
     What a step leaves grows on the way: by the noise over the signal where a network predicts the noise, and with how
@@ -220,16 +202,7 @@ def _missed(
     return torch.where(off < MISSED, 0.0, off.nan_to_num(torch.inf, torch.inf))
 
 
-def _extrapolated(before: list[Float[Tensor, "n d"]]) -> Float[Tensor, "n d"]:
-    """The noise (or v) of the next step on a straight line through those of the last two."""
-    return 2 * before[-1] - before[0] if len(before) > 1 else before[0]
-
-
-Predict = Callable[[Tensor, int], Tensor]
-"""The raw network output [n d] at latents [n d] of a DDIM level."""
-
-
-def times(schedule: NoiseSchedule, x: Float[Tensor, "n d"], level: int) -> Int[Tensor, " n"]:
+def times(schedule: NoiseSchedule, x: Latents, level: int) -> Times:
     """The diffusion time of a level, for every row."""
     return torch.full((len(x),), schedule.time(level), dtype=torch.long, device=x.device)
 
@@ -244,9 +217,7 @@ def sampling_levels(level: int, steps: int | None = None) -> list[int]:
 
 
 @torch.no_grad()
-def descend(
-    schedule: NoiseSchedule, x: Float[Tensor, "n d"], levels: Sequence[int], predict: Predict
-) -> Float[Tensor, "n d"]:
+def descend(schedule: NoiseSchedule, x: Latents, levels: Sequence[int], predict: Predict) -> Latents:
     """Takes latents from the first of the levels to the last."""
     for here, below in pairwise(levels):
         x = schedule.step_down(x, predict(x, here), times(schedule, x, here), below)
@@ -254,9 +225,7 @@ def descend(
 
 
 @torch.no_grad()
-def ascend(
-    schedule: NoiseSchedule, x: Float[Tensor, "n d"], level: int, predict: Predict, *, refinements: int
-) -> Float[Tensor, "n d"]:
+def ascend(schedule: NoiseSchedule, x: Latents, level: int, predict: Predict, *, refinements: int) -> Latents:
     """Takes clean latents up to a level, all rows in every evaluation, with a fixed number of refinements a step.
 
     `inversion.invert` refines row by row until each is solved; rows that attend to one another must stay together.
@@ -273,16 +242,12 @@ def ascend(
 class Found(NamedTuple):
     """Where each row got to, and how far from a fixed point: `|g(x) - x| / |g(x)|` of the iterate before it."""
 
-    x: Float[Tensor, "n d"]
+    x: Latents
     error: Float[Tensor, " n"]
 
 
 def solve_fixed_point(
-    function: Callable[[Float[Tensor, "m d"], Int[Tensor, " m"]], Float[Tensor, "m d"]],
-    start: Float[Tensor, "n d"],
-    *,
-    evaluations: int,
-    tolerance: float,
+    function: Callable[[Tensor, Tensor], Tensor], start: Latents, *, evaluations: int, tolerance: float
 ) -> Found:
     """The fixed point `x = g(x)` of each row by Anderson mixing, or its latest iterate after too many evaluations.
 
@@ -291,7 +256,7 @@ def solve_fixed_point(
     step `x <- g(x)`. Mixing matters where the plain step contracts slowly: it needs a third of the evaluations there.
 
     Args:
-        function: `g` at the given points, which belong to the rows of the given numbers.
+        function: `g` at the given points [m d], which belong to the rows of the given numbers [m].
         start: first iterate of each row.
         evaluations: the most evaluations of a row, at least 1; with 1 the result is `g(start)`.
         tolerance: a row is solved once `|g(x) - x| < tolerance |g(x)|`.

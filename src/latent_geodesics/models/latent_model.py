@@ -26,7 +26,7 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.accelerator import ENCODING, Stopwatch, is_compiled
 from latent_geodesics.models.families import Components
 from latent_geodesics.models.inversion import Inverted, denoise, invert
-from latent_geodesics.models.latent_field import Ladder, LatentField, TextConditioner, match_rows
+from latent_geodesics.models.latent_field import Ladder, LatentField, TextConditioner
 from latent_geodesics.models.network import Denoiser, Guidance, ImageCodec
 from latent_geodesics.models.precision import Precision, fastest_layout
 from latent_geodesics.models.scores import Conditional, Score, check_guidance
@@ -46,14 +46,14 @@ class LatentModel:
     Args:
         components: the networks, on their device, without gradients.
         image_size: `(height, width)` of the images in pixels.
-        steps: DDIM steps from pure noise to a clean latent.
-        batch_size: the largest number of images in one network call; halved when memory runs out.
-        refinements: the most fixed-point refinements of an inversion step, at least 0; 0 is the published inversion.
-        inversion_tolerance: relative change below which an inversion step is solved; None is 1e-5, in half precision
-            5e-4. A network in bfloat16 leaves inversion to its float32.
-        cache_dir: folder of inversions, embeddings and what was measured of this device, or None for none.
-        cache_limit_mb: how large its tensors may be together, in 10^6 bytes; the longest unused go first.
+        steps, batch_size, refinements, inversion_tolerance, cache_dir, cache_limit_mb: as of `load_model`.
         precision: what the U-Net's precision was chosen by, for `machinery`.
+
+    Attributes:
+        image_size: `(height, width)` of the images in pixels.
+        latent_shape: `(c, h, w)` of a latent.
+        dimension: the size `d = c h w` of a flat latent.
+        device: where the networks live.
     """
 
     def __init__(
@@ -78,58 +78,36 @@ class LatentModel:
             raise UserError(f"inversion_tolerance must lie between 0 and 1; received {inversion_tolerance}")
         if not _is(float, cache_limit_mb) or not cache_limit_mb >= 0:
             raise UserError(f"cache_limit_mb must be a number of at least 0; received {cache_limit_mb}")
-        self._components = components
+        family, self.device, self.image_size = components.family, torch.device(components.network.device), image_size
+        self._components, self._refinements, self._inversion_tolerance = components, refinements, inversion_tolerance
         self._precision = precision or Precision(dtype=str(components.network.dtype).removeprefix("torch."))
-        self._inversion_tolerance = inversion_tolerance
-        self._refinements = refinements
         self._cache = TensorCache(folder=cache_dir, limit_mb=cache_limit_mb)
-        half = components.network.dtype is not torch.float32 and torch.device(components.network.device).type != "cpu"
+        half = components.network.dtype is not torch.float32 and self.device.type != "cpu"
+        decoding = torch.float16 if half else torch.float32
         self._codec = ImageCodec(
-            vae=components.vae,
-            family=components.family,
-            image_size=image_size,
-            batch_size=batch_size,
-            decoding=torch.float16 if half else torch.float32,
+            vae=components.vae, family=family, image_size=image_size, batch_size=batch_size, decoding=decoding
         )
-        self._embed = TextConditioner(components.family.embedder(components))
-        self.schedule = components.family.schedule(components, steps, self.latent_shape)
+        self.latent_shape = self._codec.latent_shape
+        self._embed = TextConditioner(family.embedder(components))
+        self.schedule = family.schedule(components, steps, self.latent_shape)
         self.network = Denoiser(
             module=components.network,
-            family=components.family,
+            family=family,
             pixels=image_size[0] // self.latent_shape[1],
             schedule=self.schedule,
             shape=self.latent_shape,
             batch_size=batch_size,
             precision=self._precision.dtype,
         )
+        self.dimension = self.network.dimension
         self._layout = fastest_layout(self.network, condition=lambda: self._embed([""]), folder=cache_dir)
         self._ladder = Ladder(
-            self.network,
+            network=self.network,
             reload=components.reload,
             layout=self._layout,
             fingerprint=lambda: self.fingerprint,
             folder=cache_dir,
         )
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """`(c, h, w)` of a latent."""
-        return self._codec.latent_shape
-
-    @property
-    def dimension(self) -> int:
-        """The size `d = c h w` of a flat latent."""
-        return self.network.dimension
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """`(height, width)` of the images in pixels."""
-        return self._codec.image_size
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks live."""
-        return torch.device(self._components.network.device)
 
     @property
     def network_evaluations(self) -> int:
@@ -221,22 +199,13 @@ class LatentModel:
             watch.lap(ENCODING)
         # Each step grows the rounding of those before it: by a network in float16 latents would be off by a hundredth
         # of their norm, by one in bfloat16 by three.
-        rounds = self.network.rounding and not self.network.adapted
-        network = self._ladder.finer if rounds else self.network
+        network = self._ladder.finer if self._has_finer else self.network
         usual = _HALF_TOLERANCE if network.rounding else _INVERSION_TOLERANCE
         tolerance = self._inversion_tolerance or usual
         found = invert(network, clean, level=level, guidance=setting, refinements=refinements, tolerance=tolerance)
         if remember:
             self._cache.store({key: found.packed()})
         return found
-
-    def _overflown(self, network: Denoiser, found: Tensor) -> bool:
-        """Whether a lower precision overflowed, so that its float32 is to do what it did; says so."""
-        lower = network.rounding and not network.adapted
-        if not lower or bool(torch.isfinite(found).all()):
-            return False
-        log.warning("The network overflowed in %s: this is done again in float32.", network.precision)
-        return True
 
     def decode(
         self,
@@ -263,7 +232,8 @@ class LatentModel:
         start = x.to(self.device, torch.float32)
         with torch.no_grad():
             clean = denoise(self.network, start, level=level, guidance=setting)
-            if self._overflown(self.network, clean):
+            if self._has_finer and not bool(torch.isfinite(clean).all()):
+                log.warning("The network overflowed in %s: this is done again in float32.", self.network.precision)
                 clean = denoise(self._ladder.finer, start, level=level, guidance=setting)
         return self._codec.decode(clean)
 
@@ -332,24 +302,26 @@ class LatentModel:
         if len(prompts) != len(images) or isinstance(prompts, str):
             raise UserError(f"text inversion needs one prompt per image; received {prompts!r} for {len(images)} images")
         inversion = TextInversion(steps=steps, learning_rate=learning_rate, batch_size=batch_size, progress=progress)
-        subjects = self._subjects(images, [" ".join(dict.fromkeys(prompts))] if shared else prompts)
+        texts = [" ".join(dict.fromkeys(prompts))] if shared else prompts
+        images = images.to(self.device, torch.float32)
+        each = len(images) // len(texts)
+        latents = self._codec.encode(images)
+        groups = zip(torch.split(images, each), torch.split(latents, each), texts, self._embed(texts), strict=True)
+        subjects = [TextSubject(images=i, latents=z, prompt=text, initial=start) for i, z, text, start in groups]
         embeddings = inversion.run(self.network, subjects, seed=seed, fingerprint=self.fingerprint, cache=self._cache)
         return embeddings.expand(len(images), -1, -1)
 
-    def _subjects(self, images: Float[Tensor, "p 3 h w"], texts: Sequence[str]) -> list[TextSubject]:
-        """One subject for each text; a single text is the text of all images."""
-        images = images.to(self.device, torch.float32)
-        latents, initial = self._codec.encode(images), self._embed(texts)
-        m = len(images) // len(texts)
-        return [
-            TextSubject(
-                images=images[i * m : (i + 1) * m], latents=latents[i * m : (i + 1) * m], prompt=text, initial=start
-            )
-            for i, (text, start) in enumerate(zip(texts, initial, strict=True))
-        ]
+    @property
+    def _has_finer(self) -> bool:
+        """Whether float32 can take the network's place: it rounds, and has no adapters, which are on it alone."""
+        return bool(self.network.rounding) and not self.network.adapted
 
     def _rows(self, condition: Tensor, rows: int, name: str) -> Float[Tensor, "rows l c"]:
-        return match_rows(condition.to(self.device, torch.float32), rows, name=name)
+        """One embedding for each of the rows; a single one serves all."""
+        if condition.ndim != 3 or len(condition) not in (1, rows):
+            shape = list(condition.shape)
+            raise UserError(f"{name} must hold one embedding per row, [{rows}, tokens, channels]; received {shape}")
+        return condition.to(self.device, torch.float32).expand(rows, -1, -1)
 
     def _guidance(self, rows: int, condition: Tensor | None, weight: float, negative: Tensor | None) -> Guidance:
         check_guidance(weight)

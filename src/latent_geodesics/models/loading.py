@@ -1,4 +1,4 @@
-"""Loading a model: a folder in diffusers' format, or the name of one on the Hugging Face hub.
+"""Loading a model: a folder in diffusers' format, or the name of one on the Hugging Face hub; or making a random one.
 
 The folder must hold `model_index.json`, which says of which family it is, and that family's components. Nothing about
 its sizes is assumed: the image size follows from the denoising network and the autoencoder. What is loaded in half
@@ -6,9 +6,8 @@ precision is the network alone.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,18 @@ import torch
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.accelerator import choose_device, compile_network
 from latent_geodesics.models.components import family_of, quiet, read_component, read_components
-from latent_geodesics.models.families import Components, Family, reduction_factor
+from latent_geodesics.models.families import Components, reduction_factor
+from latent_geodesics.models.families.stable_diffusion import StableDiffusion
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.precision import PRECISIONS, Precision, fitting_precision
 from latent_geodesics.models.single_file import unpacked
-from latent_geodesics.models.sources import hub_problem, is_hub_id, no_model
+from latent_geodesics.models.sources import Source, hub_problem, is_hub_id, no_model
 
 log = logging.getLogger(__name__)
 
 
 def load_model(
-    path_or_name: str | Path | Sequence[str | Path],
+    path_or_name: Source | Sequence[Source],
     *,
     device: str = "auto",
     dtype: str = "auto",
@@ -39,7 +39,7 @@ def load_model(
     cache_dir: str | Path | None = None,
     cache_limit_mb: float = 2000.0,
     compile: bool = False,
-    settings_of: str | Path | None = None,
+    settings_of: Source | None = None,
 ) -> LatentModel:
     """Load a latent diffusion or flow model of one of `models.families`.
 
@@ -66,12 +66,16 @@ def load_model(
     target = choose_device(device)
     precision = choose_precision(dtype, target)
     cache = None if cache_dir is None else Path(cache_dir)
-    folder = _folder(path_or_name, settings_of, cache)
+    folder = _find([path_or_name] if isinstance(path_or_name, str | Path) else list(path_or_name))
+    if folder.is_file():
+        folder = unpacked(folder, settings_of=settings_of, folder=cache)
     family = family_of(folder)
     if precision is None and not family.measured:
         precision = family.usual_precision(target)
-    reload = partial(_reload, folder, family, target)
-    components = replace(read_components(folder, PRECISIONS[precision or "float32"]), reload=reload)
+    components = replace(
+        read_components(folder, PRECISIONS[precision or "float32"]),
+        reload=lambda: read_component(folder, family, family.network, torch.float32).to(target),
+    )
     for note in family.notes(components):
         log.warning("Of the model %s: %s.", folder, note)
     measured = place(components, target, precision, folder=cache)
@@ -104,11 +108,7 @@ def choose_precision(name: str, device: torch.device) -> str | None:
 def place(components: Components, device: torch.device, precision: str | None, *, folder: Path | None) -> Precision:
     """Brings networks to their device, without gradients, and the denoising one to a precision; None measures which.
 
-    Args:
-        components: the parts of a model, whose network is in float32 where the precision is None.
-        device: where to.
-        precision: one of `PRECISIONS`, or None.
-        folder: where measurements are remembered; see `fitting_precision`.
+    A network whose precision is to be measured is in float32; `folder` is as of `fitting_precision`.
     """
     for part in (components.vae, components.network, *components.text_encoders.values()):
         part.requires_grad_(False).eval().to(device)
@@ -121,18 +121,8 @@ def place(components: Components, device: torch.device, precision: str | None, *
     return found
 
 
-def _reload(folder: Path, family: Family, device: torch.device) -> Any:
-    return read_component(folder, family, family.network, torch.float32).to(device)
-
-
-def _folder(path_or_name: Any, settings_of: str | Path | None, cache: Path | None) -> Path:
-    """The folder of what is given, unpacked from a file if need be."""
-    found = _find([path_or_name] if isinstance(path_or_name, str | Path) else list(path_or_name))
-    return unpacked(found, settings_of=settings_of, folder=cache) if found.is_file() else found
-
-
-def _find(candidates: Sequence[str | Path]) -> Path:
-    """The folder of the first candidate that can be had, downloaded if need be."""
+def _find(candidates: Sequence[Source]) -> Path:
+    """The folder or file of the first candidate that can be had, downloaded if need be."""
     failures = []
     for candidate in candidates:
         if Path(candidate).exists():
@@ -150,8 +140,7 @@ def _find(candidates: Sequence[str | Path]) -> Path:
 def fetch(hub_id: str) -> Path:
     """The local folder of a model on the hub, downloaded unless it is in the hub's cache.
 
-    Raises:
-        OSError: when the hub or the model cannot be reached; `ValueError` for what it cannot serve.
+    `OSError` when the hub or the model cannot be reached; `ValueError` for what it cannot serve.
     """
     with quiet("bitsandbytes"):
         from diffusers import DiffusionPipeline
@@ -163,29 +152,95 @@ def fetch(hub_id: str) -> Path:
 
 
 def _image_size(requested: int | Sequence[int] | None, components: Components) -> tuple[int, int]:
-    sides = _trained_sides(components) if requested is None else _pair(requested)
-    multiple = components.family.multiple(components)
+    family = components.family
+    if requested is None:
+        trained = family.sample_size(components)
+        if trained is None:
+            raise UserError(
+                "the model's network does not say what size of images it was trained on (its sample_size is null): "
+                "give image_size"
+            )
+        sides = [side * reduction_factor(components.vae) for side in _pair(trained)]
+    else:
+        sides = _pair(requested)
+    multiple, largest = family.multiple(components), family.largest(components)
     if len(sides) != 2 or any(not isinstance(side, int) or side <= 0 or side % multiple for side in sides):
         raise UserError(
             f"image_size must be one or two positive multiples of {multiple}, which this model's networks can halve; "
             f"received {sides if requested is None else requested}"
         )
-    largest = components.family.largest(components)
     if largest is not None and max(sides) > largest:
         raise UserError(f"image_size must be at most {largest}, up to which this model has positions; received {sides}")
     return sides[0], sides[1]
 
 
-def _trained_sides(components: Components) -> list[Any]:
-    """The sides of the images that a network was trained on."""
-    sample = components.family.sample_size(components)
-    if sample is None:
-        raise UserError(
-            "the model's network does not say what size of images it was trained on (its sample_size is null): give "
-            "image_size"
-        )
-    return [side * reduction_factor(components.vae) for side in _pair(sample)]
-
-
 def _pair(sides: Any) -> list[Any]:
     return list(sides) if isinstance(sides, Sequence) and not isinstance(sides, str) else [sides] * 2
+
+
+def random_model(
+    *,
+    unet: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    parts: str | Path,
+    image_size: int,
+    device: str = "auto",
+    dtype: str = "auto",
+    steps: int = 50,
+    batch_size: int = 16,
+    cache_dir: str | Path | None = None,
+    seed: int = 0,
+) -> LatentModel:
+    """Makes a latent diffusion model of given sizes with random weights: its speed does not depend on the values.
+
+    `unet` and `vae` are arguments of diffusers' `UNet2DConditionModel` and `AutoencoderKL`; the tokenizer and the noise
+    schedule are borrowed from `parts`, a model in diffusers' format. Images have `image_size` pixels a side, `seed` is
+    that of the weights, and the other options are those of `load_model`.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTokenizer
+
+    target, folder = choose_device(device), None if cache_dir is None else Path(cache_dir)
+    tokenizer = CLIPTokenizer.from_pretrained(Path(parts) / "tokenizer")
+
+    def network() -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return UNet2DConditionModel(**unet)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        components = Components(
+            family=StableDiffusion(),
+            network=network(),
+            vae=AutoencoderKL(**vae),
+            texts={"tokenizer": tokenizer, "text_encoder": _text_encoder(tokenizer, int(unet["cross_attention_dim"]))},
+            scheduler=DDIMScheduler.from_pretrained(Path(parts) / "scheduler"),
+            reload=lambda: network().to(target),
+        )
+    return LatentModel(
+        components=components,
+        image_size=(image_size, image_size),
+        steps=steps,
+        batch_size=batch_size,
+        cache_dir=folder,
+        precision=place(components, target, choose_precision(dtype, target), folder=folder),
+    )
+
+
+def _text_encoder(tokenizer: Any, width: int) -> Any:
+    """A text encoder of two layers: it runs once."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=2,
+        num_attention_heads=max(1, width // 64),
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)

@@ -21,7 +21,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -29,8 +28,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
-from latent_geodesics.models.fitting import Fit, NoisyDraws
+from latent_geodesics.models.families.base import Embeddings
+from latent_geodesics.models.fitting import NoisyDraws, fit
 from latent_geodesics.models.network import Denoiser
+from latent_geodesics.models.noise_schedule import Latents
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,7 @@ class _RowWeights:
 
 
 class Loras:
-    """Creates a context in which a U-Net may have adapters, each under a name; at first there are none.
-
-    Args:
-        unet: a conditional U-Net of diffusers without adapters.
-    """
+    """A context in which a conditional U-Net of diffusers may have adapters, each under a name; at first none."""
 
     def __init__(self, unet: Any) -> None:
         self._unet = unet
@@ -73,9 +70,7 @@ class Loras:
             raise UserError("the model has adapters already; load it again without them")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for name, layer in self._layers().items():
             parent, _, child = name.rpartition(".")
             setattr(self._unet.get_submodule(parent), child, layer.get_base_layer())
@@ -86,10 +81,7 @@ class Loras:
     def add(self, name: str, *, rank: int, seed: int) -> None:
         """Adds an adapter on the query, key and value projections of every attention layer; it changes nothing yet.
 
-        Args:
-            name: what the adapter is called from then on.
-            rank: r, at least 1; the scale alpha/r is 1.
-            seed: seed of its random factor A (B is zero).
+        Its rank r is at least 1 and the scale alpha/r is 1; the seed is of the random factor A (B is zero).
         """
         from peft import LoraConfig, inject_adapter_in_model
 
@@ -98,13 +90,17 @@ class Loras:
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
             inject_adapter_in_model(config, self._unet, adapter_name=name)
             torch.manual_seed(seed)
-            self._start(name, rank)
+            for layer in self._having(name):  # drawn anew in float32: peft rounds them to the network's precision
+                down = torch.nn.Linear(layer.in_features, rank, bias=False)
+                up = torch.nn.Linear(rank, layer.out_features, bias=False)  # draws too
+                torch.nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
+                torch.nn.init.zeros_(up.weight)
+                layer.lora_A[name], layer.lora_B[name] = down.to(layer.weight.device), up.to(layer.weight.device)
 
     def load(self, name: str, source: str | Path) -> None:
         """Adds the adapter of a file, or of a folder that holds one, in any of the formats that diffusers reads.
 
-        Raises:
-            UserError: when there is no such file, or it does not belong to this model.
+        A `UserError` when there is no such file, or it does not belong to this model.
         """
         from diffusers import StableDiffusionPipeline
 
@@ -137,9 +133,7 @@ class Loras:
     def weigh(self, weights: Mapping[str, float | Float[Tensor, " n"]], *, train: bool = False) -> None:
         """Sets the weight of each adapter, one for all rows or one for each row; adapters not named are left out.
 
-        Args:
-            weights: adapter -> weight.
-            train: whether the adapters' factors are to collect gradients.
+        With `train` the adapters' factors collect gradients.
         """
         for layer in self._layers().values():
             present = [name for name in weights if name in layer.lora_A]
@@ -152,16 +146,6 @@ class Loras:
         """The factors of an adapter, in the order of the layers."""
         factors = ((layer.lora_A[name], layer.lora_B[name]) for layer in self._layers().values())
         return [parameter for pair in factors for factor in pair for parameter in factor.parameters()]
-
-    def _start(self, name: str, rank: int) -> None:
-        """Draws an adapter's factors in float32, as peft does before it rounds them to the network's precision."""
-        for layer in self._having(name):
-            down = torch.nn.Linear(layer.in_features, rank, bias=False)
-            up = torch.nn.Linear(rank, layer.out_features, bias=False)  # draws too
-            torch.nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
-            torch.nn.init.zeros_(up.weight)
-            layer.lora_A[name] = down.to(layer.weight.device)
-            layer.lora_B[name] = up.to(layer.weight.device)
 
     def _fill(self, name: str, state: Mapping[str, Tensor]) -> list[str]:
         """Gives an adapter the numbers of its file in float32; loading rounded them to the network's precision.
@@ -178,8 +162,8 @@ class Loras:
         if not any("lora_A" in key for key in own):
             own = convert_unet_state_dict_to_peft(own)
         read: Any = set_peft_model_state_dict(self._unet, own, name)
-        layers = [path for path, layer in self._layers().items() if name in layer.lora_A]
-        wanted = {f"{path}.lora_{factor}.weight" for path in layers for factor in "AB"}
+        paths = [path for path, layer in self._layers().items() if name in layer.lora_A]
+        wanted = {f"{path}.lora_{factor}.weight" for path in paths for factor in "AB"}
         return sorted({*read.unexpected_keys, *(wanted - own.keys())})
 
     def _having(self, name: str) -> list[Any]:
@@ -216,19 +200,12 @@ def _read(source: Path) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraTraining:
-    """How an adapter is made.
+    """How an adapter is made."""
 
-    Args:
-        rank: its rank, at least 1.
-        steps: optimisation steps, at least 1.
-        learning_rate: step size of AdamW, above 0.
-        batch_size: draws of (image, t, eps) a step, at least 1.
-    """
-
-    rank: int = 16
-    steps: int = 200
-    learning_rate: float = 2e-4
-    batch_size: int = 1
+    rank: int = 16  # its rank, at least 1
+    steps: int = 200  # optimisation steps, at least 1
+    learning_rate: float = 2e-4  # step size of AdamW, above 0
+    batch_size: int = 1  # draws of (image, t, eps) a step, at least 1
 
     def __post_init__(self) -> None:
         whole = min(self.rank, self.steps, self.batch_size) >= 1
@@ -239,24 +216,12 @@ class LoraTraining:
             )
 
     def run(
-        self,
-        network: Denoiser,
-        loras: Loras,
-        name: str,
-        *,
-        latents: Float[Tensor, "m d"],
-        conditions: Float[Tensor, "m l c"],
-        seed: int,
+        self, network: Denoiser, loras: Loras, name: str, *, latents: Latents, conditions: Embeddings, seed: int
     ) -> None:
-        """Adds an adapter of that name and fits it; it is left as the only one in force.
+        """Adds an adapter of that name and fits it to images; it is left as the only one in force.
 
-        Args:
-            network: the denoising network.
-            loras: where the adapter goes.
-            name: its name.
-            latents: clean latents of the images; every draw takes one of them at random.
-            conditions: embedding of each.
-            seed: seed of the factors and of the draws.
+        Every draw takes one of the clean latents at random, and its embedding; the seed is of the factors and of the
+        draws.
 
         Raises:
             UserError: when the fit does not stay finite; the sentence tells a learning rate from a precision.
@@ -277,7 +242,14 @@ class LoraTraining:
                 loras.weigh({})
                 return losses(draws)
 
-            Fit(name=f"fitting the LoRA '{name}'", steps=self.steps, learning_rate=self.learning_rate).run(
-                [loras.parameters(name)], network=network, draw=draw, losses=losses, without=without
+            fit(
+                f"fitting the LoRA '{name}'",
+                [loras.parameters(name)],
+                network=network,
+                steps=self.steps,
+                learning_rate=self.learning_rate,
+                draw=draw,
+                losses=losses,
+                without=without,
             )
         loras.weigh({name: 1.0})

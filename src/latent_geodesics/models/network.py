@@ -12,8 +12,8 @@ does), float32 takes over.
 
 import logging
 import math
-from copy import deepcopy
-from dataclasses import dataclass
+from copy import copy, deepcopy
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -25,7 +25,8 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.accelerator import Chunker
 from latent_geodesics.models.families import Family
-from latent_geodesics.models.noise_schedule import NoiseSchedule
+from latent_geodesics.models.families.base import Embeddings
+from latent_geodesics.models.noise_schedule import Latents, NoiseSchedule, Times
 from latent_geodesics.models.precision import NOMINAL_ERROR, products_in
 
 log = logging.getLogger(__name__)
@@ -36,63 +37,44 @@ _RANGE_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Guidance:
-    """What every row is conditioned on: embeddings, their opposite, and the weight of classifier-free guidance.
+    """What every row is conditioned on: embeddings, their opposite, and the weight of classifier-free guidance."""
 
-    Args:
-        condition: text embedding of each row.
-        negative: embedding that guidance moves away from, of each row; unused when `weight` is 1.
-        weight: guidance weight w >= 0; 1 is purely conditional.
-    """
-
-    condition: Float[Tensor, "n l c"]
-    negative: Float[Tensor, "n l c"]
-    weight: float = 1.0
+    condition: Embeddings  # text embedding of each row
+    negative: Embeddings  # embedding that guidance moves away from, of each row; unused when `weight` is 1
+    weight: float = 1.0  # guidance weight w >= 0; 1 is purely conditional
 
     def rows(self, which: Int[Tensor, " m"]) -> "Guidance":
         """The guidance of some of the rows."""
         return Guidance(self.condition[which], self.negative[which], self.weight)
 
 
+@dataclass
 class _Costs:
     """What networks were asked; chunks run in several threads."""
 
-    def __init__(self) -> None:
-        self.evaluations, self.calls, self.counting = 0, 0, Lock()
+    evaluations: int = 0
+    calls: int = 0
+    counting: Lock = field(default_factory=Lock)
 
 
 class Denoiser:
-    """The network's predictions at flat latents, with the schedule that gives them a meaning.
-
-    Args:
-        module: a denoising network of diffusers, already on its device and in its dtype.
-        family: how it is asked.
-        pixels: how many pixels of an image lie along one side of a latent.
-        schedule: the noise schedule it was trained with.
-        shape: `(c, h, w)` of a latent.
-        batch_size: the largest number of latents in one call.
-        precision: one of `precision.PRECISIONS`; by default that of the weights.
-
-    Attributes:
-        spent: what it cost so far, in common with the networks made `beside` it.
-    """
+    """The network's predictions at flat latents, with the schedule that gives them a meaning."""
 
     def __init__(
         self,
         *,
-        module: Any,
-        family: Family,
-        pixels: int,
-        schedule: NoiseSchedule,
-        shape: tuple[int, int, int],
-        batch_size: int,
-        precision: str | None = None,
+        module: Any,  # a denoising network of diffusers, already on its device and in its dtype
+        family: Family,  # how it is asked
+        pixels: int,  # how many pixels of an image lie along one side of a latent
+        schedule: NoiseSchedule,  # the noise schedule it was trained with
+        shape: tuple[int, int, int],  # `(c, h, w)` of a latent
+        batch_size: int,  # the largest number of latents in one call
+        precision: str | None = None,  # one of `precision.PRECISIONS`; by default that of the weights
     ) -> None:
-        self.module, self.family, self.pixels = module, family, pixels
+        self.module, self.family, self.pixels, self.schedule, self.shape = module, family, pixels, schedule, shape
         self.precision = precision or str(module.dtype).removeprefix("torch.")
-        self.schedule = schedule
-        self.shape = shape
-        self._costs = _Costs()
-        self._chunker = Chunker(size=batch_size)
+        self.dimension = math.prod(shape)  # d, the number of values in a latent
+        self._costs, self._chunker = _Costs(), Chunker(size=batch_size)
 
     @property
     def evaluations(self) -> int:
@@ -115,31 +97,16 @@ class Denoiser:
 
     def beside(self, module: Any, precision: str) -> "Denoiser":
         """The same with another network, in another precision; their costs are counted together."""
-        other = Denoiser(
-            module=module,
-            family=self.family,
-            pixels=self.pixels,
-            schedule=self.schedule,
-            shape=self.shape,
-            batch_size=self.batch_size,
-            precision=precision,
-        )
-        other._costs = self._costs
+        other = copy(self)
+        other.module, other.precision, other._chunker = module, precision, Chunker(size=self.batch_size)
         return other
-
-    @property
-    def dimension(self) -> int:
-        """The number d of values in a latent."""
-        return math.prod(self.shape)
 
     @property
     def batch_size(self) -> int:
         """The largest number of latents in one call; it shrinks when memory runs out."""
         return self._chunker.size
 
-    def output(
-        self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
-    ) -> Float[Tensor, "n d"]:
+    def output(self, x: Latents, t: Times, condition: Embeddings) -> Latents:
         """The raw network output of one call for all rows at once, float32, differentiable in `condition`.
 
         Where float16 overflows the network turns to float32, for good, and says so; not while something is fitted
@@ -147,9 +114,11 @@ class Denoiser:
         """
         self._costs.calls += 1
         output = self._chunk(x, t, condition)
-        fitting = torch.is_grad_enabled()
-        if self.module.dtype is torch.float16 and not fitting and not bool(torch.isfinite(output).all()):
-            self.widen()
+        narrow = self.module.dtype is torch.float16 and not torch.is_grad_enabled()
+        if narrow and not bool(torch.isfinite(output).all()):
+            log.warning("The network overflowed in float16: it goes on in float32. Choose dtype=bfloat16 or float32.")
+            torch.nn.Module.to(self.module, torch.float32)
+            self.precision = "float32"
             output = self._chunk(x, t, condition)
         return output
 
@@ -160,11 +129,7 @@ class Denoiser:
 
     @property
     def steerable(self) -> Any:
-        """The network, whose attention layers may be steered and adapted.
-
-        Raises:
-            UserError: when it is no U-Net.
-        """
+        """The network, whose attention layers may be steered and adapted; a `UserError` when it is no U-Net."""
         if not self.family.controlled:
             raise UserError(
                 f"steering attention and training adapters are known for U-Nets, and this model's network is a "
@@ -177,28 +142,17 @@ class Denoiser:
         """Whether adapters are on the network, which no copy of it in another precision has."""
         return bool(getattr(self.module, "peft_config", None))
 
-    def widen(self) -> None:
-        """Turns the network to float32, weights and all, and warns: its float16 overflowed."""
-        log.warning("The network overflowed in float16: it goes on in float32. Choose dtype=bfloat16 or float32.")
-        torch.nn.Module.to(self.module, torch.float32)
-        self.precision = "float32"
-
     @torch.no_grad()
-    def noise(
-        self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
-    ) -> Float[Tensor, "n d"]:
+    def noise(self, x: Latents, t: Times, condition: Embeddings) -> Latents:
         """The predicted noise `eps(x, t, c)`, whatever the network was trained to predict."""
         return self.schedule.noise(x, self.guided_output(x, t, Guidance(condition, condition)), t)
 
     @torch.no_grad()
-    def guided_output(self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], guidance: Guidance) -> Float[Tensor, "n d"]:
-        """The classifier-free-guided output `(1 - w) out(negative) + w out(condition)`.
+    def guided_output(self, x: Latents, t: Times, guidance: Guidance) -> Latents:
+        """The classifier-free-guided output `(1 - w) out(negative) + w out(condition)` (Ho, Salimans 2022).
 
-        The weight 1 needs one evaluation, not two, and so does the weight 0. All kinds of output are affine in `eps`
-        at a given `x` and `t`, so guiding the raw output guides the noise.
-
-        References:
-            Ho, Salimans 2022, arXiv 2207.12598.
+        The weight 1 needs one evaluation, not two, and so does the weight 0. All kinds of output are affine in `eps` at
+        a given `x` and `t`, so guiding the raw output guides the noise.
         """
         weight, condition = guidance.weight, guidance.condition if guidance.weight else guidance.negative
         both = weight not in (0.0, 1.0)
@@ -211,75 +165,58 @@ class Denoiser:
         without, conditional = output.chunk(2)
         return without + weight * (conditional - without)
 
-    def _chunk(
-        self, x: Float[Tensor, "n d"], t: Int[Tensor, " n"], condition: Float[Tensor, "n l c"]
-    ) -> Float[Tensor, "n d"]:
+    def _chunk(self, x: Latents, t: Times, condition: Embeddings) -> Latents:
         dtype = self.module.dtype
         images = x.to(dtype).reshape(-1, *self.shape)
+        told = self.schedule.told(t)
         with products_in(self.precision, x.device):
-            told = self.schedule.told(t)
             output = self.family.predict(self.module, images, told, condition.to(dtype), self.pixels)
         with self._costs.counting:
             self._costs.evaluations += len(x)
         return output.flatten(1).float()
 
 
+@dataclass(kw_only=True, eq=False)
 class ImageCodec:
-    """Encodes images into flat latents and decodes them.
+    """Encodes images into flat latents and decodes them."""
 
-    Args:
-        vae: an autoencoder of diffusers, on its device, float32.
-        family: what its latents are.
-        image_size: `(height, width)` of the images in pixels.
-        batch_size: the largest number of images in one call.
-        decoding: the precision to decode in.
-    """
+    vae: Any  # an autoencoder of diffusers, on its device, float32
+    family: Family  # what its latents are
+    image_size: tuple[int, int]  # `(height, width)` of the images in pixels
+    batch_size: InitVar[int]  # the largest number of images in one call
+    decoding: torch.dtype = torch.float32  # the precision to decode in
 
-    def __init__(
-        self,
-        *,
-        vae: Any,
-        family: Family,
-        image_size: tuple[int, int],
-        batch_size: int,
-        decoding: torch.dtype = torch.float32,
-    ) -> None:
-        self._vae, self._family = vae, family
-        self._decoding = decoding
+    def __post_init__(self, batch_size: int) -> None:
         self._chunker = Chunker(size=batch_size)
-        self.image_size = image_size
-        self.latent_shape = family.latent_shape(vae, image_size)
+        self.latent_shape = self.family.latent_shape(self.vae, self.image_size)
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "p 3 h w"]) -> Float[Tensor, "p d"]:
         """The clean latents of images in [0, 1]."""
         self._check(images)
-        with products_in("float32", self._vae.device):
-            return self._chunker.map(self._encode_chunk, images.to(self._vae.device, torch.float32))
+        given = images.to(self.vae.device, torch.float32)
+        with products_in("float32", given.device):
+            return self._chunker.map(lambda some: self.family.encode(self.vae, 2.0 * some - 1.0).flatten(1), given)
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "n d"]) -> Float[Tensor, "n 3 h w"]:
         """The images in [0, 1] of clean latents; what falls outside is clipped, NaN stays NaN."""
         images = self._chunker.map(self._decode_chunk, latents)
-        if self._decoding is not torch.float32 and bool(torch.isfinite(latents).all() & ~torch.isfinite(images).all()):
+        if self.decoding is not torch.float32 and bool(torch.isfinite(latents).all() & ~torch.isfinite(images).all()):
             # `force_upcast` of diffusers would not tell beforehand: it is true unless a model's file says otherwise.
             log.warning("The decoder overflowed in half precision: images are decoded in float32 from here on.")
-            self._decoding = torch.float32
+            self.decoding = torch.float32
             images = self._chunker.map(self._decode_chunk, latents)
         return (0.5 * images + 0.5).clamp(0.0, 1.0)
 
     @cached_property
     def _half(self) -> Any:
-        """The autoencoder in the precision of decoding."""
-        return torch.nn.Module.to(deepcopy(self._vae), self._decoding)
-
-    def _encode_chunk(self, images: Float[Tensor, "p 3 h w"]) -> Float[Tensor, "p d"]:
-        return self._family.encode(self._vae, 2.0 * images - 1.0).flatten(1)
+        return torch.nn.Module.to(deepcopy(self.vae), self.decoding)
 
     def _decode_chunk(self, latents: Float[Tensor, "n d"]) -> Float[Tensor, "n 3 h w"]:
-        vae = self._vae if self._decoding is torch.float32 else self._half
+        vae = self.vae if self.decoding is torch.float32 else self._half
         with products_in("tf32", latents.device):
-            return self._family.decode(vae, latents.reshape(-1, *self.latent_shape)).float()
+            return self.family.decode(vae, latents.reshape(-1, *self.latent_shape)).float()
 
     def _check(self, images: Tensor) -> None:
         height, width = self.image_size

@@ -38,6 +38,9 @@ from latent_geodesics.models.sources import first_line
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow")
 
+Latents = Float[Tensor, "n d"]
+Times = Int[Tensor, " n"]
+
 
 def _column(values: Float[Tensor, " n"]) -> Float[Tensor, "n 1"]:
     return values.unsqueeze(-1)
@@ -45,23 +48,16 @@ def _column(values: Float[Tensor, " n"]) -> Float[Tensor, "n 1"]:
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """The levels of a model and the conversions between its predictions.
+    """The levels of a model and the conversions between its predictions."""
 
-    Args:
-        signal: `abar` at every index, in `[0, 1]`, float64; first those of the training times, in increasing noise.
-        clean_signal: `abar` of level 0; Stable Diffusion uses `abar` of the first training time, a flow model 1.
-        times: index of the levels 1 to `steps`, in increasing noise.
-        prediction: what the network returns: `epsilon`, `v_prediction`, `sample` or `flow`.
-        network_times: what the network is told at every index; None tells it the index, as diffusion models are.
-        training_times: T, how many of the indices are training times; None for all.
-    """
-
+    # `abar` at every index, in `[0, 1]`, float64; first those of the training times, in increasing noise
     signal: Float[Tensor, " T"]
-    clean_signal: float
-    times: tuple[int, ...]
-    prediction: str = "epsilon"
+    clean_signal: float  # `abar` of level 0; Stable Diffusion uses `abar` of the first training time, a flow model 1
+    times: tuple[int, ...]  # index of the levels 1 to `steps`, in increasing noise
+    prediction: str = "epsilon"  # what the network returns: `epsilon`, `v_prediction`, `sample` or `flow`
+    # What the network is told at every index; None tells it the index, as diffusion models are
     network_times: Float[Tensor, " T"] | None = None
-    training_times: int = 0
+    training_times: int = 0  # T, how many of the indices are training times; 0 for all
     _tables: dict[torch.device, tuple[Tensor, Tensor, Tensor | None]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -77,12 +73,9 @@ class NoiseSchedule:
 
     @classmethod
     def from_scheduler(cls, scheduler: Any, steps: int, **settings: Any) -> "NoiseSchedule":
-        """Read the schedule of any discrete diffusers scheduler, visited in `steps` DDIM steps.
+        """Read the schedule of any discrete diffusers scheduler, visited in `steps` DDIM steps, at least 1.
 
-        Args:
-            scheduler: The scheduler.
-            steps: How many steps, at least 1.
-            settings: What takes the place of its own settings.
+        The settings take the place of its own.
         """
         from diffusers import DDIMScheduler
 
@@ -193,20 +186,20 @@ class NoiseSchedule:
         signal = self.signal_at_level(level)
         return math.sqrt(signal), self.noise_beside(signal)
 
-    def abar(self, t: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def abar(self, t: Times) -> Float[Tensor, " n"]:
         """`abar_t` at indices, float32."""
         return self._table(t.device)[0][t]
 
-    def sigma(self, t: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def sigma(self, t: Times) -> Float[Tensor, " n"]:
         """`sigma_t`, float32; taken in float64, where the difference keeps its digits."""
         return self._table(t.device)[1][t]
 
-    def told(self, t: Int[Tensor, " n"]) -> Tensor:
+    def told(self, t: Times) -> Tensor:
         """What the network is told at indices."""
         told = self._table(t.device)[2]
         return t if told is None else told[t]
 
-    def training_time(self, t: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    def training_time(self, t: Times) -> Times:
         """The training time of the noise that is nearest to that at indices."""
         if self.training_times == len(self.signal):
             return t
@@ -227,15 +220,11 @@ class NoiseSchedule:
             return 1.0, s1 - s0
         return a1 / a0, s1 - a1 / a0 * s0
 
-    def driver(
-        self, x: Float[Tensor, "n d"], output: Float[Tensor, "n d"], t: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n d"]:
+    def driver(self, x: Latents, output: Latents, t: Times) -> Latents:
         """What a step is taken by: see `step_up`."""
         return output if self.prediction in ("v_prediction", "flow") else self.noise(x, output, t)
 
-    def step_down(
-        self, x: Float[Tensor, "n d"], output: Float[Tensor, "n d"], t: Int[Tensor, " n"], below: int
-    ) -> Float[Tensor, "n d"]:
+    def step_down(self, x: Latents, output: Latents, t: Times, below: int) -> Latents:
         """The latents of the level `below` that follow from those at `t` by one deterministic step."""
         a, sigma = self.amounts(below)
         return a * self.clean(x, output, t) + sigma * self.noise(x, output, t)
@@ -248,14 +237,11 @@ class NoiseSchedule:
         """Of all indices, brought to each device once: a copy there would be waited for at every call."""
         if device not in self._tables:
             told = None if self.network_times is None else self.network_times.float().to(device)
-            columns = (self.signal, self.noise_beside(self.signal))
-            abar, sigma = (column.float().to(device) for column in columns)
-            self._tables[device] = (abar, sigma, told)
+            sigma = self.noise_beside(self.signal)
+            self._tables[device] = (self.signal.float().to(device), sigma.float().to(device), told)
         return self._tables[device]
 
-    def noise(
-        self, x: Float[Tensor, "n d"], output: Float[Tensor, "n d"], t: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n d"]:
+    def noise(self, x: Latents, output: Latents, t: Times) -> Latents:
         """The noise `eps` that a raw network output stands for."""
         a, sigma = _column(self.abar(t).sqrt()), _column(self.sigma(t))
         if self.prediction == "v_prediction":
@@ -264,9 +250,7 @@ class NoiseSchedule:
             return (x - a * output) / sigma
         return x + a * output if self.prediction == "flow" else output
 
-    def clean(
-        self, x: Float[Tensor, "n d"], output: Float[Tensor, "n d"], t: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n d"]:
+    def clean(self, x: Latents, output: Latents, t: Times) -> Latents:
         """The clean latent `x_0` that a raw network output stands for."""
         a, sigma = _column(self.abar(t).sqrt()), _column(self.sigma(t))
         if self.prediction == "v_prediction":
@@ -275,9 +259,7 @@ class NoiseSchedule:
             return output
         return x - sigma * output if self.prediction == "flow" else (x - sigma * output) / a
 
-    def target(
-        self, x0: Float[Tensor, "n d"], noise: Float[Tensor, "n d"], t: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n d"]:
+    def target(self, x0: Latents, noise: Latents, t: Times) -> Latents:
         """What the network was trained to return for `x_t = a_t x_0 + sigma_t eps`."""
         if self.prediction == "flow":
             return noise - x0
@@ -285,9 +267,7 @@ class NoiseSchedule:
             return _column(self.abar(t).sqrt()) * noise - _column(self.sigma(t)) * x0
         return x0 if self.prediction == "sample" else noise
 
-    def diffuse(
-        self, x0: Float[Tensor, "n d"], noise: Float[Tensor, "n d"], t: Int[Tensor, " n"]
-    ) -> Float[Tensor, "n d"]:
+    def diffuse(self, x0: Latents, noise: Latents, t: Times) -> Latents:
         """The noisy latent `x_t = a_t x_0 + sigma_t eps`."""
         return _column(self.abar(t).sqrt()) * x0 + _column(self.sigma(t)) * noise
 

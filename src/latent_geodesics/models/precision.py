@@ -29,12 +29,7 @@ from latent_geodesics.models.store import content_key, measured_once, weights_ha
 if TYPE_CHECKING:
     from latent_geodesics.models.network import Denoiser
 
-PRECISIONS = {
-    "float32": torch.float32,
-    "tf32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """What each precision keeps its weights in; TF32 rounds the factors of products alone, on NVIDIA's tensor cores."""
 
 NOMINAL_ERROR = {"float32": 0.0, "tf32": 6e-4, "float16": 6e-4, "bfloat16": 5e-3}
@@ -53,16 +48,12 @@ _SECONDS = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """A precision, and what it was chosen by.
+    """A precision, and what it was chosen by."""
 
-    Attributes:
-        dtype: one of `PRECISIONS`.
-        rates: precision -> evaluations a second; empty where nothing was measured.
-        errors: precision -> relative error of the noise; infinite where it overflowed.
-    """
-
-    dtype: str = "float32"
+    dtype: str = "float32"  # one of `PRECISIONS`
+    # Precision -> evaluations a second; empty where nothing was measured
     rates: dict[str, float] = field(default_factory=dict)
+    # Precision -> relative error of the noise; infinite where it overflowed
     errors: dict[str, float] = field(default_factory=dict)
 
 
@@ -72,15 +63,13 @@ def products_in(precision: str, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
     try:
-        for backend in backends:
-            backend.allow_tf32 = precision == "tf32"
+        products.allow_tf32 = convolutions.allow_tf32 = precision == "tf32"
         yield
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 def machine_name(device: torch.device) -> str:
@@ -93,11 +82,7 @@ def fitting_precision(
 ) -> Precision:
     """The precision for a U-Net that is loaded in float32: from the folder, or measured and put there.
 
-    Args:
-        unet: the network on its device, which stays as it is.
-        family: how it is asked.
-        condition: the embedding of a prompt.
-        folder: where choices are remembered; None measures nothing: float16 on an accelerator, float32 on a CPU.
+    The network stays as it is. Without a folder nothing is measured: float16 on an accelerator, float32 on a CPU.
     """
     device = torch.device(unet.device)
     candidates = _candidates(device)
@@ -138,34 +123,26 @@ def _measured(unet: Any, family: Family, condition: Tensor, candidates: list[str
         with products_in(name, device):
             asked = partial(family.predict, network, x.to(dtype), t, states.to(dtype), PIXELS)
             outputs[name] = asked().float()
-            rates[name] = len(x) * _calls_a_second(asked, device)
+            rates[name] = len(x) / min(_seconds(asked, device) for _ in range(_ROUNDS))
         error = float((outputs[name] - outputs["float32"]).norm() / outputs["float32"].norm())
         errors[name] = error if error < float("inf") else float("inf")  # NaN is an overflow too
     sound = [name for name in candidates if errors[name] <= LARGEST_ERROR]
     return Precision(dtype=max(sound, key=rates.__getitem__), rates=rates, errors=errors)
 
 
-def _calls_a_second(asked: Callable[[], Tensor], device: torch.device) -> float:
-    """The best of a few."""
-    fastest = float("inf")
-    for _ in range(_ROUNDS):
-        started = time.perf_counter()
-        asked()
-        wait(device)
-        fastest = min(fastest, time.perf_counter() - started)
-    return 1 / fastest
+def _seconds(asked: Callable[[], Tensor], device: torch.device) -> float:
+    started = time.perf_counter()
+    asked()
+    wait(device)
+    return time.perf_counter() - started
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A memory layout, and the U-Net's evaluations a second that it was chosen by.
+    """A memory layout, and the U-Net's evaluations a second that it was chosen by."""
 
-    Attributes:
-        channels_last: Whether the weights lie channels last.
-        rates: Layout -> evaluations a second; empty where nothing was measured.
-    """
-
-    channels_last: bool = False
+    channels_last: bool = False  # whether the weights lie channels last
+    # Layout -> evaluations a second; empty where nothing was measured
     rates: dict[str, float] = field(default_factory=dict)
 
     def apply(self, unet: Any) -> None:
@@ -176,28 +153,20 @@ class Layout:
 def fastest_layout(
     network: "Denoiser", *, condition: Callable[[], Float[Tensor, "1 l c"]], folder: Path | None
 ) -> Layout:
-    """The layout for a network: from the folder, or measured and put there.
+    """The layout for a network, which it has from then on: from the folder, or measured and put there.
 
-    Args:
-        network: The network, whose layout is left as the one that is returned.
-        condition: Gives the embedding of a text.
-        folder: Where choices are remembered; None keeps the layout that the weights were loaded in, unmeasured, and so
-            do a network that is compiled and one that has no convolutions to speak of.
+    Without a folder it keeps the layout that the weights were loaded in, unmeasured, and so do a network that is
+    compiled and one that has no convolutions to speak of. `condition` gives the embedding of a text.
     """
     # A compiled network would compile each of them.
     if folder is None or is_compiled(network.module) or not network.family.controlled:
         return Layout()
-    file = folder / f"layout-{_layout_key(network)[:24]}.json"
-    layout = measured_once(file, Layout, lambda: _measured_layout(network, condition()))
-    layout.apply(network.module)
-    return layout
-
-
-def _layout_key(network: "Denoiser") -> str:
     module = network.module
-    device = machine_name(module.device)
     sizes = sorted((name, tuple(value.shape)) for name, value in module.state_dict().items())
-    return content_key(device, torch.__version__, str(module.dtype), network.shape, sizes)
+    key = content_key(machine_name(module.device), torch.__version__, str(module.dtype), network.shape, sizes)
+    layout = measured_once(folder / f"layout-{key[:24]}.json", Layout, lambda: _measured_layout(network, condition()))
+    layout.apply(module)
+    return layout
 
 
 def _measured_layout(network: "Denoiser", condition: Tensor) -> Layout:
@@ -217,10 +186,6 @@ def _rate(network: "Denoiser", condition: Tensor, rows: int) -> float:
     device = network.module.device
     x = torch.zeros(rows, network.dimension, device=device)
     t = torch.full((rows,), int(network.schedule.times[-1]), dtype=torch.long, device=device)
-    condition = condition.to(device).expand(rows, -1, -1)
-    network.noise(x, t, condition)  # the first call of a kind is slow
-    wait(device)
-    started = time.perf_counter()
-    network.noise(x, t, condition)
-    wait(device)
-    return rows / (time.perf_counter() - started)
+    asked = partial(network.noise, x, t, condition.to(device).expand(rows, -1, -1))
+    _seconds(asked, device)  # the first call of a kind is slow
+    return rows / _seconds(asked, device)

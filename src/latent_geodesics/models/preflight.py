@@ -12,14 +12,13 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.manifold import Sphere
 from latent_geodesics.core.path import GreatCircle
 from latent_geodesics.models.accelerator import choose_device
-from latent_geodesics.models.components import LARGE, check_tensors, look_at_components
-from latent_geodesics.models.families import Family
+from latent_geodesics.models.components import LARGE, read_component, read_components
 from latent_geodesics.models.headers import shapes
 from latent_geodesics.models.latent_model import LatentModel
 from latent_geodesics.models.precision import PRECISIONS
 from latent_geodesics.models.scores import Score
-from latent_geodesics.models.single_file import contents
-from latent_geodesics.models.sources import SIZES, check_source, on_disk, weight_files
+from latent_geodesics.models.single_file import Contents, contents
+from latent_geodesics.models.sources import SIZES, Source, check_source, on_disk, weight_files
 
 POINTS = 5
 """Positions at which a score is looked at."""
@@ -36,21 +35,13 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """A model that is on disk.
+    """A model that is on disk."""
 
-    Attributes:
-        folder: Where, a folder or a file of all weights.
-        family: The pipeline that its family is called by.
-        parts: Its components that have weights.
-        network: Which of them is the denoising network.
-        precision: That of the network when it is loaded, as far as it is known beforehand.
-    """
-
-    folder: Path
-    family: str
-    parts: tuple[Part, ...]
-    network: str
-    precision: str
+    folder: Path  # where, a folder or a file of all weights
+    family: str  # the pipeline that its family is called by
+    parts: tuple[Part, ...]  # its components that have weights
+    network: str  # which of them is the denoising network
+    precision: str  # that of the network when it is loaded, as far as it is known beforehand
 
     @property
     def bytes(self) -> int:
@@ -79,19 +70,9 @@ class Inspection:
 
 
 def inspect(
-    sources: str | Path | Sequence[str | Path],
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    settings_of: str | Path | None = None,
+    sources: Source | Sequence[Source], *, device: str = "auto", dtype: str = "auto", settings_of: Source | None = None
 ) -> Inspection:
-    """Looks at the first of the folders, files and hub ids that is on this machine.
-
-    Args:
-        sources: As `load_model` takes them.
-        device: As `load_model` takes it.
-        dtype: As `load_model` takes it.
-        settings_of: As `load_model` takes it.
+    """Looks at the first of the folders, files and hub ids that is on this machine; options are those of `load_model`.
 
     Raises:
         UserError: when none is on this machine, saying which could be downloaded; or when the folder lacks something.
@@ -105,20 +86,18 @@ def inspect(
             f"start the run, which downloads it{_size_of(candidates, device)}"
         )
     if folder.is_file():
-        return _inspected_file(folder, settings_of, device=device, dtype=dtype)
-    components = look_at_components(folder)
-    family = components.family
-    files = {name: weight_files(folder / name) for name in (family.network, "vae", *components.text_encoders)}
-    return Inspection(
-        folder=folder,
-        family=family.pipelines[0],
-        parts=tuple(_part(name, found) for name, found in files.items()),
-        network=family.network,
-        precision=_precision(family, device, dtype),
-    )
+        content = contents(folder, settings_of=settings_of)
+        family, pipeline, parts = content.family, content.pipeline, _parts_with(folder, content)
+    else:
+        components = read_components(folder, None)
+        family, pipeline = components.family, components.family.pipelines[0]
+        names = (family.network, "vae", *components.text_encoders)
+        parts = [_part(name, weight_files(folder / name)) for name in names]
+    precision = family.usual_precision(choose_device(device)) if dtype == "auto" else dtype
+    return Inspection(folder=folder, family=pipeline, parts=tuple(parts), network=family.network, precision=precision)
 
 
-def _size_of(candidates: Sequence[str | Path], device: str) -> str:
+def _size_of(candidates: Sequence[Source], device: str) -> str:
     """How large a known model is and what memory is free, in words; nothing of one that is not known."""
     size = next((SIZES[str(each)] for each in candidates if str(each) in SIZES), None)
     if size is None:
@@ -128,37 +107,23 @@ def _size_of(candidates: Sequence[str | Path], device: str) -> str:
     return f"; its weights are about {size} GB, and need somewhat more than that in memory{told}"
 
 
-def _inspected_file(file: Path, settings_of: str | Path | None, *, device: str, dtype: str) -> Inspection:
-    """A file of all weights, or of some, the others being in the folder of its settings."""
-    content = contents(file, settings_of=settings_of)
+def _parts_with(file: Path, content: Contents) -> list[Part]:
+    """Those of a file of all weights, or of some, the others being in the folder of its settings."""
     share = file.stat().st_size / sum(content.numbers.values())
     parts = [Part(name=name, bytes=round(share * count), numbers=count) for name, count in content.numbers.items()]
     if content.folder is not None:
         for name in content.borrowed:
-            check_tensors(content.folder, content.family, name)
+            read_component(content.folder, content.family, name, None)
             parts.append(_part(name, weight_files(content.folder / name)))
-    return Inspection(
-        folder=file,
-        family=content.pipeline,
-        parts=tuple(parts),
-        network=content.family.network,
-        precision=_precision(content.family, device, dtype),
-    )
-
-
-def _precision(family: Family, device: str, dtype: str) -> str:
-    return family.usual_precision(choose_device(device)) if dtype == "auto" else dtype
+    return parts
 
 
 def free_memory(device: str = "auto") -> int:
     """The bytes that a device has free; of a CPU, what the system could give without swapping. 0 where not told."""
-    chosen = choose_device(device)
+    chosen, meminfo = choose_device(device), Path("/proc/meminfo")
     if chosen.type == "cuda":
         return int(torch.cuda.mem_get_info(chosen)[0])
-    if chosen.type != "cpu":
-        return 0
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
+    if chosen.type != "cpu" or not meminfo.exists():
         return 0
     told: Mapping[str, str] = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     return 1024 * int(told.get("MemAvailable", "0 kB").split()[0])
@@ -177,15 +142,8 @@ def usual_strength(
     """How hard a density bends the geodesic between two images, alpha mean|P s| L, from above, in seconds.
 
     Along the great circle between both images with drawn noise: to invert them takes a hundred times as long. Inverted
-    images lie nearer to each other; ten pairs of the shipped model have 0.3 to 0.9 of what is found here.
-
-    Args:
-        model: The model.
-        images: Both images, of its size, in [0, 1].
-        prompts: What they show.
-        score: The score that makes the geometry.
-        tau: The noise level.
-        alpha: The power on the density.
+    images lie nearer to each other; ten pairs of the shipped model have 0.3 to 0.9 of what is found here. Images are of
+    the model's size, in [0, 1]; `score` makes the geometry, with the power alpha on its density.
     """
     noise = torch.randn(2, model.dimension, generator=torch.Generator().manual_seed(0)).to(model.device)
     x = model.abar(tau) ** 0.5 * model.encode(images) + model.sigma(tau) * noise
@@ -201,11 +159,10 @@ def usual_strength(
 
 
 def _part(name: str, files: Sequence[Path]) -> Part:
-    return Part(name=name, bytes=sum(file.stat().st_size for file in files), numbers=sum(map(_numbers, files)))
-
-
-def _numbers(file: Path) -> int:
-    """How many numbers a file holds, by its header; of pickled files, as many as halves of four bytes."""
-    if file.suffix != ".safetensors":
-        return file.stat().st_size // 4
-    return sum(tensor.numel() for tensor in shapes(file).values())
+    """A component of some files: their numbers by the header; of pickled files, as many as have four bytes each."""
+    sizes = {file: file.stat().st_size for file in files}
+    numbers = (
+        sum(tensor.numel() for tensor in shapes(file).values()) if file.suffix == ".safetensors" else size // 4
+        for file, size in sizes.items()
+    )
+    return Part(name=name, bytes=sum(sizes.values()), numbers=sum(numbers))

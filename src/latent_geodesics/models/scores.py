@@ -33,25 +33,16 @@ Embed = Callable[[Sequence[str]], Tensor]
 
 @dataclass(frozen=True)
 class ScoreQuery:
-    """Points at which a score is asked for.
+    """Points at which a score is asked for."""
 
-    Args:
-        x: noisy latents.
-        t: diffusion time of each row, in `[0, T)`.
-        condition: embedding of each row.
-        negative: embedding that replaces the score's own negative text, or None.
-        pair: identity of the pair that each row belongs to; with `u` and `call` it names the row's random draws.
-        u: position on the path of each row.
-        call: how often this pair was asked before.
-    """
-
-    x: Float[Tensor, "n d"]
-    t: Int[Tensor, " n"]
-    condition: Float[Tensor, "n l c"]
-    negative: Float[Tensor, "n l c"] | None
+    x: Float[Tensor, "n d"]  # noisy latents
+    t: Int[Tensor, " n"]  # diffusion time of each row, in `[0, T)`
+    condition: Float[Tensor, "n l c"]  # embedding of each row
+    negative: Float[Tensor, "n l c"] | None  # embedding that replaces the score's own negative text, or None
+    # Identity of the pair that each row belongs to; with `u` and `call` it names the row's random draws
     pair: Int[Tensor, " n"]
-    u: Float[Tensor, " n"]
-    call: Int[Tensor, " n"]
+    u: Float[Tensor, " n"]  # position on the path of each row
+    call: Int[Tensor, " n"]  # how often this pair was asked before
 
 
 class Score(ABC):
@@ -65,13 +56,7 @@ class Score(ABC):
 
     @abstractmethod
     def estimate(self, network: Denoiser, embed: Embed, query: ScoreQuery) -> Float[Tensor, "n d"]:
-        """The score at the rows of a query, float32.
-
-        Args:
-            network: the denoising network.
-            embed: turns texts into embeddings.
-            query: where to evaluate.
-        """
+        """The score at the rows of a query, float32; `embed` turns texts into embeddings."""
 
 
 def _embedding(embed: Embed, text: str, query: ScoreQuery) -> Float[Tensor, "n l c"]:
@@ -110,12 +95,9 @@ class Unconditional(Score):
     """The score of the density without a prompt, `s = -eps_0 / sigma_t`.
 
     It does not change along a path, so the density along the path means one thing.
-
-    Args:
-        prompt: the text that stands for no text.
     """
 
-    prompt: str = ""
+    prompt: str = ""  # the text that stands for no text
     density: str = "p(x)"
 
     def estimate(self, network: Denoiser, embed: Embed, query: ScoreQuery) -> Float[Tensor, "n d"]:  # noqa: D102
@@ -125,18 +107,10 @@ class Unconditional(Score):
 
 @dataclass(frozen=True, kw_only=True)
 class Guided(Score):
-    """The score under classifier-free guidance, `s = -((1 - w) eps_- + w eps_c) / sigma_t`.
+    """The score under classifier-free guidance, `s = -((1 - w) eps_- + w eps_c) / sigma_t` (Ho, Salimans 2022)."""
 
-    Args:
-        weight: guidance weight w >= 0; 1 equals `Conditional`.
-        prompt: the text guidance moves away from, by default no text.
-
-    References:
-        Ho, Salimans 2022, arXiv 2207.12598.
-    """
-
-    weight: float = 3.0
-    prompt: str = ""
+    weight: float = 3.0  # guidance weight w >= 0; 1 equals `Conditional`
+    prompt: str = ""  # the text guidance moves away from, by default no text
 
     def __post_init__(self) -> None:
         check_guidance(self.weight, name="weight")
@@ -160,16 +134,12 @@ class Contrastive(Score):
     `(sigma_t / 2) log[p(x | c) / p(x | negative)]`: where both densities fall off together it vanishes. The published
     factor has no `1 / sigma_t`, so the power alpha absorbs it; `scaled` puts it back.
 
-    Args:
-        negative_prompt: the text of the negative embedding.
-        scaled: whether to divide by `sigma_t`.
-
     References:
         Yu et al. 2025, arXiv 2504.06675; Katzir et al. 2023, arXiv 2310.17590 (noise-free score distillation).
     """
 
-    negative_prompt: str = NEGATIVE_PROMPT
-    scaled: bool = False
+    negative_prompt: str = NEGATIVE_PROMPT  # the text of the negative embedding
+    scaled: bool = False  # whether to divide by `sigma_t`
 
     @property
     def density(self) -> str:  # type: ignore[override]
@@ -209,22 +179,15 @@ class Renoised(Score):
     function and a fixed point has a noise floor. Here every point draws its own t, and by default the draws depend on
     (seed, pair, u) alone, so the field is a fixed function of the point.
 
-    Args:
-        score: the score to average.
-        window: half-width w of the range of diffusion times, at least 1.
-        draws: random copies of each point, at least 1; the published method uses 1.
-        seed: seed of the draws.
-        common_random_numbers: whether a point has the same draws at every call.
-
     References:
         Yu et al. 2025, arXiv 2504.06675.
     """
 
-    score: Score
-    window: int = 100
-    draws: int = 1
-    seed: int = 0
-    common_random_numbers: bool = True
+    score: Score  # the score to average
+    window: int = 100  # half-width w of the range of diffusion times, at least 1
+    draws: int = 1  # random copies of each point, at least 1; the published method uses 1
+    seed: int = 0  # seed of the draws
+    common_random_numbers: bool = True  # whether a point has the same draws at every call
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.draws < 1:

@@ -20,7 +20,7 @@ from latent_geodesics.core.errors import UserError, is_out_of_memory
 from latent_geodesics.models.components import absent_parts, family_of, read_component
 from latent_geodesics.models.families import FAMILIES, Family
 from latent_geodesics.models.headers import shapes
-from latent_geodesics.models.sources import INDEX, SUFFIXES, first_line, hub_problem, on_disk, weight_files
+from latent_geodesics.models.sources import INDEX, SUFFIXES, Source, first_line, hub_problem, on_disk, weight_files
 
 _LACKS = (
     "lacks some of the weights of a {}: copy it again, or give model.settings_of=<a folder in diffusers' format of the "
@@ -28,13 +28,10 @@ _LACKS = (
 )
 # What diffusers calls the kinds of files that it tells apart, by how these names begin.
 _PIPELINES = {
-    "v1": "StableDiffusionPipeline",
-    "v2": "StableDiffusionPipeline",
+    **dict.fromkeys(("v1", "v2"), "StableDiffusionPipeline"),
     "xl_base": "StableDiffusionXLPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-    "sd35": "StableDiffusion3Pipeline",
-    "flux-dev": "FluxPipeline",
-    "flux-schnell": "FluxPipeline",
+    **dict.fromkeys(("sd3", "sd35"), "StableDiffusion3Pipeline"),
+    **dict.fromkeys(("flux-dev", "flux-schnell"), "FluxPipeline"),
 }
 _NETWORK = "model.diffusion_model."
 """How the names of the denoising network's tensors begin; a file of it alone may leave that out."""
@@ -59,23 +56,14 @@ _TEXTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a file holds of a model.
+    """What a file holds of a model."""
 
-    Attributes:
-        pipeline: The pipeline of diffusers that it is a model of.
-        family: The family of it.
-        parts: Component -> its tensors, without their numbers.
-        folder: That of the settings, where one on this machine is given.
-        borrowed: The components that the file lacks and this folder has.
-        absent: The components that the model does without, as this folder says.
-    """
-
-    pipeline: str
-    family: Family
-    parts: Mapping[str, Sequence[torch.Tensor]]
-    folder: Path | None
-    borrowed: tuple[str, ...]
-    absent: frozenset[str]
+    pipeline: str  # the pipeline of diffusers that it is a model of
+    family: Family  # the family of it
+    parts: Mapping[str, Sequence[torch.Tensor]]  # component -> its tensors, without their numbers
+    folder: Path | None  # that of the settings, where one on this machine is given
+    borrowed: tuple[str, ...]  # the components that the file lacks and this folder has
+    absent: frozenset[str]  # the components that the model does without, as this folder says
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -83,7 +71,7 @@ class Contents:
         return {name: _numbers(part) for name, part in self.parts.items()}
 
 
-def unpacked(file: Path, *, settings_of: str | Path | None, folder: Path | None) -> Path:
+def unpacked(file: Path, *, settings_of: Source | None, folder: Path | None) -> Path:
     """The folder of a model in one file, made unless it was made before.
 
     Args:
@@ -102,7 +90,8 @@ def unpacked(file: Path, *, settings_of: str | Path | None, folder: Path | None)
     if (place / INDEX).is_file():
         return place
     pipeline = _read(file, settings_of)
-    partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=_made(place.parent)))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         pipeline.save_pretrained(partial)
         partial.rename(place)
@@ -113,21 +102,8 @@ def unpacked(file: Path, *, settings_of: str | Path | None, folder: Path | None)
     return place
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def contents(file: Path, *, settings_of: str | Path | None) -> Contents:
-    """What a file holds of a model, told by its tensors' names and shapes, and what comes from its settings' folder.
-
-    Args:
-        file: As `unpacked` takes it.
-        settings_of: As `unpacked` takes it.
-
-    Raises:
-        UserError: when it is not a model that is known, or a component cannot be had.
-    """
+def contents(file: Path, *, settings_of: Source | None) -> Contents:
+    """What a file holds of a model, by its tensors' names and shapes, and what comes from its settings' folder."""
     if file.suffix not in SUFFIXES:
         raise UserError(f"'{file}' is no file of weights ({' or '.join(SUFFIXES)}): give one, or a model's folder")
     tensors = shapes(file)
@@ -136,7 +112,10 @@ def contents(file: Path, *, settings_of: str | Path | None) -> Contents:
     parts = _parts(tensors, _AUTOENCODER | _TEXTS[pipeline], family.network)
     if family.network not in parts:  # taken from elsewhere, it would not be the model that is asked for
         raise UserError(f"'{file}' is a {pipeline} without its {family.network}: choose a file that has it")
-    folder = _settings(settings_of)
+    # Its settings are diffusers' own where no folder of them is on this machine as a whole.
+    folder = None if settings_of is None else on_disk(settings_of)
+    if folder is not None and folder != Path(str(settings_of)) and not (folder / INDEX).is_file():
+        folder = None
     if folder is not None and family_of(folder) is not family:
         raise UserError(
             f"'{file}' is a {pipeline}, and model.settings_of={settings_of} is a model of another family: give the "
@@ -169,13 +148,6 @@ def _parts(tensors: Mapping[str, Any], begin: Mapping[str, str], network: str) -
     return found
 
 
-def _settings(settings_of: str | Path | None) -> Path | None:
-    """The folder of the settings; None where they are diffusers' own, or not on this machine as a whole."""
-    folder = None if settings_of is None else on_disk(settings_of)
-    known = folder is not None and (folder == Path(str(settings_of)) or (folder / INDEX).is_file())
-    return folder if known else None
-
-
 def _pipeline_of(file: Path, tensors: Mapping[str, Any]) -> str:
     """The pipeline of diffusers that a file of these tensors is a model of."""
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
@@ -199,7 +171,7 @@ def _pipeline_of(file: Path, tensors: Mapping[str, Any]) -> str:
     return name
 
 
-def _read(file: Path, settings_of: str | Path | None) -> Any:
+def _read(file: Path, settings_of: Source | None) -> Any:
     """The pipeline of a file, every weight of which comes from it or from the folder of its settings."""
     import diffusers
     from diffusers.loaders.single_file_utils import SingleFileComponentError

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from latent_geodesics.core.errors import UserError
 
+Source = str | Path
+"""A folder in diffusers' format, a file of all weights, or the name of a model on the hub."""
+
 INDEX = "model_index.json"
 SUFFIXES = (".safetensors", ".ckpt")
 """Files that hold all weights of a model."""
@@ -26,13 +29,8 @@ _VARIANTS = ("fp32", "fp16", "bf16", "ema", "non_ema")
 _SHARD = "-of-"
 PATIENCE = 10  # seconds without an answer of the hub
 _UNREACHABLE = {
-    "OfflineModeIsEnabled",
-    "ConnectionError",
-    "ConnectError",
-    "Timeout",
-    "ConnectTimeout",
-    "ReadTimeout",
-    "LocalEntryNotFoundError",
+    *("OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError", "ConnectError"),
+    *("Timeout", "ConnectTimeout", "ReadTimeout"),
 }
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 
@@ -48,12 +46,12 @@ SIZES = {
 """GB of the models of `conf/model/` in half precision, as in docs/models.md; the hub is not asked."""
 
 
-def is_hub_id(candidate: str | Path) -> bool:
+def is_hub_id(candidate: Source) -> bool:
     """Whether a text may be the name of a model on the hub."""
     return isinstance(candidate, str) and _HUB_ID.fullmatch(candidate) is not None
 
 
-def on_disk(source: str | Path) -> Path | None:
+def on_disk(source: Source) -> Path | None:
     """The folder of a source that is on this machine, downloaded earlier or not from a hub at all."""
     if Path(source).exists():
         return Path(source)
@@ -68,12 +66,8 @@ def on_disk(source: str | Path) -> Path | None:
         return None
 
 
-def check_source(path_or_name: str | Path | Sequence[str | Path]) -> None:
-    """Sees to it that one of the folders and hub ids can be had, and looks no deeper than their index.
-
-    Raises:
-        UserError: when none can be had, or the first folder that exists is no model.
-    """
+def check_source(path_or_name: Source | Sequence[Source]) -> None:
+    """Refuses sources of which none can be had, or the first folder is no model; looks no deeper than their index."""
     failures = []
     for candidate in [path_or_name] if isinstance(path_or_name, str | Path) else path_or_name:
         if Path(candidate).is_dir():
@@ -88,7 +82,7 @@ def check_source(path_or_name: str | Path | Sequence[str | Path]) -> None:
     raise no_model(failures)
 
 
-def _problem(candidate: str | Path) -> str | None:
+def _problem(candidate: Source) -> str | None:
     """Why something that is no folder cannot be had, or None where it can."""
     if Path(candidate).is_file():
         return f"a file, neither a folder nor all weights of a model ({', '.join(SUFFIXES)})"
@@ -107,11 +101,7 @@ def _problem(candidate: str | Path) -> str | None:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Sees to it that a folder has what every model in diffusers' format has.
-
-    Raises:
-        UserError: when it has not.
-    """
+    """Refuses a folder without what every model in diffusers' format has."""
     if not (folder / INDEX).is_file():
         whole = sorted(file.name for file in folder.glob("*") if file.suffix in SUFFIXES) if folder.is_dir() else []
         remedy = f"give its file, {folder / whole[0]}" if whole else "save one with `pipeline.save_pretrained(folder)`"

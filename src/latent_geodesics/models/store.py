@@ -32,7 +32,6 @@ Measured = TypeVar("Measured")
 SEAL = "sha256"
 """The entry that tells whether the others are as they were written: a flipped bit would change numbers unseen."""
 
-
 _NAME = "content"
 _STALE = 24 * 3600.0  # seconds after which a half-written file is one that nobody writes on
 FRESH = 2.0  # seconds: a file that was just changed may change again within the resolution of its times
@@ -43,9 +42,8 @@ _known: dict[str, str] = {}
 
 def measured_once(file: Path, kind: Callable[..., Measured], measure: Callable[[], Measured]) -> Measured:
     """What a JSON file remembers of an earlier measurement, a dataclass; measured now and put there if it does not."""
-    content = recall(file)
     with suppress(TypeError):
-        if content is not None:
+        if (content := recall(file)) is not None:
             return kind(**content)
     # Not while the missing file is dealt with: what the measurement raises is told as it is.
     found = measure()
@@ -100,22 +98,13 @@ def content_key(*parts: Any) -> str:
     """A hexadecimal sha256 of tensors (by shape and content) and of anything else by its `repr`."""
     total = hashlib.sha256()
     for part in parts:
-        is_tensor = isinstance(part, Tensor)
-        total.update(repr(tuple(part.shape) if is_tensor else part).encode() + b"\0")
-        total.update(_digest(part) if is_tensor else b"")
+        total.update(repr(tuple(part.shape) if isinstance(part, Tensor) else part).encode() + b"\0")
+        total.update(_digest(part) if isinstance(part, Tensor) else b"")
     return total.hexdigest()
 
 
 class TensorCache:
-    """Tensors by key, in memory-safe files of a folder.
-
-    Args:
-        folder: where the files lie; made when first needed. None keeps nothing.
-        limit_mb: how large the files may be together, in 10^6 bytes.
-
-    Attributes:
-        folder: where they lie, or None.
-    """
+    """Tensors by key, in memory-safe files of a folder, which are at most `limit_mb` MB; without one none are kept."""
 
     def __init__(self, *, folder: Path | None, limit_mb: float = 2000.0) -> None:
         self.folder, self._limit = folder, limit_mb * 1e6
@@ -147,12 +136,15 @@ class TensorCache:
 
     def store(self, contents: Mapping[str, Tensor]) -> None:
         """Keep tensors by key, as float32; a reader sees a whole file or none."""
+        from safetensors.torch import save
+
         if self.folder is None:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for key, content in contents.items():
-                self._write(key, content)
+            for key, given in contents.items():
+                content = given.detach().cpu().float().contiguous()
+                _replace(self._path(key), save({_NAME: content}, metadata={"sha256": _digest(content).hex()}))
             self._shrink()
         except OSError as error:
             self._warn("written to", error)
@@ -162,12 +154,6 @@ class TensorCache:
         if not self._warned:
             log.warning("the cache %s cannot be %s (%s): the run goes on without", self.folder, what, error)
         self._warned = True
-
-    def _write(self, key: str, content: Tensor) -> None:
-        from safetensors.torch import save
-
-        content = content.detach().cpu().float().contiguous()
-        _replace(self._path(key), save({_NAME: content}, metadata={"sha256": _digest(content).hex()}))
 
     def _shrink(self) -> None:
         """Deletes what was not used for longest until the rest is small enough; another process may do so as well."""
@@ -197,19 +183,18 @@ class TensorCache:
 def remembered(folder: Path | None, files: Sequence[Path], setting: Sequence[Any], find: Callable[[], str]) -> str:
     """The hash that `find` would give, from an earlier time if nothing has changed.
 
-    Args:
-        folder: Where hashes are kept, besides in this process; None keeps them here alone.
-        files: What is hashed; none, or one that is not there, and nothing is remembered.
-        setting: What else the hash depends on, told by its `repr`.
-        find: Computes it.
+    Hashes are kept in this process, and in the folder where there is one. Nothing is remembered where there are no
+    files, or one is not there. What else a hash depends on is told by the `repr` of `setting`.
     """
     key = _key(files, setting)
     if key is None:
         return find()
     if key not in _known:
         file = None if folder is None else folder / f"hash-{key[:32]}.json"
-        found = None if file is None else _recalled_hash(file, key)
-        if found is None:
+        content = (recall(file) if file is not None else None) or {}
+        if content.get("key") == key:
+            found = str(content["hash"])
+        else:
             found = find()
             if file is not None and _key(files, setting) == key:
                 remember(file, {"key": key, "files": [str(each) for each in files], "hash": found})
@@ -230,18 +215,10 @@ def _key(files: Sequence[Path], setting: Sequence[Any]) -> str | None:
     return hashlib.sha256(repr((marks, list(setting))).encode()).hexdigest() if marks else None
 
 
-def _recalled_hash(file: Path, key: str) -> str | None:
-    content = recall(file)
-    return str(content["hash"]) if content is not None and content["key"] == key else None
-
-
 def weights_hash(parts: Mapping[str, Any], *others: Any, folder: Path | None) -> str:
-    """The sha256 of networks' weights as they are loaded, so of their dtypes too, and of what else is given.
+    """The sha256 of networks' weights, by name, as they are loaded, so of their dtypes too, and of what else is given.
 
-    Args:
-        parts: Name -> network of diffusers or transformers.
-        others: Tensors, and anything else by its `repr`.
-        folder: Where hashes are remembered, or None.
+    The others are tensors, or anything by its `repr`; hashes are remembered in the folder, if there is one.
     """
     weights = [
         (f"{name}.{key}", value)
@@ -257,7 +234,7 @@ def _weight_files(parts: Iterable[Any]) -> list[Path]:
     """The files that networks were read from, as they tell it themselves; none where one tells no folder."""
     files: list[Path] = []
     for part in parts:
-        name = part.config._name_or_path if hasattr(part.config, "_name_or_path") else ""
+        name = getattr(part.config, "_name_or_path", "")
         found = sorted(file for file in Path(name).glob("*") if file.suffix in WEIGHTS) if name else []
         if not found:
             return []

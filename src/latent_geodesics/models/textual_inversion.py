@@ -22,45 +22,29 @@ from torch import Tensor
 
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.accelerator import Chunker
-from latent_geodesics.models.fitting import Fit, NoisyDraws
+from latent_geodesics.models.fitting import WEIGHT_DECAY, NoisyDraws, fit
 from latent_geodesics.models.network import Denoiser
 from latent_geodesics.models.store import TensorCache, content_key
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSubject:
-    """What one embedding is to describe: a single image, or several that share it.
+    """What one embedding is to describe: a single image, or several that share it."""
 
-    Args:
-        images: the images in [0, 1], which name the result in a cache.
-        latents: their clean latents.
-        prompt: the text that the embedding starts from.
-        initial: the embedding of that text.
-    """
-
-    images: Float[Tensor, "m 3 h w"]
-    latents: Float[Tensor, "m d"]
-    prompt: str
-    initial: Float[Tensor, "l c"]
+    images: Float[Tensor, "m 3 h w"]  # the images in [0, 1], which name the result in a cache
+    latents: Float[Tensor, "m d"]  # their clean latents
+    prompt: str  # the text that the embedding starts from
+    initial: Float[Tensor, "l c"]  # the embedding of that text
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextInversion:
-    """The optimisation of embeddings and its settings.
+    """The optimisation of embeddings and its settings."""
 
-    Args:
-        steps: optimisation steps, at least 1.
-        learning_rate: step size of AdamW, above 0.
-        batch_size: draws of (t, eps) a step for each embedding, at least 1.
-        weight_decay: decoupled weight decay of AdamW.
-        progress: whether to show a bar; None shows it on a terminal only.
-    """
-
-    steps: int = 500
-    learning_rate: float = 0.005
-    batch_size: int = 2
-    weight_decay: float = 0.01
-    progress: bool | None = None
+    steps: int = 500  # optimisation steps, at least 1
+    learning_rate: float = 0.005  # step size of AdamW, above 0
+    batch_size: int = 2  # draws of (t, eps) a step for each embedding, at least 1
+    progress: bool | None = None  # whether to show a bar; None shows it on a terminal only
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or not 0.0 < self.learning_rate < float("inf"):
@@ -74,14 +58,9 @@ class TextInversion:
     ) -> Float[Tensor, "g l c"]:
         """The embedding of each subject, from the cache where it has it.
 
-        Args:
-            network: the denoising network.
-            subjects: what to invert; each result is independent of the others.
-            seed: seed of the draws; each subject draws from a generator of its own.
-            fingerprint: what identifies the model's weights.
-            cache: where finished embeddings are kept.
+        Each depends on its subject, the settings, the seed and the fingerprint of the model's weights alone.
         """
-        settings = (self.steps, self.learning_rate, self.batch_size, self.weight_decay, seed, fingerprint)
+        settings = (self.steps, self.learning_rate, self.batch_size, WEIGHT_DECAY, seed, fingerprint)
         keys = [content_key(subject.images, subject.prompt, *settings) for subject in subjects]
         results = [cache.load(key) for key in keys]
         missing = [index for index, result in enumerate(results) if result is None]
@@ -108,11 +87,7 @@ class TextInversion:
         )
 
     def _optimise(
-        self,
-        network: Denoiser,
-        groups: Float[Tensor, "g m d"],
-        initial: Float[Tensor, "g l c"],
-        seeds: Sequence[int],
+        self, network: Denoiser, groups: Float[Tensor, "g m d"], initial: Float[Tensor, "g l c"], seeds: Sequence[int]
     ) -> Float[Tensor, "g l c"]:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         with torch.inference_mode(False), torch.enable_grad():
@@ -131,15 +106,13 @@ class TextInversion:
                 condition = embedding.repeat_interleave(self.batch_size, dim=0)
                 return draws.errors(network, condition).view(len(groups), -1).sum(-1)
 
-            Fit(
-                name="textual inversion",
-                steps=self.steps,
-                learning_rate=self.learning_rate,
-                weight_decay=self.weight_decay,
-                progress=self.progress,
-            ).run(
+            fit(
+                "textual inversion",
                 [[embedding] for embedding in embeddings],
                 network=network,
+                steps=self.steps,
+                learning_rate=self.learning_rate,
+                progress=self.progress,
                 draw=draw,
                 losses=lambda draws: errors(draws, torch.stack(embeddings)),
                 without=lambda draws: errors(draws, initial),

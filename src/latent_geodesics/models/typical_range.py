@@ -30,19 +30,12 @@ DEVIATIONS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class TypicalRange:
-    """The range of the log-density, in nats, relative to inverted latents.
+    """The range of the log-density, in nats, relative to inverted latents."""
 
-    Attributes:
-        middle: its middle.
-        width: half its width.
-        levels: `l` of each image and draw.
-        error: the largest quadrature error of a level.
-    """
-
-    middle: float
-    width: float
-    levels: Float[Tensor, "m k"]
-    error: float
+    middle: float  # its middle
+    width: float  # half its width
+    levels: Float[Tensor, "m k"]  # `l` of each image and draw
+    error: float  # the largest quadrature error of a level
 
 
 def measure_typical_range(

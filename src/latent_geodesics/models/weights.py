@@ -31,29 +31,17 @@ PATIENCE = 30  # seconds without an answer before a download is given up
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """A published file.
+    """A published file."""
 
-    Attributes:
-        id: How the configuration calls it.
-        name: Its file name.
-        what: What it is, for the person who has to find it.
-        url: Where it is published; None where it is not published by itself.
-        megabytes: Its size, as published.
-        sha256: The whole hash; empty where it is not known.
-        prefix: The beginning of the hash, where only that is known.
-        cache: The folder of torch.hub's directory in which the library that uses it keeps it.
-        repository: On the Hugging Face hub, where it is there.
-    """
-
-    id: str
-    name: str
-    what: str
-    url: str | None
-    megabytes: float
-    sha256: str = ""
-    prefix: str = ""
-    cache: str = "checkpoints"
-    repository: str = ""
+    id: str  # how the configuration calls it
+    name: str  # its file name
+    what: str  # what it is, for the person who has to find it
+    url: str | None  # where it is published; None where it is not published by itself
+    megabytes: float  # its size, as published
+    sha256: str = ""  # the whole hash; empty where it is not known
+    prefix: str = ""  # the beginning of the hash, where only that is known
+    cache: str = "checkpoints"  # the folder of torch.hub's directory in which the library that uses it keeps it
+    repository: str = ""  # on the Hugging Face hub, where it is there
 
 
 _IQA = "chaofengc/IQA-PyTorch-Weights"
@@ -101,19 +89,13 @@ KNOWN: Mapping[str, WeightsFile] = {
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsRegistry:
-    """Where weight files are taken from.
+    """Where weight files are taken from."""
 
-    Args:
-        folder: The project's folder of weights; downloads go there.
-        files: Id -> path, for files that lie elsewhere.
-        sha256: Id -> hash that the file must have, for files whose hash is not known otherwise.
-        download: Whether a missing file may be downloaded.
-    """
-
-    folder: str = "weights"
-    files: Mapping[str, str] = field(default_factory=dict)
+    folder: str = "weights"  # the project's folder of weights; downloads go there
+    files: Mapping[str, str] = field(default_factory=dict)  # id -> path, for files that lie elsewhere
+    # Id -> hash that the file must have, for files whose hash is not known otherwise
     sha256: Mapping[str, str] = field(default_factory=dict)
-    download: bool = False
+    download: bool = False  # whether a missing file may be downloaded
 
     def __post_init__(self) -> None:
         for name, given in (("files", self.files), ("sha256", self.sha256)):
@@ -143,8 +125,12 @@ class WeightsRegistry:
     def problem(self, file: WeightsFile) -> str | None:
         """What keeps a file from being used, for the user; None where it is there and is what its name says."""
         place = self.find(file)
+        if place is None and file.id in self.files:
+            return f"{file.name} ({file.what}, {file.megabytes:.1f} MB): weights.files.{file.id} names no file"
         if place is None:
-            return self._missing(file)
+            source = f"from {file.url}" if file.url else "which has no public address of its own"
+            target = (Path(self.folder).expanduser() / file.name).absolute()
+            return f"{file.name} ({file.what}, {file.megabytes:.1f} MB), {source}: put it at '{target}'"
         expected, found = self.sha256.get(file.id, file.sha256) or file.prefix, weights_file_hash(place)
         if not found.startswith(expected.lower()):
             return (
@@ -154,22 +140,14 @@ class WeightsRegistry:
         return None
 
     def take(self, id: str) -> Path:
-        """The path of a file that is there and is what its name says.
-
-        Raises:
-            UserError: where it is not.
-        """
+        """The path of a file; a `UserError` where it is not there, or not what its name says."""
         require([Requirement(registry=self, id=id)])
         found = self.find(KNOWN[id])
         assert found is not None
         return found
 
     def fetch(self, file: WeightsFile) -> None:
-        """Downloads a file into the project's folder; a file is there whole or not at all.
-
-        Raises:
-            UserError: when the address does not answer.
-        """
+        """Downloads a file into the project's folder, whole or not at all; a `UserError` where nothing answers."""
         import torch
 
         assert file.url is not None
@@ -186,13 +164,6 @@ class WeightsRegistry:
         finally:
             socket.setdefaulttimeout(before)
 
-    def _missing(self, file: WeightsFile) -> str:
-        if file.id in self.files:
-            return f"{file.name} ({file.what}, {file.megabytes:.1f} MB): weights.files.{file.id} names no file"
-        source = f"from {file.url}" if file.url else "which has no public address of its own"
-        target = (Path(self.folder).expanduser() / file.name).absolute()
-        return f"{file.name} ({file.what}, {file.megabytes:.1f} MB), {source}: put it at '{target}'"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement:
@@ -208,11 +179,7 @@ class Requirement:
 
 
 def require(requirements: Iterable[Requirement]) -> None:
-    """Sees to it that files are there; those missing are downloaded where their registry allows it.
-
-    Raises:
-        UserError: that names every file which is missing or is another one than it should be.
-    """
+    """Downloads files where their registry allows it; refuses what is missing or another file, in one `UserError`."""
     problems: dict[str, str] = {}
     for needed in requirements:
         registry, file = needed.registry, needed.file
@@ -236,11 +203,7 @@ def weights_file_hash(path: Path) -> str:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """A file of tensors, read without running any code that it may hold.
-
-    Raises:
-        UserError: when the file holds anything else, or is damaged.
-    """
+    """A file of tensors, read without running code in it; a `UserError` when it is damaged or holds other things."""
     import torch
 
     try:

@@ -8,38 +8,37 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.models.noise_schedule import NoiseSchedule
 
+Maps = Float[Tensor, "n c h w"]
+Embeddings = Float[Tensor, "n l c"]
+
 COLOURS = 3
+PATCH = 2
+"""The side in latents of the autoencoder of what a transformer takes as one token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """The parts of a model.
+    """The parts of a model."""
 
-    Attributes:
-        family: What its parts mean.
-        vae: The autoencoder between images and clean latents.
-        network: The denoising network.
-        scheduler: Holds the noise schedule that the network was trained with.
-        texts: Name -> tokenizer or text encoder; None for one that the model can do without and does not have.
-        reload: Gives the network anew, in float32 and on its device; None where its weights are all that there is.
-        options: What the pipeline that wrote them was told besides.
-    """
-
-    family: "Family"
-    vae: Any
-    network: Any
-    scheduler: Any
+    family: "Family"  # what its parts mean
+    vae: Any  # the autoencoder between images and clean latents
+    network: Any  # the denoising network
+    scheduler: Any  # holds the noise schedule that the network was trained with
+    # Name -> tokenizer or text encoder; None for one that the model can do without and does not have
     texts: Mapping[str, Any] = field(default_factory=dict)
+    # Gives the network anew, in float32 and on its device; None where its weights are all that there is
     reload: Callable[[], Any] | None = None
-    options: Mapping[str, bool] = field(default_factory=dict)
+    options: Mapping[str, bool] = field(default_factory=dict)  # what the pipeline that wrote them was told besides
 
     @property
     def text_encoders(self) -> dict[str, Any]:
@@ -48,49 +47,32 @@ class Components:
 
 
 class Family(ABC):
-    """Says what the parts of a pipeline of diffusers mean.
+    """Says what the parts of a pipeline of diffusers mean."""
 
-    Attributes:
-        pipelines: The pipelines that write such folders.
-        network: The component that is the denoising network.
-        parts: Component -> the classes of it whose meaning is known.
-        optional: Components that a folder may lack.
-        controlled: Whether its attention layers can be steered and adapted, as those of a U-Net.
-        pooled: Whether an embedding's last rows tell of the text as a whole.
-        sampling: Settings of a scheduler by which its steps are other than deterministic ones along the flow.
-        measured: Whether a precision is chosen by measuring; otherwise the network has the one that it was trained in.
-    """
-
-    pipelines: ClassVar[tuple[str, ...]]
-    network: ClassVar[str]
-    parts: ClassVar[Mapping[str, tuple[str, ...]]]
-    optional: ClassVar[frozenset[str]] = frozenset()
-    controlled: ClassVar[bool] = False
-    pooled: ClassVar[bool] = False
+    pipelines: ClassVar[tuple[str, ...]]  # the pipelines that write such folders
+    network: ClassVar[str]  # the component that is the denoising network
+    parts: ClassVar[Mapping[str, tuple[str, ...]]]  # component -> the classes of it whose meaning is known
+    optional: ClassVar[frozenset[str]] = frozenset()  # components that a folder may lack
+    controlled: ClassVar[bool] = False  # whether its attention layers can be steered and adapted, as those of a U-Net
+    pooled: ClassVar[bool] = False  # whether an embedding's last rows tell of the text as a whole
+    # Settings of a scheduler by which its steps are other than deterministic ones along the flow
     sampling: ClassVar[tuple[str, ...]] = ("thresholding", "clip_sample", "stochastic_sampling")
+    # Whether a precision is chosen by measuring; otherwise the network has the one that it was trained in
     measured: ClassVar[bool] = False
 
-    @abstractmethod
     def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:
-        """What turns a text into the one embedding that conditions the network on it."""
+        """What turns a text into the one embedding that conditions the network on it, without gradients."""
+        return torch.no_grad()(partial(self.embed, components, self.pipeline(components)))
 
     @abstractmethod
-    def predict(
-        self,
-        network: Any,
-        images: Float[Tensor, "n c h w"],
-        told: Float[Tensor, " n"],
-        condition: Float[Tensor, "n l c"],
-        pixels: int,
-    ) -> Float[Tensor, "n c h w"]:
-        """The network's raw output.
+    def embed(self, components: Components, pipeline: Any, text: str) -> Float[Tensor, "l c"]:
+        """The embedding of a text, by the pipeline of diffusers where it is of use."""
 
-        Args:
-            network: The denoising network.
-            images: Latents, in its precision.
-            told: What it is told of the time.
-            condition: Embeddings, in its precision.
-            pixels: How many pixels of an image lie along one side of a latent.
+    @abstractmethod
+    def predict(self, network: Any, images: Maps, told: Tensor, condition: Embeddings, pixels: int) -> Maps:
+        """The network's raw output for latents and embeddings in its precision.
+
+        It is told a time [n]; along one side of a latent lie so many pixels of an image.
         """
 
     def pipeline(self, components: Components) -> Any:
@@ -123,8 +105,11 @@ class Family(ABC):
                 found.append(f"its {name} has no tokenizer")
             elif len(tokenizer) > words:
                 found.append(f"the tokenizer of its {name} has {len(tokenizer)} tokens, which itself knows {words} of")
-        told = "its network reads {} of {} channels, not the {} that its text encoders give"
-        return found + [told.format(*width) for width in self.widths(components) if width[1] != width[2]]
+        return found + [
+            f"its network reads {what} of {read} channels, not the {given} that its text encoders give"
+            for what, read, given in self.widths(components)
+            if read != given
+        ]
 
     def notes(self, components: Components) -> list[str]:
         """What the pipeline does when it makes images and is not done here, a sentence each."""
@@ -138,10 +123,9 @@ class Family(ABC):
             "they are taken without, so that images can differ from the pipeline's"
         ]
 
+    @abstractmethod
     def widths(self, components: Components) -> list[tuple[str, Any, int]]:
         """What the network reads of a text, how many channels of it, and how many the text encoders give."""
-        del components
-        return []
 
     @abstractmethod
     def schedule(self, components: Components, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:
@@ -164,7 +148,6 @@ class Family(ABC):
 
     def largest(self, components: Components) -> int | None:
         """The longest side of images that the network has positions for; None for any."""
-        del components
         return None
 
     def multiple(self, components: Components) -> int:
@@ -174,6 +157,48 @@ class Family(ABC):
     def sample_size(self, components: Components) -> Any:
         """The side or sides, in latents of the autoencoder, of the images that it was trained on; None if not told."""
         return components.network.config.sample_size
+
+
+class FlowTransformer(Family):
+    """A family whose network is a transformer that predicts the velocity of a flow.
+
+    Attributes:
+        packed: Whether the channels of a token's latents are put side by side before the network sees them.
+    """
+
+    network = "transformer"
+    packed: ClassVar[bool] = True
+
+    def problems(self, components: Components) -> list[str]:  # noqa: D102
+        network, latents = components.network.config, components.vae.config.latent_channels
+        wanted, what = (PATCH**2 * latents, "two by two") if self.packed else (latents, "its")
+        returned = (network.get("out_channels") or network.in_channels) * (network.patch_size**2 if self.packed else 1)
+        sides = (("reads", network.in_channels), ("returns", returned))
+        return super().problems(components) + [
+            f"its transformer {side} {channels} channels and {what} latents have {wanted}"
+            for side, channels in sides
+            if channels != wanted
+        ]
+
+    def multiple(self, components: Components) -> int:  # noqa: D102
+        return reduction_factor(components.vae) * PATCH
+
+    def sample_size(self, components: Components) -> Any:
+        """128 latents, the pipelines' default, where the network's settings do not say."""
+        return components.network.config.get("sample_size", 128)
+
+
+def image_shift(config: Any, tokens: int) -> float:
+    """`mu`, the shift of a schedule at images of so many tokens: linear between those of two sizes."""
+    usual = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
+    found = {name: config.get(name, value) for name, value in usual.items()}
+    low, high, base, most = found.values()
+    if None in found.values() or low == high:
+        raise UserError(
+            f"the model's scheduler does not say how it shifts its noise: give {', '.join(found)}, the first "
+            "two being different"
+        )
+    return float(base + (most - base) * (tokens - low) / (high - low))
 
 
 def reduction_factor(vae: Any) -> int:

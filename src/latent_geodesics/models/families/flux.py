@@ -1,14 +1,20 @@
 """FLUX.1: a transformer over tokens of two by two latents that predicts the velocity of a flow."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.models.families.base import Components, beside_tokens, split_pooled
-from latent_geodesics.models.families.flow_transformer import PATCH, FlowTransformer, image_shift
+from latent_geodesics.models.families.base import (
+    PATCH,
+    Components,
+    FlowTransformer,
+    Maps,
+    beside_tokens,
+    image_shift,
+    split_pooled,
+)
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
 GUIDANCE = 3.5
@@ -20,11 +26,7 @@ one density p(x | c).
 
 
 class Flux(FlowTransformer):
-    """FLUX.1 [dev] and [schnell].
-
-    References:
-        Labs et al. 2025, arXiv 2506.15742.
-    """
+    """FLUX.1 [dev] and [schnell] (Labs et al. 2025, arXiv 2506.15742)."""
 
     pipelines = ("FluxPipeline", "FluxImg2ImgPipeline")
     parts = {
@@ -38,24 +40,16 @@ class Flux(FlowTransformer):
     }
     pooled = True
 
-    def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
-        texts, pipeline = components.texts, self.pipeline(components)
+    def embed(self, components: Components, pipeline: Any, text: str) -> Float[Tensor, "l c"]:  # noqa: D102
+        tokens, pooled, _ = pipeline.encode_prompt(text, None, device=components.texts["text_encoder"].device)
+        return beside_tokens(tokens[0].float(), pooled[0].float())
 
-        @torch.no_grad()
-        def embed(text: str) -> Float[Tensor, "l c"]:
-            tokens, pooled, _ = pipeline.encode_prompt(text, None, device=texts["text_encoder"].device)
-            return beside_tokens(tokens[0].float(), pooled[0].float())
-
-        return embed
-
-    def predict(  # noqa: D102
-        self, network: Any, images: Tensor, told: Tensor, condition: Tensor, pixels: int
-    ) -> Tensor:
+    def predict(self, network: Any, images: Maps, told: Tensor, condition: Tensor, pixels: int) -> Maps:  # noqa: D102
         tokens, pooled = split_pooled(condition, network.config.pooled_projection_dim)
         height, width = images.shape[-2:]
         guidance = torch.full_like(told, GUIDANCE) if network.config.guidance_embeds else None
         (output,) = network(
-            hidden_states=_packed(images),
+            hidden_states=torch.nn.functional.pixel_unshuffle(images, PATCH).flatten(2).mT,  # row by row
             timestep=told.to(images.dtype) / 1000,
             guidance=guidance,
             pooled_projections=pooled,
@@ -64,7 +58,8 @@ class Flux(FlowTransformer):
             img_ids=_positions(height // PATCH, width // PATCH).to(images),
             return_dict=False,
         )
-        return _unpacked(torch.as_tensor(output), height, width)
+        grid = torch.as_tensor(output).mT.reshape(len(images), -1, height // PATCH, width // PATCH)
+        return torch.nn.functional.pixel_shuffle(grid, PATCH)
 
     def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
         network, texts = components.network.config, components.texts
@@ -77,17 +72,6 @@ class Flux(FlowTransformer):
         scheduler = components.scheduler
         shift = image_shift(scheduler.config, latent_shape[1] * latent_shape[2] // PATCH**2)
         return NoiseSchedule.from_flow(scheduler, steps, evenly=True, shift=shift)
-
-
-def _packed(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n m k"]:
-    """Latents as tokens of two by two, row by row."""
-    tokens = torch.nn.functional.pixel_unshuffle(images, PATCH)
-    return tokens.flatten(2).mT
-
-
-def _unpacked(tokens: Float[Tensor, "n m k"], height: int, width: int) -> Float[Tensor, "n c h w"]:
-    grid = tokens.mT.reshape(len(tokens), -1, height // PATCH, width // PATCH)
-    return torch.nn.functional.pixel_shuffle(grid, PATCH)
 
 
 def _positions(rows: int, columns: int) -> Float[Tensor, "m 3"]:

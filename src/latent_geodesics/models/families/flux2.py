@@ -1,14 +1,12 @@
 """FLUX.2 [klein]: a transformer over two by two whitened latents that predicts the velocity of a flow."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.models.families.base import Components
-from latent_geodesics.models.families.flow_transformer import PATCH, FlowTransformer
+from latent_geodesics.models.families.base import PATCH, Components, FlowTransformer, Maps
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
 LAYERS = (9, 18, 27)
@@ -31,19 +29,11 @@ class Flux2Klein(FlowTransformer):
         "scheduler": (FLOW_SCHEDULER,),
     }
 
-    def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
-        texts, pipeline = components.texts, self.pipeline(components)
+    def embed(self, components: Components, pipeline: Any, text: str) -> Float[Tensor, "l c"]:  # noqa: D102
+        tokens, _ = pipeline.encode_prompt(text, device=components.texts["text_encoder"].device)
+        return torch.as_tensor(tokens[0]).float()
 
-        @torch.no_grad()
-        def embed(text: str) -> Float[Tensor, "l c"]:
-            tokens, _ = pipeline.encode_prompt(text, device=texts["text_encoder"].device)
-            return torch.as_tensor(tokens[0]).float()
-
-        return embed
-
-    def predict(  # noqa: D102
-        self, network: Any, images: Tensor, told: Tensor, condition: Tensor, pixels: int
-    ) -> Tensor:
+    def predict(self, network: Any, images: Maps, told: Tensor, condition: Tensor, pixels: int) -> Maps:  # noqa: D102
         (output,) = network(
             hidden_states=images.flatten(2).mT,
             timestep=told.to(images.dtype) / 1000,
@@ -56,24 +46,19 @@ class Flux2Klein(FlowTransformer):
         return torch.as_tensor(output).mT.reshape(images.shape)
 
     def problems(self, components: Components) -> list[str]:  # noqa: D102
+        found = super().problems(components)
         layers = components.texts["text_encoder"].config.num_hidden_layers
-        few = (
-            []
-            if layers >= LAYERS[-1]
-            else [f"its text encoder has {layers} layers, and those up to {LAYERS[-1]} are read"]
-        )
-        told = ["its transformer is told a weight of guidance"] if components.network.config.guidance_embeds else []
-        chats = bool(getattr(components.texts["tokenizer"], "chat_template", None))
-        bare = [] if chats else ["its tokenizer has no chat template (chat_template.jinja), in which texts are put"]
-        return super().problems(components) + few + told + bare
+        if layers < LAYERS[-1]:
+            found.append(f"its text encoder has {layers} layers, and those up to {LAYERS[-1]} are read")
+        if components.network.config.guidance_embeds:
+            found.append("its transformer is told a weight of guidance")
+        if not getattr(components.texts["tokenizer"], "chat_template", None):
+            found.append("its tokenizer has no chat template (chat_template.jinja), in which texts are put")
+        return found
 
     def notes(self, components: Components) -> list[str]:  # noqa: D102
-        few = (
-            ["it was distilled to few steps: what it predicts is no density's score, and its pipeline has no guidance"]
-            if components.options.get("is_distilled")
-            else []
-        )
-        return super().notes(components) + few
+        few = "it was distilled to few steps: what it predicts is no density's score, and its pipeline has no guidance"
+        return super().notes(components) + ([few] if components.options.get("is_distilled") else [])
 
     def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
         given = len(LAYERS) * components.texts["text_encoder"].config.hidden_size
@@ -109,5 +94,4 @@ def _moments(vae: Any) -> tuple[Float[Tensor, "1 c 1 1"], Float[Tensor, "1 c 1 1
 
 def _positions(rows: int, columns: int, words: int) -> Tensor:
     """Where each token lies: a zero, its row, its column, and its place in a text."""
-    counts = (1, rows, columns, words)
-    return torch.cartesian_prod(*(torch.arange(count) for count in counts))
+    return torch.cartesian_prod(*(torch.arange(count) for count in (1, rows, columns, words)))

@@ -3,30 +3,28 @@
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.models.families.base import Components, Family, beside_tokens, reduction_factor, split_pooled
+from latent_geodesics.models.families.base import (
+    Components,
+    Family,
+    Maps,
+    beside_tokens,
+    reduction_factor,
+    split_pooled,
+)
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
 SCHEDULERS = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSDEScheduler",
-    "DPMSolverSinglestepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LMSDiscreteScheduler",
-    "PNDMScheduler",
-    "UniPCMultistepScheduler",
+    *("DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler"),
+    *("DPMSolverSDEScheduler", "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler"),
+    *("EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler"),
+    *("LMSDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler"),
 )
 """Schedulers that differ in how they sample, not in the noise of a training time, which is all that is read of them."""
 OLD_SIDE = 64
@@ -48,24 +46,29 @@ class StableDiffusion(Family):
     controlled = True
     measured = True
     unknown: ClassVar[tuple[str, ...]] = (
-        "addition_embed_type",
-        "class_embed_type",
-        "num_class_embeds",
-        "encoder_hid_dim_type",
-        "class_embeddings_concat",
-        "dual_cross_attention",
+        *("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type"),
+        *("class_embeddings_concat", "dual_cross_attention"),
     )
     """Settings by which a U-Net needs more than a noisy latent, a time and one text."""
     settings: ClassVar[Mapping[str, Any]] = {"steps_offset": 1}
     """What the pipeline sets of a scheduler, whatever a folder says; it takes `clip_sample` back too."""
     sampling: ClassVar[tuple[str, ...]] = ("thresholding",)
 
-    def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
-        return ClipText(tokenizer=components.texts["tokenizer"], text_encoder=components.texts["text_encoder"])
+    def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:
+        """Without its pipeline, which asks for more than these components."""
+        return torch.no_grad()(partial(self.embed, components, None))
 
-    def predict(  # noqa: D102
-        self, network: Any, images: Tensor, told: Tensor, condition: Tensor, pixels: int
-    ) -> Tensor:
+    def embed(self, components: Components, pipeline: Any, text: str) -> Float[Tensor, "l c"]:  # noqa: D102
+        tokenizer, encoder = components.texts["tokenizer"], components.texts["text_encoder"]
+        # One prompt at a time, so that its embedding does not depend on its neighbours even to rounding.
+        length = tokenizer.model_max_length
+        tokens = tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        warn_of_dropped_words(tokenizer, text, length)
+        uses_mask = getattr(encoder.config, "use_attention_mask", False)
+        mask = tokens.attention_mask.to(encoder.device) if uses_mask else None
+        return torch.as_tensor(encoder(tokens.input_ids.to(encoder.device), attention_mask=mask)[0][0]).float()
+
+    def predict(self, network: Any, images: Maps, told: Tensor, condition: Tensor, pixels: int) -> Maps:  # noqa: D102
         return torch.as_tensor(network(images, told, encoder_hidden_states=condition).sample)
 
     def schedule(self, components: Components, steps: int, latent_shape: tuple[int, int, int]) -> NoiseSchedule:  # noqa: D102
@@ -75,10 +78,18 @@ class StableDiffusion(Family):
         return NoiseSchedule.from_scheduler(scheduler, steps, **self.settings)
 
     def problems(self, components: Components) -> list[str]:  # noqa: D102
-        config = components.network.config
-        named = [name for name in self.unknown if config.get(name) is not None and config[name] is not False]
-        further = [f"its U-Net needs a further embedding ({', '.join(named)})"] if named else []
-        return super().problems(components) + u_net_problems(components) + further
+        unet, vae = components.network.config, components.vae.config
+        found = super().problems(components)
+        for side, channels in (("reads", unet.in_channels), ("returns", unet.out_channels)):
+            if channels != vae.latent_channels:
+                found.append(f"its U-Net {side} {channels} channels and its latents have {vae.latent_channels}")
+        if unet.get("time_cond_proj_dim") is not None:
+            found.append("its U-Net is told the weight of a guidance that it was distilled from (time_cond_proj_dim)")
+        moved = [name for name in ("shift_factor", "latents_mean", "latents_std") if vae.get(name)]
+        if moved:
+            found.append(f"its autoencoder's latents are moved by more than a factor ({', '.join(moved)})")
+        named = [name for name in self.unknown if unet.get(name) is not None and unet[name] is not False]
+        return found + ([f"its U-Net needs a further embedding ({', '.join(named)})"] if named else [])
 
     def widths(self, components: Components) -> list[tuple[str, Any, int]]:  # noqa: D102
         width = components.texts["text_encoder"].config.hidden_size
@@ -93,31 +104,6 @@ class StableDiffusion(Family):
         version = re.match(r"(\d+)\.(\d+)", str(config.get("_diffusers_version", "")))
         old = version is not None and (int(version[1]), int(version[2])) < (0, 9)
         return max(config.sample_size, OLD_SIDE) if old and isinstance(config.sample_size, int) else config.sample_size
-
-
-class ClipText:
-    """Embeds texts by the tokens of a CLIP text encoder.
-
-    Args:
-        tokenizer: A CLIP tokenizer.
-        text_encoder: A CLIP text encoder, on its device.
-    """
-
-    def __init__(self, *, tokenizer: Any, text_encoder: Any) -> None:
-        self._tokenizer, self._text_encoder = tokenizer, text_encoder
-
-    @torch.no_grad()
-    def __call__(self, text: str) -> Float[Tensor, "l c"]:
-        """The embedding of a text; too long a text is cut, with a warning that names the words cut."""
-        # One prompt at a time, so that the embedding of a prompt does not depend on its neighbours even to rounding.
-        length = self._tokenizer.model_max_length
-        tokens = self._tokenizer(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        warn_of_dropped_words(self._tokenizer, text, length)
-        uses_mask = getattr(self._text_encoder.config, "use_attention_mask", False)
-        device = self._text_encoder.device
-        mask = tokens.attention_mask.to(device) if uses_mask else None
-        output = self._text_encoder(tokens.input_ids.to(device), attention_mask=mask)
-        return torch.as_tensor(output[0][0]).float()
 
 
 def warn_of_dropped_words(tokenizer: Any, text: str, length: int) -> None:
@@ -142,29 +128,11 @@ def text_width(unet: Any) -> Any:
     return read.pop() if len(read) == 1 else told
 
 
-def u_net_problems(components: Components) -> list[str]:
-    """Where a U-Net does not read and return the latents of its autoencoder, or is told of a guidance."""
-    unet, channels = components.network.config, components.vae.config.latent_channels
-    problems = [
-        f"its U-Net {side} {found} channels and its latents have {channels}"
-        for side, found in (("reads", unet.in_channels), ("returns", unet.out_channels))
-        if found != channels
-    ]
-    if unet.get("time_cond_proj_dim") is not None:
-        problems.append("its U-Net is told the weight of a guidance that it was distilled from (time_cond_proj_dim)")
-    moved = [name for name in ("shift_factor", "latents_mean", "latents_std") if components.vae.config.get(name)]
-    if moved:
-        problems.append(f"its autoencoder's latents are moved by more than a factor ({', '.join(moved)})")
-    return problems
-
-
 class StableDiffusionXL(StableDiffusion):
-    """SDXL and its fine-tuned models, whose U-Net is told of a text as a whole too, and of sizes of images.
+    """SDXL and its fine-tuned models (Podell et al. 2023, arXiv 2307.01952).
 
-    It is told that the images have the size that they have and were not cropped, as the pipeline does.
-
-    References:
-        Podell et al. 2023, arXiv 2307.01952.
+    Their U-Net is told of a text as a whole too, and of sizes of images: that they have the size that they have and
+    were not cropped, as the pipeline does.
     """
 
     pipelines = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
@@ -180,27 +148,21 @@ class StableDiffusionXL(StableDiffusion):
     pooled = True
     settings: ClassVar[Mapping[str, Any]] = {}
     sampling = Family.sampling
+    embedder = Family.embedder
     unknown = tuple(name for name in StableDiffusion.unknown if name != "addition_embed_type")
 
-    def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
-        texts, pipeline = components.texts, self.pipeline(components)
+    def embed(self, components: Components, pipeline: Any, text: str) -> Float[Tensor, "l c"]:  # noqa: D102
+        texts = components.texts
+        warn_of_dropped_words(texts["tokenizer"], text, texts["tokenizer"].model_max_length)
+        tokens, _, pooled, _ = pipeline.encode_prompt(
+            text, device=texts["text_encoder"].device, do_classifier_free_guidance=False
+        )
+        embedded = beside_tokens(tokens[0].float(), pooled[0].float())
         # What stood for no text while it was trained; the pipeline's too, unless a folder says otherwise.
         empty_is_zero = components.options.get("force_zeros_for_empty_prompt", True)
+        return torch.zeros_like(embedded) if text == "" and empty_is_zero else embedded
 
-        @torch.no_grad()
-        def embed(text: str) -> Float[Tensor, "l c"]:
-            warn_of_dropped_words(texts["tokenizer"], text, texts["tokenizer"].model_max_length)
-            tokens, _, pooled, _ = pipeline.encode_prompt(
-                text, device=texts["text_encoder"].device, do_classifier_free_guidance=False
-            )
-            embedded = beside_tokens(tokens[0].float(), pooled[0].float())
-            return torch.zeros_like(embedded) if text == "" and empty_is_zero else embedded
-
-        return embed
-
-    def predict(  # noqa: D102
-        self, network: Any, images: Tensor, told: Tensor, condition: Tensor, pixels: int
-    ) -> Tensor:
+    def predict(self, network: Any, images: Maps, told: Tensor, condition: Tensor, pixels: int) -> Maps:  # noqa: D102
         # What is told besides: the sizes before and after cropping, and the corner, each as two numbers.
         times = network.config.addition_time_embed_dim
         tokens, pooled = split_pooled(condition, network.config.projection_class_embeddings_input_dim - 6 * times)

@@ -1,24 +1,26 @@
 """Stable Diffusion 3 and 3.5: a transformer that predicts the velocity of a flow, and up to three text encoders."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latent_geodesics.models.families.base import Components, beside_tokens, reduction_factor, split_pooled
-from latent_geodesics.models.families.flow_transformer import FlowTransformer, image_shift
+from latent_geodesics.models.families.base import (
+    Components,
+    FlowTransformer,
+    Maps,
+    beside_tokens,
+    image_shift,
+    reduction_factor,
+    split_pooled,
+)
 from latent_geodesics.models.families.stable_diffusion import warn_of_dropped_words
 from latent_geodesics.models.noise_schedule import FLOW_SCHEDULER, NoiseSchedule
 
 
 class StableDiffusion3(FlowTransformer):
-    """SD3 and SD3.5; the third text encoder, T5, may be absent.
-
-    References:
-        Esser et al. 2024, arXiv 2403.03206.
-    """
+    """SD3 and SD3.5 (Esser et al. 2024, arXiv 2403.03206); the third text encoder, T5, may be absent."""
 
     pipelines = ("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline")
     parts = {
@@ -36,23 +38,16 @@ class StableDiffusion3(FlowTransformer):
     pooled = True
     packed = False
 
-    def embedder(self, components: Components) -> Callable[[str], Float[Tensor, "l c"]]:  # noqa: D102
-        texts, pipeline = components.texts, self.pipeline(components)
+    def embed(self, components: Components, pipeline: Any, text: str) -> Float[Tensor, "l c"]:  # noqa: D102
+        texts = components.texts
+        if texts["text_encoder_3"] is None:  # it reads more than the others
+            warn_of_dropped_words(texts["tokenizer"], text, texts["tokenizer"].model_max_length)
+        tokens, _, pooled, _ = pipeline.encode_prompt(
+            text, None, None, device=texts["text_encoder"].device, do_classifier_free_guidance=False
+        )
+        return beside_tokens(tokens[0].float(), pooled[0].float())
 
-        @torch.no_grad()
-        def embed(text: str) -> Float[Tensor, "l c"]:
-            if texts["text_encoder_3"] is None:  # it reads more than the others
-                warn_of_dropped_words(texts["tokenizer"], text, texts["tokenizer"].model_max_length)
-            tokens, _, pooled, _ = pipeline.encode_prompt(
-                text, None, None, device=texts["text_encoder"].device, do_classifier_free_guidance=False
-            )
-            return beside_tokens(tokens[0].float(), pooled[0].float())
-
-        return embed
-
-    def predict(  # noqa: D102
-        self, network: Any, images: Tensor, told: Tensor, condition: Tensor, pixels: int
-    ) -> Tensor:
+    def predict(self, network: Any, images: Maps, told: Tensor, condition: Tensor, pixels: int) -> Maps:  # noqa: D102
         tokens, pooled = split_pooled(condition, network.config.pooled_projection_dim)
         (output,) = network(
             hidden_states=images,
