@@ -51,7 +51,7 @@ def test_random_mixtures_are_solved(d, capsys):
     assert not bool(longer.any())
 
 
-IN_THE_PLANE = pytest.mark.xfail(strict=True, reason="2 of 150: one below strength 10, where 1 % may be, one of 50")
+IN_THE_PLANE = pytest.mark.xfail(strict=True, reason="3 of 150: one below strength 10, where 1 % may be")
 
 
 @pytest.mark.parametrize(
