@@ -59,6 +59,8 @@ REFUSED = {
 # `runs` is a folder of the test's own.
 PROGRAM = """
 import contextlib, io, json, os, runpy, sys
+from hydra._internal.hydra import Hydra
+Hydra.get_mode = lambda *given, **options: None  # composes all of it once more, to find what none of these says
 answers = []
 for line in json.load(sys.stdin):
     arguments = line.split(" ")
