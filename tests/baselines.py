@@ -17,7 +17,7 @@ from latent_geodesics.run.results import BatchResult
 
 CONF = Path(__file__).parents[1] / "conf"
 NAMES = sorted(file.stem for file in (CONF / "method").glob("*.yaml"))
-QUICK = {"_target_": "latent_geodesics.models.lora.LoraTraining", "rank": 2, "steps": 3}
+QUICK = {"_target_": "latent_geodesics.models.lora.LoraTraining", "rank": 2, "steps": 2}
 TAU = 0.6
 FRAMES = 5
 
@@ -90,11 +90,11 @@ def _shorten(node):
         if isinstance(value, dict):
             _shorten(value)
         elif key in ("steps", "embedding_steps", "max_iterations"):
-            node[key] = min(value, 3)
+            node[key] = min(value, 2)
     if str(node.get("_target_")).endswith(("DiffMorpher", "Impus")):
         node.setdefault("lora", QUICK)
     if str(node.get("_target_")).endswith("Impus"):
-        node["embedding_steps"] = 3
+        node["embedding_steps"] = 2
 
 
 def morphs_of(pairs: EncodedPairs, methods, metrics, *, frames: int) -> BatchResult:

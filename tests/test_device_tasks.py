@@ -142,7 +142,7 @@ LONG = {"bench", "evolution", "extrapolation", "pipelines"}
         for name in sorted({file.stem for file in (CONF / "task").glob("*.yaml")} - set(APART))
     ],
 )
-def test_every_task(command_line, tiny_model_folder, folder, device, name):
+def test_every_task(command_line, tiny_model_folder, folder, device, undrawn, name):
     tables = []
     for place in (NAME, "cpu"):
         run = folder / f"run-{place}"

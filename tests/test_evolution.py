@@ -9,6 +9,7 @@ from PIL import Image
 
 from latent_geodesics.experiments.evolution.subjects import watch_solver
 
+QUICK = "task.solvers.geodesic_paper.iterations=20"
 PLANE = ("task.pair=null", "density=[half_plane]", "task.stages=4")
 
 
@@ -50,13 +51,16 @@ def test_in_the_plane_the_path_grows_shorter(evolve, tmp_path):
     assert costs == sorted(set(costs))
     assert costs[-1] == int(rows[0]["evaluations"])
     assert (folder / "figures" / "evolution_half_plane.png").exists()
-    assert (folder / "report.html").read_text().count("data:image/png;base64,") == 1
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 1
+    assert "geodesic_paper" not in page
+    assert "Geodesic paper" not in page, "solvers are called alike in figures and tables"
     check_page(folder / "report.html")
 
 
 def test_of_a_pair_of_images_the_middle_frames_are_shown(evolve, pictures):
     outcome = evolve(
-        "density=[half_plane]", "task.stages=3", f"image_a={pictures / 'a.png'}", f"image_b={pictures / 'b.png'}"
+        "density=[half_plane]", "task.stages=3", QUICK, f"image_a={pictures / 'a.png'}", f"image_b={pictures / 'b.png'}"
     )
     assert outcome.code == 0, outcome.stderr
     folder = pictures / "run"
@@ -72,7 +76,7 @@ def test_of_a_pair_of_images_the_middle_frames_are_shown(evolve, pictures):
 def test_under_a_moving_prompt_there_is_no_length(evolve, pictures):
     ends = [f"image_{side}={pictures / f'{side}.png'}" for side in "ab"]
     prompts = ["prompt_a='a red cube'", "prompt_b='a blue sphere'"]
-    outcome = evolve("density=[half_plane]", "task.stages=2", "condition=moving", *ends, *prompts)
+    outcome = evolve("density=[half_plane]", "task.stages=2", QUICK, "condition=moving", *ends, *prompts)
     assert outcome.code == 0, outcome.stderr
     for name, columns in {"results.csv": ("length", "closure"), "stages.csv": ("length", "log_density_mean")}.items():
         for row in table(pictures / "run", name):
@@ -84,7 +88,7 @@ def test_under_a_moving_prompt_there_is_no_length(evolve, pictures):
     assert not [name for name in summary if name.startswith("a--b") and ("length" in name or "density" in name)]
 
 
-def test_an_interrupted_run_shows_what_is_done_and_goes_on(evolve, tmp_path, monkeypatch):
+def test_an_interrupted_run_shows_what_is_done_and_goes_on(evolve, tmp_path, monkeypatch, undrawn):
     folder, watched = tmp_path / "run", []
 
     def cut(subject, method, *given, **options):
@@ -94,7 +98,7 @@ def test_an_interrupted_run_shows_what_is_done_and_goes_on(evolve, tmp_path, mon
         return watch_solver(subject, method, *given, **options)
 
     monkeypatch.setattr("latent_geodesics.experiments.evolution.recipe.watch_solver", cut)
-    given = ("task.pair=null", "density=[half_plane,moons]", "task.stages=2")
+    given = ("task.pair=null", "density=[half_plane,moons]", "task.stages=2", QUICK)
     assert evolve(*given).code == 130
     assert {row["pair"] for name in ("results.csv", "stages.csv") for row in table(folder, name)} == {"half_plane"}
     assert "1 of 2: not finished" in (folder / "report.html").read_text()

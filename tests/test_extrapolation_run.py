@@ -82,7 +82,7 @@ def test_a_run_leaves_a_whole_folder(extrapolate, folder):
     check_page(run / "report.html")
 
 
-def test_integrators_agree_and_are_listed(extrapolate, folder):
+def test_integrators_agree_and_are_listed(extrapolate, folder, undrawn):
     chosen = "integrator=[parallel,rk4,adaptive]"
     quick = ("task.baselines=false", "integrators.rk4.steps=20")
     assert extrapolate("velocity=[random]", chosen, *quick, images="in/a.png").code == 0
@@ -101,7 +101,7 @@ def test_integrators_agree_and_are_listed(extrapolate, folder):
     ],
     ids=["graph", "typical"],
 )
-def test_integrators_agree_in_other_geometries(extrapolate, folder, geometry, evaluations):
+def test_integrators_agree_in_other_geometries(extrapolate, folder, undrawn, geometry, evaluations):
     arguments = ("velocity=[random]", "integrator=[parallel,rk4,adaptive]", "alpha=0.05", *geometry)
     quick = ("task.baselines=false", "integrators.rk4.steps=20")
     outcome = extrapolate(*arguments, *quick, images="in/a.png")
@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_paths_and_another_others(extrapolate, fold
     assert tables[0] != tables[2]
 
 
-def test_a_single_file_and_a_file_of_velocities(extrapolate, folder):
+def test_a_single_file_and_a_file_of_velocities(extrapolate, folder, undrawn):
     first = extrapolate("velocity=[random]", "task.baselines=false", images="in/b.png", out="first")
     assert first.code == 0, first.stderr
     saved = folder / "first" / "velocities" / "random.safetensors"

@@ -6,6 +6,7 @@ import json
 import re
 
 import av
+import pandas as pd
 import pytest
 import yaml
 from browser import check_page
@@ -15,6 +16,7 @@ from latent_geodesics.run.files import title_of
 from latent_geodesics.run.results import STAGE_TITLES
 
 METHODS = ["geodesic", "geodesic_paper", "slerp", "lerp"]
+QUICK = "methods.geodesic_paper.solver.iterations=20"
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def offline_run(interpolate, pictures, once):
     """The folder of one run of all methods, which the tests below only read."""
 
     def run():
-        outcome = interpolate()
+        outcome = interpolate(QUICK)
         assert outcome.code == 0, outcome.stderr
         return pictures / "run"
 
@@ -106,7 +108,7 @@ def test_the_report_in_a_browser(offline_run):
     check_page(offline_run / "report.html")
 
 
-def test_the_same_seed_gives_the_same_table(interpolate, pictures):
+def test_the_same_seed_gives_the_same_table(interpolate, pictures, undrawn):
     tables = []
     for folder in ("first", "second"):
         assert interpolate("logger.mode=disabled", "method=[geodesic,slerp]", folder=folder).code == 0
@@ -164,7 +166,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(interpolate, arguments, words
 
 
 @pytest.mark.parametrize("geometry", ["graph", "typical"])
-def test_another_geometry_is_solved_for_and_measured_by(interpolate, pictures, geometry):
+def test_another_geometry_is_solved_for_and_measured_by(interpolate, pictures, undrawn, geometry):
     strong = {"graph": "geometry.lam=1", "typical": "geometry.width=0.1"}[geometry]
     arguments = ("method=[geodesic,slerp]", f"geometry={geometry}", strong, "alpha=0.05", "condition=mean")
     outcome = interpolate(*arguments, "logger.mode=disabled")
@@ -176,26 +178,27 @@ def test_another_geometry_is_solved_for_and_measured_by(interpolate, pictures, g
 
 
 def test_a_run_without_metrics_measures_nothing(interpolate, pictures):
-    outcome = interpolate("metrics=[]", "logger.mode=disabled")
+    outcome = interpolate(QUICK, "metrics=[]", "logger.mode=disabled")
     assert outcome.code == 0
     for place in (outcome.stdout + outcome.stderr, (pictures / "run" / "report.html").read_text()):
         assert place.count("The model does not know the images of") == 1, "a network with random weights"
+    assert pd.read_csv(pictures / "run" / "results.csv")["unknown"].str.fullmatch(r"given back with \d+\.\d dB").all()
     assert json.loads((pictures / "run" / "metrics.json").read_text()) == {"records": [], "skipped": {}}
 
 
-def test_an_interrupt_keeps_what_was_finished(interpolate, pictures, monkeypatch):
+def test_an_interrupt_keeps_what_was_finished(interpolate, pictures, monkeypatch, undrawn):
     from latent_geodesics.methods import Slerp
 
     def interrupted(self, problem):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Slerp, "solve", interrupted)
-    outcome = interpolate("logger.mode=disabled")
+    outcome = interpolate(QUICK, "logger.mode=disabled")
     assert outcome.code == 130
     assert (pictures / "run" / "config.yaml").exists()
 
 
-def test_a_run_of_other_images_is_another_run(interpolate, pictures):
+def test_a_run_of_other_images_is_another_run(interpolate, pictures, undrawn):
     chosen = ("method=[slerp]", "metrics=[]", "logger.mode=disabled", "format=none")
     assert interpolate(*chosen).code == 0
     made = (pictures / "run" / "ends" / "a--b_a.png").read_bytes()
@@ -228,7 +231,7 @@ def test_a_sweep_is_compared_and_held_against_its_expectations(interpolate, pict
     assert "As the settings vary" in (pictures / "sweep" / "report.html").read_text()
 
 
-def test_a_sweep_that_was_cut_off_goes_on_with_the_jobs_that_it_lacks(interpolate, pictures, monkeypatch):
+def test_a_sweep_that_was_cut_off_goes_on_with_the_jobs_that_it_lacks(interpolate, pictures, monkeypatch, undrawn):
     from latent_geodesics.experiments.interpolation.recipe import PairInterpolation
 
     done, run = [], PairInterpolation.run

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -94,7 +95,8 @@ def test_from_a_run_to_the_page(run_on, command_line, tmp_path):
     assert refused.code == 2
     assert "its frames differ (5 in place of 4)" in refused.sentence
     assert Suite.read(suites / NAME).frames == 4
-    twice = task("submit", f"task.folder={suites}", f"task.suite={NAME}", f"task.runs=[{folder},{run_on('again')}]")
+    again = shutil.copytree(folder, tmp_path / "again")
+    twice = task("submit", f"task.folder={suites}", f"task.suite={NAME}", f"task.runs=[{folder},{again}]")
     assert "slerp twice" in twice.sentence
 
 
@@ -138,6 +140,31 @@ def test_somebody_elses_row_is_a_file(folder):
     assert table.to_dict("records") == [{"method": "theirs", "ppl_seq_clevr": 2.0, "fid": 9.5}]
     assert [section.title for section in page.sections] == ["The frames", "Who and how"]
     assert page.sections[0].table.columns[1].endswith("↓")
+
+
+def test_a_mean_over_fewer_pairs_says_so_and_leads_nothing(folder):
+    for name, values in (("easy", (0.1, None)), ("ours", (1.0, 1.0)), ("theirs", (2.0, 2.0))):
+        pairs = {pair: {"ppl_seq_clevr": value} for pair, value in zip(SUITE.pairs, values, strict=True)}
+        (folder / f"{name}.json").write_text(json.dumps(ROW | {"method": name, "title": name, "pairs": pairs}))
+    table = leaderboard_page(*read_rows(folder))[0].sections[0].table
+    assert list(table["method"]) == ["Ours", "Theirs", "Easy"]
+    assert table.iloc[2, 1] == "0.1 (1 pair)"
+    assert not table.iloc[:2, 1].str.contains("pair").any()
+
+
+def test_a_number_of_a_whole_run_does_not_stand_for_those_of_pairs(folder):
+    (folder / "ours.json").write_text(json.dumps(ROW | {"method": "ours"}))
+    whole = {"pairs": {pair: {} for pair in SUITE.pairs}, "whole": {"ppl_seq_clevr": {"value": 0.1}}}
+    (folder / "theirs.json").write_text(json.dumps(ROW | whole))
+    with pytest.raises(UserError, match=r"theirs\.json' is no row .*'ppl_seq_clevr' stands in its whole"):
+        read_rows(folder)
+
+
+def test_a_time_that_clocks_do_not_tell_has_no_digits(folder):
+    suite = replace(SUITE, columns=["seconds"])
+    row = ROW | {"pairs": {"pq": {"seconds": 0.002}, "qr": {"seconds": 0.0021}}, "whole": {}}
+    page, _ = leaderboard_page(suite, [row])
+    assert page.sections[0].table.iloc[0, 1] == "< 0.01"
 
 
 def test_rows_are_in_the_order_of_the_first_column(folder):

@@ -81,16 +81,22 @@ def chain(model, pipeline, x, weight):
     return met, "grey" if "negative_prompt" in calls and not distilled else ""
 
 
+@pytest.fixture(scope="module")
+def unguided(model, pipeline):
+    """The latents of the pipeline's chain without guidance, and the negative text of one with it."""
+    return chain(model, pipeline, noise(model), 1.0)
+
+
 def near(found, expected, bar=1e-4):
     assert (found - expected).norm() < bar * expected.norm()
 
 
 @pytest.mark.parametrize("weight", [1.0, 3.0])
-def test_the_chain_is_the_pipelines_at_every_step(model, pipeline, weight):
+def test_the_chain_is_the_pipelines_at_every_step(model, pipeline, unguided, weight):
     if isinstance(pipeline, diffusers.FluxPipeline) and weight != 1.0:
         pytest.skip("its pipeline has no classifier-free guidance")
     x = noise(model)
-    met, negative = chain(model, pipeline, x, weight)
+    met, negative = unguided if weight == 1.0 else chain(model, pipeline, x, weight)
     guidance = model._guidance(2, model.condition(PROMPTS), weight, model.condition([negative]).expand(2, -1, -1))
     for step, expected in enumerate(met[1:], 1):
         t = times(model.schedule, x, STEPS + 1 - step)
@@ -99,9 +105,9 @@ def test_the_chain_is_the_pipelines_at_every_step(model, pipeline, weight):
     torch.testing.assert_close(denoise(model.network, met[0], level=STEPS, guidance=guidance), x)
 
 
-def test_the_score_is_that_of_the_noise_in_the_pipelines_steps(model, pipeline):
+def test_the_score_is_that_of_the_noise_in_the_pipelines_steps(model, unguided):
     """Of two neighbouring latents x = a x_0 + s e of a chain, x_0 and the noise e are told by a, s of both levels."""
-    met, _ = chain(model, pipeline, noise(model), 1.0)
+    met, _ = unguided
     for level, upper, lower in zip(range(STEPS, 0, -1), met, met[1:], strict=False):
         (a, s), (a1, s1) = model.schedule.amounts(level), model.schedule.amounts(level - 1)
         e = (a1 * upper.double() - a * lower.double()) / (a1 * s - a * s1)
@@ -163,14 +169,22 @@ def some_images(model):
     return torch.rand(2, 3, *model.image_size, generator=torch.Generator().manual_seed(3))
 
 
+@pytest.fixture(scope="module")
+def there_and_back(exact):
+    """Latents at 0.6 of images, and what is decoded of them, in float32."""
+    options = {"condition": exact.condition(PROMPTS), "tau": 0.6}
+    x = exact.encode(some_images(exact), **options)
+    return x, exact.decode(x, **options)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_whole_chain_in_half_precision_is_as_near_as_its_roundings(folder, exact, dtype):
+def test_a_whole_chain_in_half_precision_is_as_near_as_its_roundings(folder, exact, there_and_back, dtype):
     half = load_model(folder, device="cpu", dtype=dtype, steps=STEPS, image_size=exact.image_size)
     error = ROUNDINGS * torch.finfo(getattr(torch, dtype)).eps / 2
     images, tau = some_images(exact), 0.6
     condition, level = exact.condition(PROMPTS), exact.schedule.level(tau)
     assert torch.equal(half.condition(PROMPTS), condition)
-    x = exact.encode(images, condition=condition, tau=tau)
+    x, expected = there_and_back
     near(half.encode(images, condition=condition, tau=tau), x, bar=2 * level * _HALF_TOLERANCE)
     guidance = exact._guidance(2, condition, 1.0, None)
     late, clean, bound = told_as_rounded(exact, getattr(torch, dtype)), x, torch.zeros(())
@@ -187,7 +201,7 @@ def test_a_whole_chain_in_half_precision_is_as_near_as_its_roundings(folder, exa
     shift = torch.randn(found.shape, generator=torch.Generator().manual_seed(4))
     shift *= bound / shift.norm()
     moved = exact._codec.decode(clean + shift) - exact._codec.decode(clean)
-    back, expected = (model.decode(x, condition=condition, tau=tau) for model in (half, exact))
+    back = half.decode(x, condition=condition, tau=tau)
     assert (back - expected).norm() < 2 * moved.norm()
 
 

@@ -58,6 +58,7 @@ def arguments(manifest, tiny_model_folder):
         "model.steps=5",
         "model.cache_dir=null",
         "frames=5",
+        "format=none",
         "logger.mode=disabled",
     ]
 
@@ -163,7 +164,9 @@ def test_processes_share_all_batches_and_none_twice(processes, done):
     assert max(map(len, worked)) - min(map(len, worked)) <= 1
 
 
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(command_line, arguments, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
+    command_line, arguments, tmp_path, monkeypatch, undrawn
+):
     assert command_line(*arguments, f"output_dir={tmp_path / 'whole'}").code == 0
 
     from latent_geodesics.run import each

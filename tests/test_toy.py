@@ -17,7 +17,10 @@ from latent_geodesics.experiments.toy.paths import find_paths
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "experiments" / "toy" / "README.md"
-FAST = ("task.integrator.steps=60", "solver.intervals=32", "solver.tolerance=1e-5")
+FAST = (
+    "task.integrator.steps=60", "solver.intervals=32", "solver.tolerance=1e-5",
+    "task.solvers.geodesic_paper.iterations=40",
+)  # fmt: skip
 
 
 def rows_of(folder):
@@ -73,6 +76,8 @@ def test_a_run_leaves_a_whole_folder(draw, tmp_path):
             assert picture.width > 1500
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3
+    assert "geodesic_paper" not in page
+    assert "geodesic, the paper&#39;s descent" in page, "a path is called alike in figures and tables"
     check_page(folder / "report.html")
     assert list(folder.glob("wandb/offline-run-*/run-*.wandb"))
     assert not list(folder.rglob("*.partial*"))
