@@ -29,8 +29,8 @@ def test_strong_mixtures_converge_to_paths_that_are_short_and_geodesics_between_
     field, x0, x1, wanted = random_mixtures(pairs, d=d, seed=11, strengths=(3.0, 20.0))
     solution = solve(field, x0, x1)
     assert torch.allclose(strength(field, x0, x1), wanted, rtol=1e-9)
-    # From three points of the line alone.
-    assert bool((solution.stats["strength"] / wanted).log().abs().max() < 0.8)
+    # From the knots of the line that the search began at; three points of it alone were off by up to half.
+    assert bool((solution.stats["strength"] / wanted).log().abs().max() < 0.1)
     solved = torch.tensor([status in SOLVED for status in solution.status])
     assert float(solved.double().mean()) >= 0.95
     found = exact_length(solution.path, field)

@@ -170,6 +170,12 @@ class Group(Batched):
         """The geometry's own strength."""
         return torch.full_like(self.strength, self.grid.geometry.strength)
 
+    def strengths(self, record: SolveRecord) -> Float[Tensor, " a"]:
+        """Those of the problems, as pairs at their shortest paths show them (`search`); on the CPU, and recorded."""
+        found = (self.place.seen.scale(self.strength) * self.grid.span).cpu().double()
+        record.strength[self.numbers] = found.to(record.strength)
+        return found
+
     def evaluate(self, offsets: Float[Tensor, "a n d"], record: SolveRecord) -> Place:
         """What the score says of other paths on the grid; costs an evaluation a knot."""
         score = self.grid.scores(self.field, offsets)

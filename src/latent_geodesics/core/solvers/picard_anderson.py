@@ -155,8 +155,7 @@ class PicardAnderson(BoundarySolver):
         end_scores = grid.end_scores(field)
         record.spend(numbers, 2)
         begun = Group.begin(coarse, field, numbers, end_scores=end_scores, record=record, resolution=record.resolution)
-        strengths = (begun.place.seen.scale(begun.strength) * grid.span).cpu().double()
-        record.strength[numbers] = strengths.to(record.strength)
+        strengths = begun.strengths(record)
         if self.max_evaluations is None:
             # Without Newton steps a fine grid, where one is needed, takes iterations that a coarse one does not.
             least = PER_STRENGTH if grid.geometry.constant_speed else LEAST_WITHOUT_NEWTON
@@ -187,6 +186,8 @@ class PicardAnderson(BoundarySolver):
                     resolution=record.resolution,
                     memory=MEMORY,
                 )
+                # The search is planned by the coarse grid's; what is reported is what the knots here show.
+                group.strengths(record)
                 finished += self._search(record, group, strengths[rows])
         return finished
 
@@ -228,6 +229,7 @@ class PicardAnderson(BoundarySolver):
                 record=record,
                 resolution=old.resolution,
             )
+            again.strengths(record)
             parts += self._climb(record, again, left - 1)
         return parts
 
