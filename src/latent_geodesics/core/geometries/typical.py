@@ -70,8 +70,8 @@ class Typical(Geometry):
         return -_ramp(self._excess(sight))[..., None] * normal_to(sight.velocity, sight.pull)
 
     def confinement(self, sight: Sight) -> Float[Tensor, "*b"]:
-        """`-phi'(z)` where that is positive: below the range, as in the geometry of `p^alpha`."""
-        return (-_ramp(self._excess(sight))).clamp(min=0)
+        """`-phi'(z)`: below the range as in the geometry of `p^alpha`, above it the other way."""
+        return -_ramp(self._excess(sight))
 
     def spring(
         self,

@@ -68,6 +68,16 @@ class Linearisation(Batched):
         """The defect of the geodesic equation at each knot: what a step has to remove."""
         return self.bend + self.weight(strength)[..., None] * self.force
 
+    def turn(self, strength: Float[Tensor, " a"]) -> Float[Tensor, "a n d"]:
+        """The defect across the path in the metric: what is along it times the curve anew, and leaves its length."""
+        velocity, defect = self.velocity, self.defect(strength)
+        lift = self.geometry.lift(strength, self.pull)
+        if lift is None:
+            return normal_to(velocity, defect)
+        lowered = velocity + lift * (lift * velocity).sum(-1, keepdim=True)
+        squared = (lowered * velocity).sum(-1, keepdim=True).clamp(min=torch.finfo(velocity.dtype).tiny)
+        return defect - velocity * ((lowered * defect).sum(-1, keepdim=True) / squared)
+
     def residual(self, strength: Float[Tensor, "*k a"]) -> Float[Tensor, "*k a"]:
         """Mean over the interior knots of `|P_v (w f + g'' / |g'|^2)|`, `w` the weight, in 1/[x]."""
         return self.residuals(strength).mean(-1)
@@ -255,9 +265,10 @@ class Collocation:
         """By which share of itself a small step shortens the path, to first order."""
         stretch = self.geometry.stretch(strength[:, None], seen.log_density)
         share = torch.softmax(stretch, -1)[:, 1:-1] / seen.speed[:, 1:-1].square()
-        defect = seen.defect(strength)
-        lift = self.geometry.lift(strength, seen.pull)
+        defect, lift = seen.turn(strength), self.geometry.lift(strength, seen.pull)
         if lift is not None:
+            speed = (seen.velocity.square().sum(-1) + (lift * seen.velocity).sum(-1).square()).sqrt()
+            share = 1 / (speed * speed.sum(-1, keepdim=True))
             defect = defect + lift * (lift * defect).sum(-1, keepdim=True)
         return (share * (step * defect).sum(-1)).sum(-1)
 

@@ -308,7 +308,7 @@ class FixedPoint:
     def _confinement(self) -> Float[Tensor, "a n"]:
         """What the density adds to the second variation of the length at each knot."""
         seen = self._seen
-        return (self._memory.confinement(seen.velocity) * self._work.alpha)[:, None] * seen.hold
+        return (self._memory.confinement(seen.velocity) * self._work.alpha)[:, None] * seen.hold.clamp(min=0)
 
     def _keep_best(self, relative: Float[Tensor, " a"], level: Float[Tensor, " a"], done: Bool[Tensor, " a"]) -> None:
         """Keep the iterate that a pair ends at, should it not settle: the shortest whose residual is sane.

@@ -55,17 +55,18 @@ def second_variation(group: Group) -> Variation:
     """The second variation where pairs are, from their iterates, and the step that it gives."""
     grid, seen, strength, place = group.grid, group.place.seen, group.strength, group.place
     across = grid.geometry.constant_speed
-    velocity, weight, defect = seen.velocity, seen.weight(strength)[..., None], seen.defect(strength)
+    velocity, weight, defect = seen.velocity, seen.weight(strength)[..., None], seen.turn(strength)
     squared = velocity.square().sum(-1, keepdim=True)
     curve = normal_to(velocity, seen.bend) if across else seen.bend
-    if across:
-        defect = normal_to(velocity, defect)
     basis = _basis(defect, place, group.past)
     ends = group.end_scores
     along = grid.first[1:-1] @ torch.cat([ends[:, :1], place.score, ends[:, 1:]], 1)
     hessian, rest = _hessians(grid, place, group.past, basis, along)
     hold = weight[..., 0] * seen.hold
     content = -hold[..., None, None] * hessian
+    spring = grid.geometry.spring(strength, velocity, seen.pull, seen.log_density[:, 1:-1])
+    if spring is not None:
+        content = content + _outer(spring @ basis, spring @ basis)
     if across:
         a, k = ((part / squared) @ basis for part in (weight * seen.force, curve))
         # Far from a solution, where `k` may be anything, this keeps the variation positive: steps are surer without.
@@ -82,7 +83,7 @@ def second_variation(group: Group) -> Variation:
         outside = defect - (defect @ basis) @ basis.mT
         drift = (stretch @ grid.first.T)[:, 1:-1, None]
         operator = -(grid.second[1:-1, 1:-1] + drift * grid.first[1:-1, 1:-1])
-        confined = operator + torch.diag_embed(hold * rest + (shift - grid.turned)[:, None])
+        confined = operator + torch.diag_embed(hold.clamp(min=0) * rest + (shift - grid.turned)[:, None])
         # Not `solve`: it would wait for the device to say whether a matrix is singular, and this one is not.
         step = step + torch.linalg.inv_ex(confined).inverse @ outside
     mode = mode @ basis.mT
