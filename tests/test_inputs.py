@@ -48,9 +48,18 @@ def test_every_path_of_the_configuration_is_declared(option):
             assert name in OUTPUTS or f"{kind}.{name}" in READS or name in READS, f"{kind}.{name}={value}"
 
 
+def test_what_the_configuration_reads_ships_with_it():
+    """A wheel holds `conf/` and `data/` alone; suites are made by who has none."""
+    for option in CONF.glob("*/*.yaml"):
+        for _, name, value in strings(OmegaConf.to_container(OmegaConf.load(option), resolve=False)):
+            if "/" in value and (CONF.parent / value).exists():
+                assert value.startswith("data/") or name in OUTPUTS | {"suite"}, f"{option}: {name}={value}"
+
+
 def test_the_shipped_configuration_has_all_that_it_reads():
     for experiment in ("interpolation", "extrapolation", "distances", "video_analysis", "truth", "benchmark", "toy"):
         check_inputs(composed(f"experiment={experiment}"))
+    check_inputs(composed("experiment=keys"))
     check_inputs(composed("metrics=[typicality,protocol_diffmorpher,fid]", "method=[diffmorpher,impus,slerp_retimed]"))
 
 
