@@ -26,6 +26,8 @@ FIRST = ("truth_clevr_aligned", "truth_clevr", "ppl_seq_clevr")
 """The column by which rows are ordered is the first of these that a suite has: a fade is nowhere late, so that without
 an alignment of the times it would be first."""
 
+LEAST_SECONDS = 0.01
+"""Clocks tell no more of what takes less."""
 PROTOCOLS = "By published protocols"
 PARTS = {
     FRAMES: "What anybody's frames are measured by.",
@@ -109,12 +111,15 @@ def leaderboard_page(suite: Suite, rows: Sequence[Mapping[str, Any]]) -> tuple[P
     """The page of a suite's rows, and the means that it shows, a row a method and a column a number."""
     cells = {row["method"]: _cells(suite, row) for row in rows}
     by = next((name for name in FIRST if name in suite.columns), suite.columns[0])
-    ordered = sorted(rows, key=lambda row: _rank(by, cells[row["method"]]))
+    usual = _usual_pairs(suite, cells)
+    ordered = sorted(rows, key=lambda row: _rank(by, cells[row["method"]], usual))
     page = Page(
         f"Leaderboard: {suite.name}",
-        f"Every number is a mean over {counted(len(suite.pairs), 'pair')} with its 95 % interval, drawn over kinds of "
-        f"change; a dash is what a method did not measure or failed at. Rows are ordered by "
-        f"{column_title(by)}. A row is added by a file; benchmarks/README.md says how.",
+        f"Numbers are means over the {counted(len(suite.pairs), 'pair')}, errors to the truth over those with true "
+        "frames. Their 95 % intervals are bootstrapped over kinds of change, each with all of its pairs. A dash is "
+        "what a method did not measure or failed at. A mean over another number of pairs than in most rows says so. "
+        f"Rows are ordered by {column_title(by)}, those with such a mean last. A row is added by a file; "
+        "benchmarks/README.md says how.",
         {"pairs": len(suite.pairs), "frames": suite.frames, "pixels": " x ".join(map(str, suite.image_size))},
     )
     about = [
@@ -133,7 +138,7 @@ def leaderboard_page(suite: Suite, rows: Sequence[Mapping[str, Any]]) -> tuple[P
         if names := sorted(parts.get(title, ()), key=lambda name: name != by):
             # What draws no path has no row among the paths.
             having = [row for row in ordered if title != PATH or any(name in cells[row["method"]] for name in names)]
-            page.section(title, text, table=_shown(having, cells, names))
+            page.section(title, text, table=_shown(having, cells, names, usual))
     page.section("Who and how", table=pd.DataFrame(about))
     means = [{"method": row["method"]} | {k: v.mean for k, v in cells[row["method"]].items()} for row in ordered]
     return page, pd.DataFrame(means)
@@ -155,24 +160,40 @@ def _cells(suite: Suite, row: Mapping[str, Any]) -> dict[str, Interval]:
     return found
 
 
+def _usual_pairs(suite: Suite, cells: Mapping[str, Mapping[str, Interval]]) -> dict[str, int]:
+    """Column -> of how many pairs most rows have it: a mean over easy pairs alone does not compare with the others."""
+    counts = {name: [found[name].n for found in cells.values() if name in found] for name in suite.columns}
+    return {name: max(set(of_rows), key=lambda n: (of_rows.count(n), n)) for name, of_rows in counts.items() if of_rows}
+
+
 def _shown(
-    rows: Sequence[Mapping[str, Any]], cells: Mapping[str, Mapping[str, Interval]], names: Sequence[str]
+    rows: Sequence[Mapping[str, Any]],
+    cells: Mapping[str, Mapping[str, Interval]],
+    names: Sequence[str],
+    usual: Mapping[str, int],
 ) -> pd.DataFrame:
     headings = {name: " ".join(filter(None, heading(name))) for name in names}
     shown = []
     for row in rows:
         found = cells[row["method"]]
-        numbers = {words: interval_text(found[name]) if name in found else "-" for name, words in headings.items()}
+        numbers = {words: _cell_text(name, found.get(name), usual) for name, words in headings.items()}
         shown.append({"method": row["title"]} | numbers)
     return pd.DataFrame(shown)
 
 
-def _rank(column: str, cells: Mapping[str, Interval]) -> tuple[bool, float]:
-    """The best first, what has no number last."""
+def _cell_text(column: str, cell: Interval | None, usual: Mapping[str, int]) -> str:
+    if cell is None:
+        return "-"
+    text = "< 0.01" if column == "seconds" and 0 <= cell.mean < LEAST_SECONDS else interval_text(cell)
+    return text if cell.n == usual[column] else f"{text} ({counted(cell.n, 'pair')})"
+
+
+def _rank(column: str, cells: Mapping[str, Interval], usual: Mapping[str, int]) -> tuple[bool, bool, float]:
+    """The best first, then means over other pairs, and what has no number last."""
     if column not in cells:
-        return True, 0.0
+        return True, True, 0.0
     sign = -1 if KNOWN.get(column) is not None and KNOWN[column].better == "higher" else 1
-    return False, sign * cells[column].mean
+    return False, cells[column].n != usual[column], sign * cells[column].mean
 
 
 def _check_same(suite: Suite, found: Suite, folder: Path) -> None:

@@ -112,6 +112,13 @@ def read_rows(folder: Path) -> tuple[Suite, list[dict[str, Any]]]:
             row = _json(file)
             suite.check_row(row, file)
             rows.append(row)
+    by_pair = {name for row in rows for cells in row["pairs"].values() for name, x in cells.items() if x is not None}
+    for row in rows:
+        if mixed := sorted(by_pair & set(row["whole"])):
+            raise UserError(
+                f"'{folder / row['method']}.json' is no row of {suite.name}: {mixed[0]!r} stands in its whole, and "
+                "rows have it for each pair: give it so."
+            )
     return suite, rows
 
 
