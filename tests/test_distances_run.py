@@ -117,6 +117,8 @@ def test_a_run_leaves_a_whole_folder(finished):
     figures = {file.name for file in (finished / "figures").iterdir()}
     assert figures >= {"embedding.png", "heat_map.png", "neighbours.png", "levels.png", "line_integrals.png"}
     page = (finished / "report.html").read_text()
+    assert "true error, nats" in page
+    assert "true_<wbr>error" not in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
     assert not list(finished.rglob("*.partial*"))
     check_page(finished / "report.html")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -79,6 +80,8 @@ def test_a_run_leaves_a_whole_folder(extrapolate, folder):
     page = (run / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2 * 6 + 1
     assert "plausible" in page
+    assert "Geodesic (parallel)" in page, "methods are called alike in figures, tables and players"
+    assert not re.search(r">\s*(Parallel|Slerp)\s*<", page)
     check_page(run / "report.html")
 
 

@@ -1,5 +1,7 @@
 """Report pages and their figures hold what is given to them whole, whatever its length."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,6 +35,19 @@ def test_an_overview_of_one_column_and_many_methods_is_drawn(tmp_path):
     rows = [{"pair": "a", "method": name, "length": 1.0} for name in ("slerp", *(f"method_{k}" for k in range(12)))]
     draw_overview(tmp_path / "overview.png", pd.DataFrame(rows))
     assert (tmp_path / "overview.png").stat().st_size > 10_000
+
+
+def test_small_differences_have_numbers_that_do_not_overprint(tmp_path, monkeypatch):
+    drawn, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file: (drawn.append(figure), save(figure, file)))
+    rows = [{"pair": "a", "method": name, **dict.fromkeys(("log_density_mean", "log_density_min", "length"), value)}
+            for name, value in (("slerp", 2.776), ("geodesic", 2.77561))]  # fmt: skip
+    draw_overview(tmp_path / "overview.png", pd.DataFrame(rows))
+    for axes in drawn[0].axes:
+        assert axes.get_xlabel() == "difference from Slerp"
+        boxes = [tick.get_window_extent() for tick in axes.get_xticklabels() if tick.get_text()]
+        assert len(boxes) > 2
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_headings_may_go_on_after_an_underscore_and_stay_text(tmp_path):

@@ -81,7 +81,7 @@ def test_a_run_leaves_a_whole_folder(hold_to_truth, tmp_path):
     assert (folder / "images" / "moved.png").exists()
     page = (folder / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
-    assert "Geodesic against slerp." in page
+    assert "Geodesic against Slerp." in page
     check_page(folder / "report.html")
     assert not list(folder.rglob("*.partial*"))
 

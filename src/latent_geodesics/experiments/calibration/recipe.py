@@ -107,7 +107,7 @@ def _compose(page: Page, found: Sequence[Calibrated], missing: Sequence[str]) ->
     ]  # fmt: skip
     page.section("Number by number", DISTANCES, table=pd.DataFrame(rows))
     compared = _compared(found)
-    own = ", ".join(title for name, title in COLUMNS.items() if name not in compared and name not in COSTS)
+    own = "; ".join(title for name, title in COLUMNS.items() if name not in compared and name not in COSTS)
     page.section("Not compared", *missing, f"Without a reference implementation, or of paths: {own}.")
 
 

@@ -31,6 +31,11 @@ RANKS_NOTE = (
 )
 INTEGRALS_NOTE = "The same quadrature on densities whose logarithm is known, along wavy paths, in nats."
 
+CHECKED = {
+    "range": "range, nats", "true_error": "true error, nats", "stated_error": "stated error, nats",
+    "covered": "share of positions at which it holds",
+}  # fmt: skip
+
 
 def add_sections(run: Run, page: Page, found: MeasuredDistances, checks: pd.DataFrame, *, neighbours: int) -> None:
     """Draws every figure into the run's folder, and writes the page around them.
@@ -79,7 +84,9 @@ def add_sections(run: Run, page: Page, found: MeasuredDistances, checks: pd.Data
     figures.draw_line_integrals(folder / "line_integrals.png", checks)
     said = f"{INTEGRALS_NOTE} Its stated error holds at {checks['covered'].min():.1%} of the positions or more."
     shown = {"figures/line_integrals.png": "Below the dashed line the true error is smaller."}
-    page.section("The line integral against exact log-densities", said, pictures=shown, table=checks)
+    page.section(
+        "The line integral against exact log-densities", said, pictures=shown, table=checks.rename(columns=CHECKED)
+    )
     page.section("How the paths ended", table=_statuses(found.results))
 
 

@@ -72,7 +72,7 @@ def _draw_courses(figure: Figure | SubFigure, watched: Sequence[WatchedSolver], 
         _draw_measure(axes, watched, measure, methods)
         label(axes, title, "score evaluations", unit)
         if index == 0:
-            axes.legend(fontsize=8, loc="upper right")
+            axes.legend(fontsize=8, loc="best")
 
 
 def _draw_paths(axes: Axes, solver: WatchedSolver, scene: Scene, colors: np.ndarray) -> None:

@@ -97,13 +97,16 @@ class Evolution:
         results = tables["results"]
         log_courses(run.logger, tables["stages"])
         page = run.page(
-            "How a path evolves while it is solved for", LEAD, solvers=", ".join(self.solvers), problems=tables.counted
+            "How a path evolves while it is solved for",
+            LEAD,
+            solvers=", ".join(self.titles.values()),
+            problems=tables.counted,
         )
         titles = {name: title for titles in tables.kept("titles") for name, title in titles.items()}
-        shown = results.replace({"method": {"_": " "}}, regex=True)[list(COLUMNS)].rename(columns=COLUMNS)
+        shown = results.assign(method=results["method"].replace(self.titles))[list(COLUMNS)].rename(columns=COLUMNS)
         for name, title in titles.items():
             picture = {f"figures/evolution_{file_stem(name)}.png": "From light, at first, to dark, at last."}
-            page.section(title[0].upper() + title[1:], table=shown[shown["pair"] == name], pictures=picture)
+            page.section(title[0].upper() + title[1:], table=shown[results["pair"] == name], pictures=picture)
         page.section("How it is measured", MEASURING_NOTE)
         broken = results[results["status"] == Status.NON_FINITE_SCORE.value]["pair"].unique()
         refusal = non_finite(list(broken), run.folder, "move the ends, or lower alpha")

@@ -26,7 +26,7 @@ PLANE_POSITIONS, IMAGE_POSITIONS = 513, 65
 OF_ONE_DENSITY = ("length", "log_density_min", "log_density_mean")
 MEASURES = ("length", "residual", "log_density_min", "log_density_mean")
 COLUMNS = {
-    "pair": "pair", "method": "solver", "status": "status", "evaluations": "score evaluations",
+    "method": "solver", "status": "status", "evaluations": "score evaluations",
     "iterations": "iterations", "length_first": "length at first", "length": "length at last",
     "residual_first": "residual at first", "residual": "residual at last",
     "log_density_min_first": "least log-density at first", "log_density_min": "least log-density at last",
@@ -55,7 +55,7 @@ class WatchedProblem:
             return cls(name=item.name, title=title, problem=item.problem, positions=PLANE_POSITIONS, scene=item)
         made = encoder()
         pairs = made.encode(read_batch([item], size=made.model.image_size)).sound
-        title = f"pair {item.id}, density {pairs.density} at τ = {made.tau:g}, α = {made.power:g}"
+        title = f"pair {item.id}, density {pairs.density} at τ = {made.tau:g}, α = {made.power:.3g}"
         return cls(name=item.id, title=title, problem=pairs.problem, positions=IMAGE_POSITIONS, pairs=pairs)
 
     def known(self, values: Mapping[str, Any]) -> dict[str, Any]:

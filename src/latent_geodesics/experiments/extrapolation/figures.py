@@ -22,6 +22,11 @@ NAMES = {
 SPARE = "#7A5195"
 
 
+def path_title(method: str) -> str:
+    """What people read of a method, in figures and tables alike."""
+    return NAMES.get(method, method)
+
+
 def draw_departure(
     file: Path, curves: pd.DataFrame, until: Mapping[str, float], *, real: RealLatents, words: str
 ) -> None:
@@ -87,4 +92,4 @@ def draw_overview(file: Path, table: pd.DataFrame) -> None:
 
 
 def _look(method: str) -> dict[str, Any]:
-    return {"color": COLORS.get(method, SPARE), "label": NAMES.get(method, literal(method))}
+    return {"color": COLORS.get(method, SPARE), "label": literal(path_title(method))}

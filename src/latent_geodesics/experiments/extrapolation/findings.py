@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from latent_geodesics.core.records import Status
+from latent_geodesics.experiments.extrapolation.figures import path_title
 from latent_geodesics.experiments.extrapolation.rows import BASELINES
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, LEFT_PLAUSIBLE_SENTENCE, RealLatents
 from latent_geodesics.run.results import non_finite
@@ -38,12 +39,13 @@ WORDS = ["pair", "velocity", "method", "status", "origin"]
 def means_table(results: pd.DataFrame) -> pd.DataFrame:
     """The means over the images, a row for each velocity and method."""
     means = results.groupby(["velocity", "method"], sort=False)[list(COLUMNS)[2:]].mean().reset_index()
-    return means.rename(columns=COLUMNS)
+    return means.assign(method=means["method"].map(path_title)).rename(columns=COLUMNS)
 
 
 def endings_table(results: pd.DataFrame) -> pd.DataFrame:
     """How many paths of each method ended in each way."""
-    return results.groupby(["method", "status"], sort=False).size().reset_index(name="paths")
+    named = results.assign(method=results["method"].map(path_title))
+    return named.groupby(["method", "status"], sort=False).size().reset_index(name="paths")
 
 
 def status_words(results: pd.DataFrame) -> list[str]:
@@ -86,7 +88,7 @@ def summarise(results: pd.DataFrame) -> dict[str, float]:
             values = rows[column].to_numpy(dtype=float)
             if np.isfinite(values).any():
                 summary[f"{velocity}/{method}/{column}"] = float(np.nanmean(values))
-    integrated = results[~results["method"].isin(list(BASELINES))]
+    integrated = results[~results["method"].isin(BASELINES)]
     summary["finished_share"] = float((integrated["reached"] == 1).mean())
     summary["left_plausible_share"] = float((integrated["status"] == LEFT_PLAUSIBLE).mean())
     summary["apart_worst"] = float(integrated["apart"].max())

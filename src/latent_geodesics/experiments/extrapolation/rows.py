@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from latent_geodesics.core.records import Status
-from latent_geodesics.experiments.extrapolation.figures import draw_departure
+from latent_geodesics.experiments.extrapolation.figures import draw_departure, path_title
 from latent_geodesics.experiments.extrapolation.following import FollowedLaunch, FollowedPaths
 from latent_geodesics.metrics.plausibility import LEFT_PLAUSIBLE, RealLatents
 from latent_geodesics.run.canvas import literal
@@ -19,7 +19,7 @@ from latent_geodesics.run.each import Rows, Tables
 from latent_geodesics.run.files import file_stem, replacing
 from latent_geodesics.run.tracking import RunLogger
 
-BASELINES = {"slerp": "great circle", "lerp": "straight line"}
+BASELINES = frozenset({"slerp", "lerp"})
 MARK = (0.84, 0.37, 0.0)
 
 
@@ -96,10 +96,9 @@ def show_departure(
     strip = {} if lead is None else {"the way there": lead}
     for paths in followed.paths:
         frames, until[paths.method] = paths.frames[index], float(paths.plausibility.until[index])
-        name = "geodesic" if paths is first else BASELINES.get(paths.method, paths.method)
-        strip[name] = _marked(frames, until[paths.method])
+        strip[path_title(paths.method)] = _marked(frames, until[paths.method])
         whole = frames if lead is None else torch.cat([lead, frames[1:]])
-        players.append(rows.sequence(whole, *names, paths.method))
+        players.append(rows.sequence(whole, *names, paths.method) | {"name": path_title(paths.method)})
     words = (
         f"the path turns by {float(launch.v0[index].norm() / launch.radius[index]):.2f} rad · density: "
         f"{literal(followed.departure.setting.score.density, most=200)} · blue band: the real images; dashed: what "
@@ -114,7 +113,7 @@ def show_departure(
         "text": [_origin(followed, index), _plausible(until[first.method])],
         "players": players,
         "pictures": {
-            rows.strip(strip, *names): f"Frames at even steps of u; the geodesic by '{first.method}'.",
+            rows.strip(strip, *names): "Frames at even steps of u.",
             figure: "Density, plausibility, norm and speed along the paths.",
         },
     }

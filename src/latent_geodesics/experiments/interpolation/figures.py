@@ -103,7 +103,8 @@ def draw_overview(file: Path, table: pd.DataFrame, *, against: str = "slerp") ->
                 color = method_color(name, names)
                 axes.scatter(gain, range(len(gain)), s=22, color=color, label=literal(title_of(name)), alpha=0.85)
             axes.axvline(0, color="#333333", linewidth=0.8)
-            label(axes, title, f"difference from {against}", "")
+            axes.locator_params(axis="x", nbins=4)  # small differences have long numbers
+            label(axes, title, f"difference from {title_of(against)}", "")
         panels[0].set_yticks(range(len(reference)), [literal(pair) for pair in reference.index], fontsize=7.5)
         panels[0].invert_yaxis()
         legend_below(figure, panels[-1], fontsize=8)

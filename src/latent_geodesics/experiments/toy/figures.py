@@ -39,6 +39,11 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
+def path_title(path: str) -> str:
+    """What people read of a path."""
+    return NAMES.get(path) or path.replace("_", " ")
+
+
 def draw_scene(file: Path, scene: Scene, tracks: Sequence[PlaneTrack]) -> None:
     """Draws one scene: the map with its paths, and the density along each of them."""
     with mpl.rc_context(PRINT), canvas(file, size=(11.6, 4.9)) as figure:
@@ -83,7 +88,7 @@ def _look(track: PlaneTrack, methods: Sequence[str]) -> dict[str, Any]:
     look = {"color": method_color(track.method, methods), "linewidth": 1.8, "zorder": 5} | LOOKS.get(track.method, {})
     if "marker" in look:
         look["markevery"] = track.every
-    return look | {"label": NAMES.get(track.method, literal(track.method.replace("_", " "))), "solid_capstyle": "round"}
+    return look | {"label": literal(path_title(track.method)), "solid_capstyle": "round"}
 
 
 def _draw_track(axes: Axes, track: PlaneTrack, x: np.ndarray, y: np.ndarray, look: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from latent_geodesics.core.errors import UserError
 from latent_geodesics.core.records import Status
 from latent_geodesics.core.solvers import BoundarySolver, RungeKutta4
 from latent_geodesics.data.scenes import Scene
-from latent_geodesics.experiments.toy.figures import draw_gallery, draw_scene
+from latent_geodesics.experiments.toy.figures import draw_gallery, draw_scene, path_title
 from latent_geodesics.experiments.toy.paths import CARRIED, find_paths, path_rows
 from latent_geodesics.run.each import Rows
 from latent_geodesics.run.files import file_stem
@@ -33,7 +33,7 @@ FIGURE_NOTE = (
     "in sight. Dots: Runge-Kutta from the geodesic's first velocity."
 )
 COLUMNS = {
-    "pair": "density", "method": "path", "status": "status", "length": "length relative to A",
+    "method": "path", "status": "status", "length": "length relative to A",
     "length_over_straight": "length over the straight line's", "density_min": "least density, over that at A",
     "log_density_mean": "mean log-density, nats above A", "residual": "residual",
     "deviation": "deviation from the closed form", "end_miss": "distance from B at u = 1",
@@ -77,13 +77,16 @@ class Toy:
         drawn = [(scene, list(tracks[scene.name])) for scene in self.scenes if scene.name in tracks]
         draw_gallery(run.folder / "figures" / "toy.png", drawn)
         page = run.page(
-            "Geodesics of densities in the plane", LEAD, densities=tables.counted, solvers=", ".join(self.solvers)
+            "Geodesics of densities in the plane",
+            LEAD,
+            densities=tables.counted,
+            solvers=", ".join(map(path_title, self.solvers)),
         )
         page.section("All densities", FIGURE_NOTE, pictures={"figures/toy.png": "Each density with its paths"})
-        shown = results.replace({"method": {"_": " "}}, regex=True)[list(COLUMNS)].rename(columns=COLUMNS)
+        shown = results.assign(method=results["method"].map(path_title))[list(COLUMNS)].rename(columns=COLUMNS)
         for scene, _ in drawn:
             picture = {f"figures/{file_stem(scene.name)}.png": f"alpha = {scene.alpha:g}"}
-            table = shown[shown["density"] == scene.name]
+            table = shown[results["pair"] == scene.name]
             page.section(scene.title[0].upper() + scene.title[1:], table=table, pictures=picture)
         summary = _summary(results, list(self.solvers))
         return run.finish(page, tables, summary=summary, broken=self._broken(results, run))

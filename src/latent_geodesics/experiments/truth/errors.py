@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from latent_geodesics.run.files import title_of
-from latent_geodesics.run.statistics import resampled_means
+from latent_geodesics.run.pages import interval_text
+from latent_geodesics.run.statistics import Interval, resampled_means
 
 ERRORS = {
     "truth_rmse": "pixels, root mean square",
@@ -126,7 +127,7 @@ def verdicts(gains: pd.DataFrame) -> list[str]:
             if named:
                 parts.append(f"{words}: {'; '.join(named)}")
         said = ". ".join(part[0].upper() + part[1:] for part in parts)
-        sentences.append(f"Geodesic against {str(other).replace('_', ' ')}. {said}.")
+        sentences.append(f"Geodesic against {title_of(str(other))}. {said}.")
     return sentences
 
 
@@ -143,7 +144,8 @@ def means_table(means: pd.DataFrame, references: Sequence[str], table: pd.DataFr
         for error in ERRORS:
             if error in of_method.index:
                 row = of_method.loc[error]
-                cells[ERRORS[error]] = f"{row['mean']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+                mean = Interval(mean=row["mean"], low=row["low"], high=row["high"], n=0)
+                cells[ERRORS[error]] = interval_text(mean)
         paths = {OF_PATHS[name]: of_paths.loc[method, name] for name in known}
         rows.append(cells | {title: f"{value:.3g}" for title, value in paths.items() if np.isfinite(value)})
     return pd.DataFrame(rows).fillna("-")

@@ -49,6 +49,7 @@ def draw_groups(file: Path, pairs: pd.DataFrame, *, references: Sequence[str]) -
                 )
             axes.set_yticks(range(len(groups)), [_name(group) for group in groups])
             axes.set_xlim(left=0)
+            axes.locator_params(axis="x", nbins=4)  # small errors have long numbers
             label(axes, ERRORS[error], "", "")
         panels[0].invert_yaxis()
 
