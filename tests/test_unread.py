@@ -37,6 +37,12 @@ def test_another_key_is_refused_by_name(command_line, tmp_path, arguments, key):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_an_experiment_has_in_place_of_the_data_is_said(command_line, tmp_path):
+    outcome = command_line("experiment=distances", "data.limit=3", f"output_dir={tmp_path / 'run'}")
+    assert "task.pairs, task.frames" in outcome.sentence
+    assert "Did you mean" not in outcome.sentence
+
+
 def test_a_preflight_takes_the_keys_of_the_run_that_it_stands_for(command_line, tmp_path, tiny_model_folder):
     given = (f"model.path_or_name={tiny_model_folder}", "model.device=cpu", "method=[slerp]", "frames=5", "metrics=[]")
     outcome = command_line("--preflight", *given, "logger.mode=disabled", f"output_dir={tmp_path / 'run'}")

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from latent_geodesics.core.errors import UserError, near_name
+from latent_geodesics.core.errors import UserError
 from latent_geodesics.run.launch import ALONE, RunProcess, find_place
 
 LARGEST_SEED = 2**32 - 1
@@ -164,10 +164,18 @@ def check_read(raw: Mapping[Any, Any]) -> None:
             continue
         chosen = hydra.runtime.choices.get("experiment") or hydra.runtime.choices.get("task")
         known = sorted(name for name in read if name in raw or name in PLURALS.values())
+        task = raw.get("task")
+        # What another experiment takes from its data, such as data.limit, may be an option of this one's own.
+        own = [f"task.{name}" for name, value in task.items() if _is_own(name, value)] if isinstance(task, dict) else []
         raise UserError(
             f"Nothing in '{chosen}' reads '{key}', which {argument} sets: leave it out. It reads "
-            f"{', '.join(known)}.{near_name(key, known)}"
+            f"{', '.join([*known, *own])}."
         )
+
+
+def _is_own(name: Any, value: Any) -> bool:
+    """Whether an option of a task is set by its own key alone, and is plain."""
+    return name != "_target_" and not isinstance(value, dict) and not (isinstance(value, str) and "${" in value)
 
 
 def _looks_at_all(raw: Mapping[Any, Any]) -> bool:
