@@ -67,6 +67,7 @@ def test_a_method_without_a_path_has_no_curve(wish, tmp_path):
     found = answer(wish("a.png", "b.png", method="crossfade"), folder=tmp_path)
     assert found.curve is None
     assert len(found.frames) == 3
+    assert found.words.startswith("A fade; ")
 
 
 def test_bad_uploads_are_one_sentence(wish, pictures, tmp_path):

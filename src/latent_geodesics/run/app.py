@@ -181,7 +181,8 @@ def _check_upload(file: Path) -> None:
 def _said(leg: Interpolation, place: int, legs: int) -> str:
     name = f"From image {place + 1} to {place + 2}: " if legs > 1 else ""
     warning = f" The images are not quite met at the ends: {leg.inversion}." if leg.inversion else ""
-    return f"{name}{leg.evaluations} score evaluations, {leg.seconds:.1f} s. {leg.sentence}{warning}"
+    verdict = f"{'a' if name else 'A'} {leg.verdict}; " if leg.verdict else ""
+    return f"{name}{verdict}{leg.evaluations} score evaluations, {leg.seconds:.1f} s. {leg.sentence}{warning}"
 
 
 def _pictures(frames: Sequence[Image.Image]) -> Markup:

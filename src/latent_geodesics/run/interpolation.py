@@ -56,6 +56,7 @@ class Interpolation:
         inversion: What is wrong with the images' inversion, so that the sequence does not begin and end in quite the
             images given; None for nothing.
         ends_db: PSNR in dB of the end that the model gives back worse.
+        verdict: `fade`, `morph` or `jump`, as `latent_geodesics.metrics.pixels` has it; None where nothing changes.
     """
 
     images: Float[Tensor, "n 3 h w"] = field(repr=False)
@@ -69,6 +70,7 @@ class Interpolation:
     seconds: float
     inversion: str | None
     ends_db: float
+    verdict: str | None
 
     @property
     def frames(self) -> list[Image.Image]:
@@ -213,7 +215,7 @@ def density_figure(legs: Sequence[Interpolation]) -> Figure:
 def _composed(arguments: Sequence[str]) -> DictConfig:
     """The configuration that the command composes of these arguments."""
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        config = compose("config", overrides=as_meant(["metrics=[]", *arguments], conf=CONF))
+        config = compose("config", overrides=as_meant(["metrics=[verdict]", *arguments], conf=CONF))
     with tempfile.TemporaryDirectory() as nowhere:  # nothing is written: a run's folder is the command's affair
         config.output_dir = nowhere
         find_shipped(config)
@@ -300,6 +302,7 @@ def _interpolation(found: PairResult, u: Float[Tensor, " n"]) -> Interpolation:
         evaluations=row["evaluations"],
         seconds=row["seconds"],
         inversion=row.get("inversion"),
+        verdict=row.get("verdict"),
     )
 
 
