@@ -188,20 +188,23 @@ class _Shipped(JudgingNetwork):
         return {f"{self.use}_clevr": network_hash(self.folder)}
 
 
-class _Published(JudgingNetwork):
-    """A network whose weights are one file of a registry, by the file's id."""
+class Published:
+    """What has its weights from one file of a registry, by the file's id: a network, or a metric that is one."""
 
     file: str
 
     def __init__(self, *, weights: WeightsRegistry | None = None) -> None:
+        super().__init__()
         self._registry = weights or WeightsRegistry()
 
     @property
-    def requirements(self) -> Sequence[Requirement]:  # noqa: D102
+    def requirements(self) -> Sequence[Requirement]:
+        """The weight file."""
         return (Requirement(registry=self._registry, id=self.file),)
 
     @property
-    def weights(self) -> Mapping[str, str]:  # noqa: D102
+    def weights(self) -> Mapping[str, str]:
+        """Its sha256, by the file's id."""
         return {self.file: weights_file_hash(self._registry.take(self.file))}
 
 
@@ -238,7 +241,7 @@ class ClevrFeatures(_Shipped, FeatureNetwork):
         return torch.cat([self._network.features(chunk)[-1].mean(dim=(2, 3)) for chunk in chunks])
 
 
-class Lpips(_Published, PerceptualNetwork):
+class Lpips(Published, PerceptualNetwork):
     """LPIPS v0.1 by the `lpips` package: an ImageNet network under the linear heads that the package ships.
 
     Its random-network mode, whose numbers look like LPIPS and are not, cannot be reached from here.
@@ -292,7 +295,7 @@ class Lpips(_Published, PerceptualNetwork):
         return torch.stack(layers).sum(0).cpu()
 
 
-class Inception(_Published, FeatureNetwork):
+class Inception(Published, FeatureNetwork):
     """The 2048 pooled features of the Inception network that FID is defined by, as torch-fidelity computes them."""
 
     name, frechet, kernel = "inception", "fid", "kid"

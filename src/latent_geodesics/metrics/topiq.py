@@ -7,7 +7,7 @@ Both lie near [0, 1]; more is better. They were trained on photographs, at sever
 an extra of this project: its licence forbids commercial use since its version 0.1.16.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,33 +20,20 @@ from torch import Tensor
 from latent_geodesics.core.errors import UserError
 from latent_geodesics.metrics.base import Column, FrameMetric, Provenance, RunFacts
 from latent_geodesics.metrics.measured import MeasuredMorph
-from latent_geodesics.metrics.networks import Package, require_packages
+from latent_geodesics.metrics.networks import Package, Published, require_packages
 from latent_geodesics.metrics.perceptual import check_truth
 from latent_geodesics.metrics.protocol import FrameChoice, InnerFrames, RandomFrames
-from latent_geodesics.models.weights import Requirement, WeightsRegistry, load_tensors, weights_file_hash
+from latent_geodesics.models.weights import WeightsRegistry, load_tensors
 
 LEAST_SIDE = 32
 PYIQA = Package(name="pyiqa", module="pyiqa", extra="pyiqa")
 _CHUNK = 8
 
 
-class _Topiq(FrameMetric):
+class _Topiq(Published, FrameMetric):
     """What both have in common."""
 
-    network: ClassVar[str]
     package = PYIQA
-
-    def __init__(self, *, weights: WeightsRegistry | None = None) -> None:
-        super().__init__()
-        self._registry = weights or WeightsRegistry()
-
-    @property
-    def requirements(self) -> Sequence[Requirement]:  # noqa: D102
-        return (Requirement(registry=self._registry, id=self.network),)
-
-    @property
-    def weights(self) -> Mapping[str, str]:  # noqa: D102
-        return {self.network: weights_file_hash(self._registry.take(self.network))}
 
     def check(self, facts: RunFacts) -> None:  # noqa: D102
         if min(facts.image_size) < LEAST_SIDE:
@@ -58,19 +45,19 @@ class _Topiq(FrameMetric):
 
     def score(self, *images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
         """The network's judgement of images in [0, 1], and of their references where it takes such."""
-        network = _loaded(self.network, self._registry.take(self.network)).to(images[0].device)
+        network = _loaded(self.file, self._registry.take(self.file)).to(images[0].device)
         with torch.no_grad():
             chunks = zip(*(torch.split(part.detach().float().clamp(0, 1), _CHUNK) for part in images), strict=True)
             return torch.cat([network(*chunk).flatten().cpu() for chunk in chunks])
 
     def provenance(self, column: str, facts: RunFacts) -> Provenance:  # noqa: D102
-        return Provenance(network=self.network, weights=self.weights, counts={"pairs": self.count(column)})
+        return Provenance(network=self.file, weights=self.weights, counts={"pairs": self.count(column)})
 
 
 class TopiqNoReference(_Topiq):
     """`topiq_nr` over the inner frames, or others, which must be the same for every pair."""
 
-    network = "topiq_nr"
+    file = "topiq_nr"
     columns: ClassVar = {"topiq_nr": Column(title="TOPIQ, no reference", better="higher")}
 
     def __init__(self, *, frames: FrameChoice | None = None, weights: WeightsRegistry | None = None) -> None:
@@ -94,7 +81,7 @@ class TopiqNoReference(_Topiq):
 class TopiqTruth(_Topiq):
     """`topiq_fr` of every frame against the true one."""
 
-    network = "topiq_fr"
+    file = "topiq_fr"
     columns: ClassVar = {"topiq_fr": Column(title="TOPIQ against truth", better="higher")}
 
     def per_frame(self, measured: MeasuredMorph) -> Mapping[str, Float[Tensor, "p n"]]:  # noqa: D102
